@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: MIT
+"""Error-bounded compression of scientific fields with hyper-block autoencoders.
+
+``import hbae`` is light: torch, mpi4py and netCDF4 are loaded by the calls that need them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "compress": "hbae.pipeline.api",
+    "decompress": "hbae.pipeline.api",
+    "open": "hbae.pipeline.api",
+    "verify": "hbae.pipeline.api",
+    "info": "hbae.pipeline.api",
+    "train": "hbae.train.api",
+    "Report": "hbae.pipeline.report",
+    "ErrorBound": "hbae.config",
+}
+
+__all__ = ["ErrorBound", "Report", "__version__", "compress", "decompress", "info", "open", "train", "verify"]
+
+if TYPE_CHECKING:
+    from hbae.config import ErrorBound
+    from hbae.pipeline.api import compress, decompress, info, open, verify
+    from hbae.pipeline.report import Report
+    from hbae.train.api import train
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'hbae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

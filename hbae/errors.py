@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""Every failure of hbae is a child of :class:`HbaeError`; each is a builtin too."""
+
+from __future__ import annotations
+
+
+class HbaeError(Exception):
+    """Base class of everything that hbae raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(HbaeError, ValueError):
+    """An option, a bound or a recipe makes no sense; the message names the key."""
+
+    exit_code = 2
+
+
+class FieldError(HbaeError, ValueError):
+    """An input holds something that cannot be kept, or a target cannot hold it."""
+
+
+class UnknownNameError(HbaeError, KeyError):
+    """A name or glob matches no variable."""
+
+    exit_code = 2
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class MissingExtraError(HbaeError, ImportError):
+    """An optional dependency is absent; the message names the extra to install."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(f"{module} is not installed: pip install 'hbae[{extra}]'")
+        self.extra = extra
+
+
+class OutputExistsError(HbaeError, FileExistsError):
+    """The output exists and overwriting was not asked for."""
+
+    exit_code = 2
+
+
+class FormatError(HbaeError, ValueError):
+    """The bytes are not a valid archive: damaged, hostile or truncated."""
+
+    exit_code = 4
+
+
+class NotHbaeFileError(FormatError):
+    """The file does not start with the magic of an archive."""
+
+
+class UnsupportedVersionError(FormatError):
+    """The archive asks for a newer reader."""
+
+
+class TruncatedError(FormatError):
+    """The archive ends before what its header or index promises."""
+
+
+class ChecksumError(FormatError):
+    """A stored checksum or hash does not match; the message names the part."""
+
+
+class ModelMismatchError(HbaeError, ValueError):
+    """A model does not fit the variables, or its hash is not the one asked for."""
+
+
+class TrainingError(HbaeError, RuntimeError):
+    """Training cannot go on (a loss that is not finite, no data)."""
+
+
+class VerificationError(HbaeError, ValueError):
+    """An archive does not meet its bounds against the given original."""
+
+    exit_code = 3
+
+
+class BoundViolationError(HbaeError, RuntimeError):
+    """A bound could not be kept: a bug in hbae; nothing has been written."""
+
+    exit_code = 3

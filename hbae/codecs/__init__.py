@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: MIT
+"""Integers to bytes and back, bit for bit: entropy-coded arrays, masks, lossless arrays."""
+
+from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack
+from hbae.codecs.ints import IntShape, decode_ints, encode_ints
+from hbae.codecs.lossless import decode_lossless, encode_lossless
+from hbae.codecs.masks import decode_mask, encode_mask
+from hbae.codecs.predict import difference, integrate
+
+__all__ = [
+    "ByteReader",
+    "ByteWriter",
+    "IntShape",
+    "decode_ints",
+    "decode_lossless",
+    "decode_mask",
+    "difference",
+    "encode_ints",
+    "encode_lossless",
+    "encode_mask",
+    "integrate",
+    "pack",
+    "unpack",
+]

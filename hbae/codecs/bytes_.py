@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""Bytes with lengths, varints and zstd frames whose size is declared and enforced."""
+
+from __future__ import annotations
+
+import zstandard
+
+from hbae.errors import FormatError, TruncatedError
+
+ZSTD_LEVEL = 12
+
+
+class ByteWriter:
+    """Collects varints and length-prefixed parts."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def varint(self, n: int) -> None:
+        """Append an unsigned LEB128 integer."""
+        out = bytearray()
+        while n >= 0x80:
+            out.append(n & 0x7F | 0x80)
+            n >>= 7
+        out.append(n)
+        self._parts.append(bytes(out))
+
+    def raw(self, data: bytes) -> None:
+        """Append bytes as they are."""
+        self._parts.append(data)
+
+    def part(self, data: bytes) -> None:
+        """Append a length and then the bytes."""
+        self.varint(len(data))
+        self._parts.append(data)
+
+    def getvalue(self) -> bytes:
+        """Give all that was appended."""
+        return b"".join(self._parts)
+
+
+class ByteReader:
+    """Reads what :class:`ByteWriter` wrote; never past the end.
+
+    Raises
+    ------
+    TruncatedError
+        From every method, when the bytes end too early.
+    """
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = memoryview(data)
+        self._pos = 0
+
+    def varint(self) -> int:
+        """Read an unsigned LEB128 integer of at most 63 bits."""
+        n = shift = 0
+        while True:
+            if self._pos >= len(self._data) or shift > 56:
+                raise TruncatedError("bytes end inside an integer")
+            b = self._data[self._pos]
+            self._pos += 1
+            n |= (b & 0x7F) << shift
+            if b < 0x80:
+                return n
+            shift += 7
+
+    def raw(self, n: int) -> bytes:
+        """Read n bytes."""
+        if n < 0 or self._pos + n > len(self._data):
+            raise TruncatedError("bytes end inside a part")
+        self._pos += n
+        return bytes(self._data[self._pos - n : self._pos])
+
+    def part(self) -> bytes:
+        """Read a length-prefixed part."""
+        return self.raw(self.varint())
+
+    def end(self) -> None:
+        """Check that nothing is left over.
+
+        Raises
+        ------
+        FormatError
+            When bytes follow.
+        """
+        if self._pos != len(self._data):
+            raise FormatError("unexpected bytes after the last part")
+
+
+def pack(data: bytes, level: int = ZSTD_LEVEL) -> bytes:
+    """Compress to one zstd frame that declares its size, behind a varint of that size; tiny input stays as it is.
+
+    First varint: size * 2 + 1 when a frame follows, size * 2 when the plain bytes follow.
+    """
+    w = ByteWriter()
+    frame = zstandard.ZstdCompressor(level=level, write_content_size=True).compress(data) if data else b""
+    if data and len(frame) < len(data):
+        w.varint(len(data) * 2 + 1)
+        w.part(frame)
+    else:
+        w.varint(len(data) * 2)
+        w.raw(data)
+    return w.getvalue()
+
+
+def unpack(reader: ByteReader, limit: int) -> bytes:
+    """Undo :func:`pack`, giving at most ``limit`` bytes.
+
+    Raises
+    ------
+    FormatError
+        When the declared size is over the limit or the frame is not valid.
+    """
+    head = reader.varint()
+    size = head >> 1
+    if size > limit:
+        raise FormatError(f"a part declares {size} bytes, the limit is {limit}")
+    if not head & 1:
+        return reader.raw(size)
+    frame = reader.part()
+    try:
+        if zstandard.frame_content_size(frame) != size:
+            raise FormatError("a zstd frame declares another size than its part")
+        out = zstandard.ZstdDecompressor().decompress(frame, max_output_size=size)
+    except zstandard.ZstdError as e:
+        raise FormatError(f"damaged zstd frame: {e}") from e
+    if len(out) != size:
+        raise FormatError("a zstd frame gives another size than declared")
+    return out

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""Bit masks: packed, differenced along the first axis when that is smaller, zstd."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hbae.arrays import Array
+from hbae.codecs.bytes_ import ByteReader, pack, unpack
+from hbae.errors import FormatError
+
+
+def encode_mask(mask: Array) -> bytes:
+    """Encode a boolean array; :func:`decode_mask` gives the same one.
+
+    First byte: 0 for none set, 1 for all set, 2 for packed bits, 3 for bits that differ from those one step before on the first
+    axis. Bits are in C order, highest first.
+    """
+    if not mask.any():
+        return b"\0"
+    if mask.all():
+        return b"\1"
+    plain = pack(np.packbits(mask.ravel()).tobytes(), 19)
+    if mask.ndim > 1 and mask.shape[0] > 1:
+        changed = mask.copy()
+        changed[1:] ^= mask[:-1]
+        delta = pack(np.packbits(changed.ravel()).tobytes(), 19)
+        if len(delta) < len(plain):
+            return b"\3" + delta
+    return b"\2" + plain
+
+
+def decode_mask(reader: ByteReader, shape: tuple[int, ...]) -> Array:
+    """Undo :func:`encode_mask`.
+
+    Raises
+    ------
+    FormatError
+        When the bytes are damaged.
+    """
+    mode = reader.raw(1)[0]
+    if mode in (0, 1):
+        return np.full(shape, bool(mode))
+    if mode not in (2, 3):
+        raise FormatError(f"unknown mask mode {mode}")
+    n = int(np.prod(shape, dtype=np.int64))
+    data = unpack(reader, (n + 7) // 8)
+    if len(data) != (n + 7) // 8:
+        raise FormatError("mask of a wrong size")
+    mask = np.unpackbits(np.frombuffer(data, np.uint8))[:n].astype(bool).reshape(shape)
+    return np.logical_xor.accumulate(mask, axis=0) if mode == 3 else mask

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""Signed integers as tokens of a small alphabet plus raw bits.
+
+Zigzag ``u = (v << 1) ^ (v >> 63)``. ``u < 32`` is its own token. Else, with ``n`` the bit length of ``u`` (6 to 62), the token is
+``32 + 2 (n - 6) + b`` where ``b`` is the bit below the leading one, and the ``n - 2`` lower bits follow as raw bits, highest first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hbae.arrays import Array
+from hbae.errors import TruncatedError
+
+DIRECT = 32
+MAX_TOKENS = DIRECT + 2 * 57
+
+
+def to_tokens(v: Array) -> tuple[Array, Array, Array]:
+    """Give tokens (int32), and number and value of the raw bits of those tokens that have some."""
+    u = ((v << 1) ^ (v >> 63)).view(np.uint64)
+    tokens = u.astype(np.int32)
+    big = np.flatnonzero(u >= DIRECT)
+    if big.size == 0:
+        return tokens, big, big.astype(np.uint64)
+    ub = u[big]
+    n = _bit_length(ub)
+    low = (n - 2).astype(np.uint64)
+    tokens[big] = DIRECT + 2 * (n - 6) + ((ub >> low) & np.uint64(1)).astype(np.int32)
+    return tokens, n - 2, ub & ((np.uint64(1) << low) - np.uint64(1))
+
+
+def raw_counts(tokens: Array) -> Array:
+    """How many raw bits follow each token at or above 32."""
+    return (tokens - DIRECT) // 2 + 4
+
+
+def from_tokens(tokens: Array, raw: Array) -> Array:
+    """Undo :func:`to_tokens`; ``raw`` holds the values of the raw bits of the large tokens, in order."""
+    u = tokens.astype(np.uint64)
+    big = np.flatnonzero(tokens >= DIRECT)
+    if big.size:
+        t = tokens[big].astype(np.int64)
+        low = raw_counts(t).astype(np.uint64)
+        top = np.uint64(2) | ((t - DIRECT) & 1).astype(np.uint64)
+        u[big] = (top << low) | raw
+    return (u >> np.uint64(1)).view(np.int64) ^ -(u & np.uint64(1)).view(np.int64)
+
+
+def _bit_length(u: Array) -> Array:
+    n = np.frexp(u.astype(np.float64))[1].astype(np.int32)
+    return n - ((u >> (n - 1).astype(np.uint64)) == 0)
+
+
+def pack_bits(counts: Array, values: Array) -> Array:
+    """Give the bits (uint8 0/1) of all values, highest first, one after the other."""
+    total = int(counts.sum())
+    owner = np.repeat(np.arange(len(counts)), counts)
+    first = np.cumsum(counts) - counts
+    place = (counts[owner] - 1 - (np.arange(total) - first[owner])).astype(np.uint64)
+    return ((values[owner] >> place) & np.uint64(1)).astype(np.uint8)
+
+
+class BitCursor:
+    """Reads raw bits in order."""
+
+    def __init__(self, data: bytes) -> None:
+        self._bits = np.unpackbits(np.frombuffer(data, np.uint8))
+        self._pos = 0
+
+    def take(self, counts: Array) -> Array:
+        """Give the next values, of ``counts`` bits each.
+
+        Raises
+        ------
+        TruncatedError
+            When the bits run out.
+        """
+        total = int(counts.sum())
+        if self._pos + total > len(self._bits):
+            raise TruncatedError("raw bits run out")
+        bits = self._bits[self._pos : self._pos + total].astype(np.uint64)
+        self._pos += total
+        first = np.cumsum(counts) - counts
+        owner = np.repeat(np.arange(len(counts)), counts)
+        place = (counts[owner] - 1 - (np.arange(total) - first[owner])).astype(np.uint64)
+        return np.add.reduceat(bits << place, first) if total else np.zeros(0, np.uint64)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""Writes an archive under a temporary name; it gets its own name only when it is complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hbae.codecs import pack
+from hbae.container.frames import CHUNK, HEADER, INDEX, SECTION, TAIL, END_MARK, frame, prelude
+from hbae.errors import OutputExistsError
+
+_COPY_FROM = 1 << 20
+
+
+class ArchiveWriter:
+    """Promises an atomic archive: :meth:`finish` makes the complete file appear, anything else leaves none.
+
+    Raises
+    ------
+    OutputExistsError
+        When the file exists and ``overwrite`` is false.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], header: dict[str, Any], *, overwrite: bool = False) -> None:
+        self.path = Path(path)
+        if self.path.exists() and not overwrite:
+            raise OutputExistsError(f"{self.path} exists; use -f or overwrite=True to replace it")
+        fd, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent)
+        self._temp = Path(name)
+        self._file = os.fdopen(fd, "wb")
+        self._overwrite = overwrite
+        self._sections: list[list[Any]] = []
+        self._chunks: list[list[Any]] = []
+        self._header = pack(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode(), 19)
+        self._file.write(prelude())
+        self._header_place = self._put(HEADER, 0, self._header)
+
+    def _put(self, kind: int, number: int, payload: bytes) -> list[int]:
+        offset = self._file.tell()
+        data = frame(kind, number, payload)
+        self._file.write(data)
+        return [offset, len(data)]
+
+    def add_section(self, name: str, payload: bytes) -> None:
+        """Append a named section."""
+        self._sections.append([name, *self._put(SECTION, len(self._sections), payload)])
+
+    def add_chunk(self, payload: bytes) -> None:
+        """Append the next chunk."""
+        self._chunks.append(self._put(CHUNK, len(self._chunks), payload))
+
+    def mark(self) -> tuple[int, int, int]:
+        """Give a place to go back to with :meth:`rewind`."""
+        return self._file.tell(), len(self._sections), len(self._chunks)
+
+    def rewind(self, mark: tuple[int, int, int]) -> None:
+        """Forget everything that was added since ``mark``."""
+        self._file.seek(mark[0])
+        self._file.truncate()
+        del self._sections[mark[1] :]
+        del self._chunks[mark[2] :]
+
+    def finish(self) -> int:
+        """Write index and tail, rename, and give the file's length."""
+        copy = self._put(HEADER, 1, self._header) if self._file.tell() > _COPY_FROM else None
+        doc = {"header": self._header_place, "copy": copy, "sections": self._sections, "chunks": self._chunks}
+        payload = pack(json.dumps(doc, separators=(",", ":")).encode(), 19)
+        if copy:
+            self._put(INDEX, 1, payload)
+        offset, length = self._put(INDEX, 0, payload)
+        total = self._file.tell() + TAIL.size
+        body = TAIL.pack(offset, length, total, 0, END_MARK)[:24]
+        self._file.write(body + _crc(body) + END_MARK)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        _publish(self._temp, self.path, self._overwrite)
+        return total
+
+    def abort(self) -> None:
+        """Remove what was written so far."""
+        self._file.close()
+        self._temp.unlink(missing_ok=True)
+
+    def __enter__(self) -> ArchiveWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if not self._file.closed or self._temp.exists():
+            self.abort()
+
+
+def _crc(data: bytes) -> bytes:
+    import zlib
+
+    return zlib.crc32(data).to_bytes(4, "little")
+
+
+def _publish(temp: Path, path: Path, overwrite: bool) -> None:
+    os.chmod(temp, 0o666 & ~_umask())
+    if overwrite:
+        os.replace(temp, path)
+        return
+    try:
+        os.link(temp, path)
+    except FileExistsError:
+        temp.unlink()
+        raise OutputExistsError(f"{path} appeared in the meantime; nothing was replaced") from None
+    except OSError:
+        os.replace(temp, path)
+        return
+    temp.unlink()
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: MIT
+"""The decoder's arithmetic: integers in, integers out, the same bits in NumPy and torch on any machine."""
+
+from hbae.exact.backend import Backend, get_backend
+from hbae.exact.block_decoder import BlockDecoder
+from hbae.exact.net import ExactNet, Linear, Split
+from hbae.exact.transform import AxisBasis, Transform, dct_basis
+
+__all__ = [
+    "AxisBasis",
+    "Backend",
+    "BlockDecoder",
+    "ExactNet",
+    "Linear",
+    "Split",
+    "Transform",
+    "dct_basis",
+    "get_backend",
+]

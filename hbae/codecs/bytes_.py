@@ -76,6 +76,10 @@ class ByteReader:
         """Read a length-prefixed part."""
         return self.raw(self.varint())
 
+    def rest(self) -> bytes:
+        """Read all that is left."""
+        return self.raw(len(self._data) - self._pos)
+
     def end(self) -> None:
         """Check that nothing is left over.
 

@@ -117,7 +117,7 @@ class ArchiveReader:
         """Find all frames by their marks; give the header's payload."""
         header: bytes | None = None
         index: dict[str, Any] | None = None
-        sections: dict[int, tuple[int, int]] = {}
+        self._sections = {}
         self._chunks = {}
         at = 0
         while (at := _find_mark(self._file, at, self.size)) >= 0:
@@ -132,7 +132,8 @@ class ArchiveReader:
                     else:
                         index = index or _json(payload, MAX_HEADER * 4, "index")
                 elif head.kind == SECTION:
-                    sections[head.number] = (at, length)
+                    payload = read_frame(self._file, at, length, (SECTION, head.number), "frame")
+                    self._sections[_split_name(payload)[0]] = (head.number, at, length)
                 elif head.kind == CHUNK:
                     self._chunks[head.number] = (at, length)
                 at += length
@@ -140,9 +141,6 @@ class ArchiveReader:
                 at += 1
         if header is None:
             raise ChecksumError("no intact copy of the header is left: nothing can be salvaged")
-        doc = _json(header, MAX_HEADER, "header")
-        names = list(doc.get("section_names", []))
-        self._sections = {str(n): (i, *sections[i]) for i, n in enumerate(names) if i in sections}
         if index is not None:
             self._take_index(index)
         else:
@@ -169,7 +167,11 @@ class ArchiveReader:
             raise FormatError(f"section {name!r} is missing")
         number, offset, length = self._sections[name]
         with self._lock:
-            return read_frame(self._file, offset, length, (SECTION, number), f"section {name!r}")
+            payload = read_frame(self._file, offset, length, (SECTION, number), f"section {name!r}")
+        stored, body = _split_name(payload)
+        if stored != name:
+            raise FormatError(f"section {name!r}: another name is stored in it")
+        return body
 
     def chunk(self, number: int) -> bytes:
         """Give a chunk's payload.
@@ -220,6 +222,15 @@ class ArchiveReader:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _split_name(payload: bytes) -> tuple[str, bytes]:
+    r = ByteReader(payload)
+    try:
+        name = r.part().decode()
+    except UnicodeDecodeError as e:
+        raise FormatError("a section's name is damaged") from e
+    return name, r.rest()
 
 
 def _find_mark(file: Any, start: int, size: int) -> int:

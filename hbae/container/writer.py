@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hbae.codecs import pack
+from hbae.codecs import ByteWriter, pack
 from hbae.container.frames import CHUNK, HEADER, INDEX, SECTION, TAIL, END_MARK, frame, prelude
 from hbae.errors import OutputExistsError
 
@@ -48,7 +49,10 @@ class ArchiveWriter:
 
     def add_section(self, name: str, payload: bytes) -> None:
         """Append a named section."""
-        self._sections.append([name, *self._put(SECTION, len(self._sections), payload)])
+        w = ByteWriter()
+        w.part(name.encode())
+        w.raw(payload)
+        self._sections.append([name, *self._put(SECTION, len(self._sections), w.getvalue())])
 
     def add_chunk(self, payload: bytes) -> None:
         """Append the next chunk."""
@@ -96,8 +100,6 @@ class ArchiveWriter:
 
 
 def _crc(data: bytes) -> bytes:
-    import zlib
-
     return zlib.crc32(data).to_bytes(4, "little")
 
 

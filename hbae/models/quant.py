@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT
+"""Decoder networks that train as the integers they will be stored as.
+
+A :class:`DecoderNet` runs in floats first; after :meth:`DecoderNet.calibrate` its forward pass is the arithmetic of
+:mod:`hbae.exact` itself (integers held in float32), with straight-through gradients, so the exported net gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hbae.arrays import Array
+from hbae.errors import ConfigError
+from hbae.exact.net import ExactNet, Linear, Split
+
+LATENT_MAX = 2047
+LATENT_EXP = 4
+OUT_EXP = 14
+OUT_MAX = 1 << 15
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One step of a decoder: a linear layer to ``width`` outputs with ``act``, then a split into ``parts``."""
+
+    width: int
+    act: str
+    parts: int = 1
+
+
+class _Round(torch.autograd.Function):
+    """Round half to even; the gradient passes unchanged."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.round(x)
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return grad
+
+
+def round_through(x: Tensor) -> Tensor:
+    """Give ``round(x)`` with the gradient of ``x``."""
+    out: Tensor = _Round.apply(x)  # type: ignore[no-untyped-call]
+    return out
+
+
+def activate(x: Tensor, act: str) -> Tensor:
+    """Give ``none``, ``relu`` or ``leaky`` (negative side times 1/8) of x."""
+    if act == "relu":
+        return torch.relu(x)
+    if act == "leaky":
+        return nn.functional.leaky_relu(x, 0.125)
+    return x
+
+
+class QuantLinear(nn.Module):
+    """A linear layer with integer weights per output scale ``2**w_exp`` and integer output scale ``2**out_exp``."""
+
+    w_exp: Tensor
+    exps: Tensor
+
+    def __init__(self, num_in: int, num_out: int, act: str) -> None:
+        super().__init__()
+        self.act = act
+        self.weight = nn.Parameter(torch.empty(num_out, num_in))
+        self.bias = nn.Parameter(torch.zeros(num_out))
+        nn.init.normal_(self.weight, std=math.sqrt((2.0 if act != "none" else 1.0) / num_in))
+        self.register_buffer("w_exp", torch.zeros(num_out))
+        self.register_buffer("exps", torch.zeros(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float pass, (R, I) -> (R, O)."""
+        return activate(nn.functional.linear(x, self.weight, self.bias), self.act)
+
+    def integers(self, weight_max: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Give integer weight (O, I), integer bias (O,) and shift (O,), differentiable by straight-through."""
+        scale = torch.exp2(self.w_exp)
+        weight = round_through(torch.nan_to_num(self.weight) * scale[:, None]).clamp(-weight_max, weight_max)
+        bias = round_through(torch.nan_to_num(self.bias) * (scale * torch.exp2(self.exps[0])))
+        return weight, bias.clamp(-(2.0**22), 2.0**22), self.exps[0] + self.w_exp - self.exps[1]
+
+    def forward_integer(self, a: Tensor, clip: tuple[int, int], weight_max: int) -> Tensor:
+        """Integer pass, the formula of :class:`hbae.exact.net.Linear`."""
+        weight, bias, shift = self.integers(weight_max)
+        acc = nn.functional.linear(a, weight, bias) * torch.exp2(-shift)
+        return round_through(activate(acc, self.act)).clamp(clip[0], clip[1])
+
+
+class DecoderNet(nn.Module):
+    """A chain of layers and splits, ``(N, L)`` integer latents -> ``(N, row values)`` in units of the normalised range."""
+
+    quantised: Tensor
+
+    def __init__(self, latents: int, specs: tuple[LayerSpec, ...], *, weight_bits: int = 8, act_bits: int = 12) -> None:
+        super().__init__()
+        self.latents, self.specs = latents, specs
+        self.weight_max = (1 << (weight_bits - 1)) - 1
+        self.act_max = (1 << (act_bits - 1)) - 1
+        self.layers = nn.ModuleList()
+        width = latents
+        for spec in specs:
+            if spec.width % spec.parts:
+                raise ConfigError(f"decoder: width {spec.width} is no multiple of {spec.parts} parts")
+            self.layers.append(QuantLinear(width, spec.width, spec.act))
+            width = spec.width // spec.parts
+        self.register_buffer("quantised", torch.zeros((), dtype=torch.bool))
+        self._integer = False
+
+    @property
+    def num_weights(self) -> int:
+        """Weights and biases that a file carries."""
+        return sum(p.numel() for p in self.parameters())
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Decode latents; integer arithmetic once :meth:`calibrate` has run."""
+        if self._integer:
+            return self.forward_integer(z) * 2.0**-OUT_EXP
+        x = z * 2.0**-LATENT_EXP
+        for layer, spec in zip(self._linears(), self.specs, strict=True):
+            x = layer(x)
+            x = x.reshape(x.shape[0] * spec.parts, -1)
+        return x.reshape(z.shape[0], -1)
+
+    def forward_integer(self, z: Tensor) -> Tensor:
+        """Give the integers y that the exported net gives, (N, row values)."""
+        a = z.clamp(-LATENT_MAX, LATENT_MAX)
+        for i, (layer, spec) in enumerate(zip(self._linears(), self.specs, strict=True)):
+            a = layer.forward_integer(a, self._clip(i), self.weight_max)
+            a = a.reshape(a.shape[0] * spec.parts, -1)
+        return a.reshape(z.shape[0], -1)
+
+    def calibrate(self, z: Tensor) -> None:
+        """Fix all scales from the weights and the activations for sample latents (N, L), and go over to integers."""
+        with torch.no_grad():
+            x, exp_in = z * 2.0**-LATENT_EXP, LATENT_EXP
+            for i, (layer, spec) in enumerate(zip(self._linears(), self.specs, strict=True)):
+                x = layer(x)
+                last = i == len(self.specs) - 1
+                exp_out = OUT_EXP if last else _exponent(self.act_max, float(x.abs().max()))
+                top = torch.nan_to_num(layer.weight).abs().amax(1)
+                layer.w_exp.copy_(torch.tensor([_exponent(self.weight_max + 0.49, float(t)) for t in top]))
+                layer.exps.copy_(torch.tensor([float(exp_in), float(exp_out)]))
+                x, exp_in = x.reshape(x.shape[0] * spec.parts, -1), exp_out
+            self.quantised.fill_(True)
+        self.sync()
+
+    def sync(self) -> None:
+        """Read the mode back from the buffers, after a state was loaded."""
+        self._integer = bool(self.quantised.item())
+
+    def export(self) -> ExactNet:
+        """Give the exact net whose NumPy output equals :meth:`forward_integer` bit for bit.
+
+        Raises
+        ------
+        ConfigError
+            When the net was not calibrated.
+        """
+        if not self._integer:
+            raise ConfigError("decoder: calibrate the net before exporting it")
+        parts: list[Linear | Split] = []
+        amax = float(LATENT_MAX)
+        for i, (layer, spec) in enumerate(zip(self._linears(), self.specs, strict=True)):
+            with torch.no_grad():
+                weight, bias, shift = (_int_array(t) for t in layer.integers(self.weight_max))
+            lo, hi = self._clip(i)
+            linear = Linear(weight=weight, bias=bias, shift=shift, act=spec.act, lo=lo, hi=hi)
+            linear = linear.with_cheapest_groups(amax)
+            amax = linear.amax
+            parts.append(linear)
+            if spec.parts > 1:
+                parts.append(Split(spec.parts))
+        return ExactNet(tuple(parts), -LATENT_MAX, LATENT_MAX)
+
+    def _linears(self) -> list[QuantLinear]:
+        return [m for m in self.layers if isinstance(m, QuantLinear)]
+
+    def _clip(self, i: int) -> tuple[int, int]:
+        if i == len(self.specs) - 1:
+            return -OUT_MAX, OUT_MAX
+        return (0 if self.specs[i].act == "relu" else -self.act_max), self.act_max
+
+
+def _exponent(limit: float, top: float) -> int:
+    """Largest e in -20..20 with ``top * 2**e <= limit``; 0 for nothing to scale."""
+    if not math.isfinite(top) or top <= 0:
+        return 0
+    return max(-20, min(20, math.floor(math.log2(limit / top))))
+
+
+def _int_array(t: Tensor) -> Array:
+    return np.asarray(t.detach().cpu().numpy()).astype(np.int64)

@@ -67,7 +67,7 @@ class Autoencoder(nn.Module):
             self.block_prior = LaplacePrior(cfg.block_latents)
             last = self.block_decoder.layers[-1]
             with torch.no_grad():
-                last.weight.mul_(0.05)  # type: ignore[operator,union-attr]
+                last.weight.mul_(0.05)  # type: ignore[operator]
 
     def normalise(self, x: Tensor) -> Tensor:
         """Give float32 normalised values, NaN and infinities as 0, clipped to +-8 ranges."""
@@ -75,7 +75,7 @@ class Autoencoder(nn.Module):
         return torch.nan_to_num(y, nan=0.0, posinf=0.0, neginf=0.0).clamp(-8.0, 8.0)
 
     def forward(self, x: Tensor, noise: torch.Generator | None) -> Output:
-        """Code normalised values (N, K, P, V); latents get uniform noise from the generator, or are rounded without one."""
+        """Code normalised values (N, K, P, V); latents get noise, or are rounded without a generator."""
         z = disturb(self.hyper_encoder(x), noise)
         bits = self.hyper_prior.bits(z).sum(-1)
         y = self.hyper_decoder(z).reshape(x.shape)

@@ -10,7 +10,7 @@ from hbae.exact.block_decoder import BlockDecoder
 
 
 class BlockModel(Protocol):
-    """A trained block codec: promises finite integer latents for any input, and the decoder that turns them into values.
+    """A trained block codec: promises integer latents for any input, and the decoder that turns them into values.
 
     ``names``: the V variables, in order. ``decoder``: K, P, V, normalisation and the exact nets.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The hyper-block autoencoder's encoder: embeddings, self-attention over the blocks, one latent vector (arXiv 2409.05357)."""
+"""The encoder of hyper-blocks: embeddings, self-attention over the blocks, one latent vector (arXiv 2409.05357)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class BlockAttention(nn.Module):
         n, k, width = e.shape
         q, key, v = self.qkv(self.norm(e)).reshape(n, k, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         weights = torch.softmax(q @ key.transpose(-1, -2) / math.sqrt(width // self.heads), -1)
-        return e + self.out((weights @ v).transpose(1, 2).reshape(n, k, width))
+        out: Tensor = e + self.out((weights @ v).transpose(1, 2).reshape(n, k, width))
+        return out
 
 
 class HyperEncoder(nn.Module):

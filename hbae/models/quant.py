@@ -2,7 +2,8 @@
 """Decoder networks that train as the integers they will be stored as.
 
 A :class:`DecoderNet` runs in floats first; after :meth:`DecoderNet.calibrate` its forward pass is the arithmetic of
-:mod:`hbae.exact` itself (integers held in float32), with straight-through gradients, so the exported net gives the same bits.
+:mod:`hbae.exact` itself (integers held in float32), with straight-through gradients: the exported net gives the same
+bits.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ class _Round(torch.autograd.Function):
     """Round half to even; the gradient passes unchanged."""
 
     @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: object, x: Tensor) -> Tensor:
         return torch.round(x)
 
     @staticmethod
-    def backward(ctx: object, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: object, grad: Tensor) -> Tensor:
         return grad
 
 
@@ -94,7 +95,7 @@ class QuantLinear(nn.Module):
 
 
 class DecoderNet(nn.Module):
-    """A chain of layers and splits, ``(N, L)`` integer latents -> ``(N, row values)`` in units of the normalised range."""
+    """A chain of layers and splits, ``(N, L)`` integer latents -> ``(N, row values)`` in units of the range."""
 
     quantised: Tensor
 

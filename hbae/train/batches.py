@@ -18,7 +18,7 @@ PART = 64
 
 
 class Batches:
-    """Hyper-blocks x (N, K, P, V) with their valid mask, shuffled every epoch; the last short batch is dropped if N allows."""
+    """Hyper-blocks x (N, K, P, V) with their valid mask, shuffled every epoch; short last batches are dropped."""
 
     def __init__(self, net: Autoencoder, x: Array, valid: Array | None, *, batch: int, seed: int, device: str) -> None:
         self.net, self.x, self.valid = net, x, valid

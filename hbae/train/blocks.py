@@ -34,8 +34,8 @@ log = logging.getLogger("hbae.train")
 class Report:
     """What training reached, judged with the exact decoder on (a sample of) the training data.
 
-    ``nrmse``: of every variable, NaN for one without a range. ``latent_bytes``: zero-order entropy of the latents of the
-    whole training data. ``weights``: integers that the decoder stores.
+    ``nrmse``: of every variable, NaN for one without a range. ``latent_bytes``: zero-order entropy of the latents of
+    all training data. ``weights``: integers that the decoder stores.
     """
 
     steps: int
@@ -54,7 +54,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """A :class:`hbae.models.base.BlockModel` with what is needed to keep it: geometry, config, seed, report."""
+    """A :class:`hbae.models.base.BlockModel` with what a model file keeps: geometry, config, seed, report."""
 
     encoder: EncodingModel
     geometry: Mapping[str, Any]

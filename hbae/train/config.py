@@ -18,9 +18,9 @@ class TrainConfig:
 
     ``target_nrmse``: the error that the model aims at; it sets what a bit of latents is worth, with ``rate`` (per
     hyper-block, in units of the squared target). ``norm_p``: 1 for the mean of the squared errors over variables, more
-    to hold the worst variables down. ``batch``: hyper-blocks per step. ``lr``: Adam's, for vectors; ``matrix_lr``: of the
-    orthogonalised momentum that matrices follow, 0 for Adam on everything. ``integer_share``: last part of the budget,
-    trained as the integer decoder.
+    to hold the worst variables down. ``batch``: hyper-blocks per step. ``lr``: Adam's, for vectors; ``matrix_lr``: of
+    the orthogonalised momentum that matrices follow, 0 for Adam on everything. ``integer_share``: the last part of the
+    budget, trained as the integer decoder.
 
     Raises
     ------

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -128,7 +129,7 @@ class Trainer:
             tensors |= state_tensors(optimiser, f"opt{i}")
         tensors |= {"rng.noise": self.noise.get_state(), "rng.order": self.batches.order_rng.get_state()}
         tensors["order"] = self.batches.order
-        doc = {"step": self.step, "spent": self.spent, "integer": self.integer, "seed": self.seed}
+        doc: dict[str, Any] = {"step": self.step, "spent": self.spent, "integer": self.integer, "seed": self.seed}
         doc |= {"config": self.cfg.to_json(), "data": self.batches.fingerprint, "at": self.batches.at}
         return Checkpoint(doc, tensors)
 

@@ -36,14 +36,23 @@ class OrthogonalMomentum(torch.optim.Optimizer):
 
 
 def orthogonalise(g: Tensor) -> Tensor:
-    """Give a matrix with the singular vectors of g and singular values near 1."""
+    """Give a matrix with the singular vectors of g and singular values near 1.
+
+    The five Newton-Schulz polynomials are multiplied up on the smaller Gram matrix and meet g once.
+    """
     tall = g.shape[0] > g.shape[1]
     x = g.T if tall else g
     x = x / (x.norm() + 1e-12)
-    for _ in range(5):
-        a = x @ x.T
-        x = 3.4445 * x + (2.0315 * (a @ a) - 4.775 * a) @ x
-    return x.T if tall else x
+    gram = x @ x.T
+    product: Tensor | None = None
+    for left in reversed(range(5)):
+        factor = 2.0315 * (gram @ gram) - 4.775 * gram
+        factor.diagonal().add_(3.4445)
+        product = factor if product is None else product @ factor
+        if left:
+            gram = factor @ gram @ factor
+    out: Tensor = x if product is None else product @ x
+    return out.T if tall else out
 
 
 def make_optimisers(net: nn.Module, lr: float, matrix_lr: float) -> list[torch.optim.Optimizer]:

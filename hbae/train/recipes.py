@@ -15,7 +15,7 @@ VALUES_PER_STEP = 700_000
 
 
 def s3d(num_hyper: int, num_blocks: int, points: int, num_variables: int) -> TrainConfig:
-    """Reacting flow with tens of species: blocks of 5 x 4 x 4 points, 10 blocks in time (arXiv 2409.05357, section 4)."""
+    """Reacting flow with tens of species: blocks of 5 x 4 x 4 points, 10 blocks in time (arXiv 2409.05357)."""
     model = fit_model(num_hyper, num_blocks, points, num_variables, latents=128)
     return _train(model, "s3d", target_nrmse=5e-3)
 

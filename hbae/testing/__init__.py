@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What a contributor runs on a new part."""

@@ -23,6 +23,7 @@ LATENT_MAX = 2047
 LATENT_EXP = 4
 OUT_EXP = 14
 OUT_MAX = 1 << 15
+BIAS_MAX = float(1 << 22)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class QuantLinear(nn.Module):
         scale = torch.exp2(self.w_exp)
         weight = round_through(torch.nan_to_num(self.weight) * scale[:, None]).clamp(-weight_max, weight_max)
         bias = round_through(torch.nan_to_num(self.bias) * (scale * torch.exp2(self.exps[0])))
-        return weight, bias.clamp(-(2.0**22), 2.0**22), self.exps[0] + self.w_exp - self.exps[1]
+        return weight, bias.clamp(-BIAS_MAX, BIAS_MAX), self.exps[0] + self.w_exp - self.exps[1]
 
     def forward_integer(self, a: Tensor, clip: tuple[int, int], weight_max: int) -> Tensor:
         """Integer pass, the formula of :class:`hbae.exact.net.Linear`."""
@@ -145,8 +146,7 @@ class DecoderNet(nn.Module):
                 x = layer(x)
                 last = i == len(self.specs) - 1
                 exp_out = OUT_EXP if last else _exponent(self.act_max, float(x.abs().max()))
-                top = torch.nan_to_num(layer.weight).abs().amax(1)
-                layer.w_exp.copy_(torch.tensor([_exponent(self.weight_max + 0.49, float(t)) for t in top]))
+                layer.w_exp.copy_(self._weight_exponents(layer, exp_in))
                 layer.exps.copy_(torch.tensor([float(exp_in), float(exp_out)]))
                 x, exp_in = x.reshape(x.shape[0] * spec.parts, -1), exp_out
             self.quantised.fill_(True)
@@ -182,6 +182,13 @@ class DecoderNet(nn.Module):
 
     def _linears(self) -> list[QuantLinear]:
         return [m for m in self.layers if isinstance(m, QuantLinear)]
+
+    def _weight_exponents(self, layer: QuantLinear, exp_in: int) -> Tensor:
+        top = torch.nan_to_num(layer.weight).abs().amax(1).tolist()
+        bias = torch.nan_to_num(layer.bias).abs().tolist()
+        limits = [(_exponent(self.weight_max + 0.49, w), w) for w in top]
+        rooms = [20 if b == 0 else _exponent(BIAS_MAX / 2, b) - exp_in for b in bias]
+        return torch.tensor([float(min(e if w else 20, room)) for (e, w), room in zip(limits, rooms, strict=True)])
 
     def _clip(self, i: int) -> tuple[int, int]:
         if i == len(self.specs) - 1:

@@ -53,12 +53,15 @@ class HostileModel:
         return self._spoil(z, rng), None if zb is None else self._spoil(zb, rng)
 
     def _spoil(self, z: Array, rng: np.random.Generator) -> Array:
-        if self.kind == "zeros":
-            return np.zeros_like(z)
+        spoiled: Array = np.zeros_like(z)
         if self.kind == "nan":
-            return np.where(rng.random(z.shape) < 0.5, np.nan, np.inf)
-        if self.kind == "noise":
-            return rng.integers(-2047, 2048, z.shape, dtype=np.int32)
-        if self.kind == "extreme":
-            return np.where(rng.random(z.shape) < 0.5, np.iinfo(np.int32).min, np.iinfo(np.int32).max).astype(np.int32)
-        return -z if self.kind == "negated" else rng.permutation(z)
+            spoiled = np.where(rng.random(z.shape) < 0.5, np.nan, np.inf)
+        elif self.kind == "noise":
+            spoiled = rng.integers(-2047, 2048, z.shape, dtype=np.int32)
+        elif self.kind == "extreme":
+            spoiled = rng.choice(np.array([-(2**31), 2**31 - 1]), z.shape)
+        elif self.kind == "negated":
+            spoiled = -z
+        elif self.kind == "shuffled":
+            spoiled = rng.permutation(z)
+        return spoiled

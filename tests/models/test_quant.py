@@ -54,6 +54,18 @@ def test_integer_pass_is_close_to_the_float_pass() -> None:
     assert float((before.clamp(-2, 2) - after).square().mean().sqrt()) < 0.05
 
 
+def test_small_weights_with_a_large_bias_keep_it() -> None:
+    net = make("direct")
+    with torch.no_grad():
+        net.layers[2].weight.mul_(1e-4)  # type: ignore[operator]
+        net.layers[2].bias.fill_(0.7)  # type: ignore[operator]
+    z = torch.randint(-90, 90, (64, 24)).float()
+    net.calibrate(z)
+    with torch.no_grad():
+        assert float((net(z) - 0.7).abs().max()) < 0.01
+        assert np.array_equal(net.export().run(z.numpy(), NumpyBackend()), net.forward_integer(z).numpy())
+
+
 def test_gradients_pass_through_the_integers() -> None:
     net = make("factorised")
     z = (torch.randn(16, 24) * 20).requires_grad_()

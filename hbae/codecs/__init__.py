@@ -3,7 +3,7 @@
 
 from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack
 from hbae.codecs.ints import IntShape, decode_ints, encode_ints
-from hbae.codecs.lossless import decode_lossless, encode_lossless
+from hbae.codecs.lossless import decode_lossless, encode_lossless, estimate_lossless
 from hbae.codecs.masks import decode_mask, encode_mask
 from hbae.codecs.predict import difference, integrate
 
@@ -18,6 +18,7 @@ __all__ = [
     "encode_ints",
     "encode_lossless",
     "encode_mask",
+    "estimate_lossless",
     "integrate",
     "pack",
     "unpack",

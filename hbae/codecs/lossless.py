@@ -106,3 +106,12 @@ def _trial_size(words: Array, mode: int, axis: int, shuffle: int) -> int:
             cols = max(2, int(words.shape[1] * 4 * _TRIAL / words.nbytes))
             words = words[:, :cols]
     return len(zstandard.ZstdCompressor(level=3).compress(_forward(words, mode, axis, shuffle)))
+
+
+def estimate_lossless(a: Array) -> int:
+    """Estimate from a part of the array how many bytes :func:`encode_lossless` would need."""
+    words = _words(a)
+    if not words.nbytes:
+        return 3
+    best = min(_trial_size(words, *c) for c in _candidates(words))
+    return int(best * max(1.0, words.nbytes / _TRIAL))

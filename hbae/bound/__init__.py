@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: MIT
+"""Makes the bounds true: targets, norms, the residual correctors' choices, verification."""
+
+from hbae.bound.check import ChunkErrors, block_limits, check_chunk, failing_points
+from hbae.bound.fit import fit_transform, klt_basis
+from hbae.bound.gae import select_coefficients
+from hbae.bound.norms import Totals, VariableErrors
+from hbae.bound.quantise import ROUNDING, dead_zone
+from hbae.bound.targets import Target, resolve_target
+
+__all__ = [
+    "ROUNDING",
+    "ChunkErrors",
+    "Target",
+    "Totals",
+    "VariableErrors",
+    "block_limits",
+    "check_chunk",
+    "dead_zone",
+    "failing_points",
+    "fit_transform",
+    "klt_basis",
+    "resolve_target",
+    "select_coefficients",
+]

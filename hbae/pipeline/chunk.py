@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: MIT
+"""A chunk's bytes to values: the reader's side, which the writer runs on its own bytes too."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hbae.arrays import Array
+from hbae.blocks import Geometry, join_blocks, join_tiles
+from hbae.codecs import (
+    ByteReader,
+    ByteWriter,
+    IntShape,
+    decode_ints,
+    decode_lossless,
+    decode_mask,
+    difference,
+    encode_ints,
+    encode_lossless,
+    encode_mask,
+    integrate,
+    pack,
+    unpack,
+)
+from hbae.errors import ChecksumError, FormatError
+from hbae.exact import Backend, Transform
+from hbae.pipeline.logdomain import join_bits
+from hbae.pipeline.plan import GroupPlan
+
+MASK, BASE, BLOCK_LATENTS, TRANSFORM, GAE, POINT, EXACT = 1, 2, 4, 8, 16, 32, 64
+LOSSLESS, CODED = 0, 1
+MAX_DECODED = 256 << 20
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The integers of one chunk, before entropy coding; None where a stage is not used.
+
+    ``mask``: (V, *grid) invalid points. ``filler``: their stored values, in C order. ``z``, ``zb``: latents (N, L) and (N, K, L_b).
+    ``coefs``, ``gae``: transform integers (B, V', ...). ``point``: (V, *grid) integers. ``signs``: (V, *grid), log domain only.
+    ``exact``: flat indices and stored values of points kept as they are.
+    """
+
+    mask: Array | None = None
+    filler: Array | None = None
+    z: Array | None = None
+    zb: Array | None = None
+    coefs: Array | None = None
+    gae: Array | None = None
+    point: Array | None = None
+    signs: Array | None = None
+    exact: tuple[Array, Array] | None = None
+    notes: dict[str, int] = field(default_factory=dict)
+
+
+def values_of(parts: Parts, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) -> Array:
+    """Give the decoded values (V, *grid) in the stored type; the one formula of the last step.
+
+    float64, one IEEE operation at a time: ``x = offset + scale * y`` (base) or ``offset``; ``x = x + (unit * 2**-F) * t`` for
+    the transform and then the block basis; ``x = x + (point_unit * 2**-F) * q``, where F > 0 only with a mixing basis; clip to [low, high]; packed variables
+    ``rint((x - add_offset) / scale_factor)``; cast to the type. Masked and exact points are then put in bit for bit.
+    """
+    shape = (plan.num_variables, *grid)
+    if plan.domain == "log":
+        out = join_bits(parts.point, parts.signs, plan, shape)
+    else:
+        out = _cast(linear_values(parts, plan, shape, backend), plan)
+    if parts.mask is not None:
+        out[parts.mask] = parts.filler
+    if parts.exact is not None:
+        out.reshape(-1)[parts.exact[0]] = parts.exact[1]
+    return out
+
+
+def linear_values(parts: Parts, plan: GroupPlan, shape: tuple[int, ...], backend: Backend) -> Array:
+    """Decoded values in float64 before clip and cast."""
+    grid = shape[1:]
+    if parts.z is not None and plan.decoder is not None:
+        y = join_blocks(plan.decoder.decode(parts.z, parts.zb, backend), plan.geometry, grid)
+        x = _column(plan.decoder.offset, shape) + _column(plan.decoder.scale, shape) * y.astype(np.float64)
+    else:
+        x = np.broadcast_to(_column(plan.offset, shape), shape).copy()
+    for q, basis, unit in ((parts.coefs, plan.transform, plan.unit), (parts.gae, plan.gae, plan.gae_unit)):
+        if q is not None and basis is not None:
+            t, fraction = inverse_of(basis, q)
+            x += _column(unit * 2.0**-fraction, shape) * join_tiles(t, grid)
+    if parts.point is not None:
+        t, fraction = parts.point.astype(np.float64), 0
+        if plan.mix is not None:
+            t, fraction = inverse_of(plan.mix, parts.point.reshape(1, len(parts.point), -1))
+        x += _column(plan.point_unit * 2.0**-fraction, shape) * t.reshape(shape)
+    return x
+
+
+def inverse_of(basis: Transform, q: Array) -> tuple[Array, int]:
+    """Give a transform's exact inverse and the fraction bits F, which follow from max|q| alone."""
+    fraction = basis.fraction_for(float(max(int(q.max(initial=0)), -int(q.min(initial=0)))))
+    return basis.inverse(q, fraction), fraction
+
+
+def _cast(x: Array, plan: GroupPlan) -> Array:
+    shape = x.shape
+    np.clip(x, _column(plan.low, shape), _column(plan.high, shape), out=x)
+    if not any(plan.packing):
+        return x.astype(plan.dtype)
+    info = np.iinfo(plan.dtype)
+    for v, p in enumerate(plan.packing):
+        if p is not None:
+            x[v] = np.clip(np.rint((x[v] - p[1]) / p[0]), info.min, info.max)
+    return x.astype(plan.dtype)
+
+
+def _column(a: Array, shape: tuple[int, ...]) -> Array:
+    return a.reshape(-1, *(1,) * (len(shape) - 1))
+
+
+def encode_lossless_chunk(a: Array) -> bytes:
+    """Encode an array without loss as a chunk: kind byte, SHA-256 of the decoded bytes, the array."""
+    return bytes([LOSSLESS]) + digest(a) + encode_lossless(a)
+
+
+def digest(a: Array) -> bytes:
+    """SHA-256 of the bytes of an array in its own type, C order."""
+    return hashlib.sha256(np.ascontiguousarray(a).tobytes()).digest()
+
+
+def encode_parts(parts: Parts, plan: GroupPlan, grid: tuple[int, ...]) -> bytes:
+    """Encode a chunk's integers: kind byte, SHA-256 (zeros for now), flags, then the parts in the order of the flags."""
+    w = ByteWriter()
+    flags = 0
+    geometry = plan.geometry
+    if parts.mask is not None and parts.filler is not None:
+        flags |= MASK
+        w.raw(encode_mask(parts.mask))
+        _write_filler(w, parts.filler)
+    if parts.z is not None:
+        flags |= BASE
+        _write_latents(w, parts.z[:, None, :], geometry, grid)
+        if parts.zb is not None:
+            flags |= BLOCK_LATENTS
+            _write_latents(w, parts.zb, geometry, grid)
+    for flag, q, basis in ((TRANSFORM, parts.coefs, plan.transform), (GAE, parts.gae, plan.gae)):
+        if q is not None and basis is not None:
+            flags |= flag
+            axis, known = _coefficient_shape(basis, len(q))
+            w.raw(encode_ints(np.moveaxis(q.astype(np.int64), axis, 0), known))
+    if parts.point is not None:
+        flags |= POINT
+        axis, known = _point_shape(parts.point.shape)
+        d = difference(parts.point.astype(np.int64), [a + 1 for a in plan.diff_axes])
+        w.raw(encode_ints(np.moveaxis(d, axis, 0), known))
+        if parts.signs is not None:
+            w.raw(encode_mask(parts.signs))
+    if parts.exact is not None and len(parts.exact[0]):
+        flags |= EXACT
+        w.varint(len(parts.exact[0]))
+        w.raw(pack(np.diff(parts.exact[0], prepend=0).astype("<u4").tobytes()))
+        w.raw(encode_lossless(parts.exact[1]))
+    return bytes([CODED]) + bytes(32) + bytes([flags]) + w.getvalue()
+
+
+def decode_chunk(
+    payload: bytes, plan: GroupPlan, grid: tuple[int, ...], backend: Backend, what: str = "chunk", *, check: bool = True
+) -> Array:
+    """Give the values (V, *grid) of a chunk, having checked their SHA-256.
+
+    Raises
+    ------
+    FormatError
+        When the bytes are damaged, hostile, or decode to other values than were written.
+    """
+    shape = (plan.num_variables, *grid)
+    r, kind, sha = open_chunk(payload, shape, plan.dtype, what)
+    try:
+        if kind == LOSSLESS:
+            out = decode_lossless(r, shape, plan.dtype)
+            r.end()
+        else:
+            parts = _read_parts(r, plan, grid)
+            out = values_of(parts, plan, grid, backend)
+    except (ValueError, IndexError, OverflowError) as e:
+        if isinstance(e, FormatError):
+            e.args = (f"{what}: {e}",)
+            raise
+        raise FormatError(f"{what}: malformed: {e}") from e
+    if check:
+        check_digest(out, sha, what)
+    return out
+
+
+def open_chunk(payload: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> tuple[ByteReader, int, bytes]:
+    """Read kind and SHA-256 of a chunk after checking its decoded size.
+
+    Raises
+    ------
+    FormatError
+        When it would decode to more than the limit, or its kind is unknown.
+    """
+    if int(np.prod(shape, dtype=object)) * dtype.itemsize > MAX_DECODED:
+        raise FormatError(f"{what}: decodes to more than {MAX_DECODED >> 20} MiB")
+    r = ByteReader(payload)
+    kind, sha = r.raw(1)[0], r.raw(32)
+    if kind not in (LOSSLESS, CODED):
+        raise FormatError(f"{what}: unknown kind {kind}")
+    return r, kind, sha
+
+
+def check_digest(a: Array, sha: bytes, what: str) -> None:
+    """Compare decoded bytes with the stored SHA-256.
+
+    Raises
+    ------
+    ChecksumError
+        When they differ.
+    """
+    if digest(a) != sha:
+        raise ChecksumError(f"{what}: the decoded values differ from those that were written")
+
+
+def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...]) -> Parts:
+    shape = (plan.num_variables, *grid)
+    count = int(np.prod(shape, dtype=np.int64))
+    flags = r.raw(1)[0]
+    got: dict[str, Any] = {}
+    if flags & MASK:
+        got["mask"] = decode_mask(r, shape)
+        got["filler"] = _read_filler(r, plan.dtype, int(got["mask"].sum()))
+    if flags & BASE:
+        if plan.decoder is None:
+            raise FormatError("latents without a model")
+        got["z"] = _read_latents(r, plan.geometry, grid, 1, plan.decoder.hyper.num_latents)[:, 0, :]
+        if flags & BLOCK_LATENTS:
+            if plan.decoder.block is None:
+                raise FormatError("block latents without a block decoder")
+            got["zb"] = _read_latents(r, plan.geometry, grid, plan.geometry.num_blocks, plan.decoder.block.num_latents)
+    for flag, name, basis, cell in (
+        (TRANSFORM, "coefs", plan.transform, plan.geometry.tile),
+        (GAE, "gae", plan.gae, plan.geometry.block),
+    ):
+        if flags & flag:
+            if basis is None:
+                raise FormatError("coefficients without a basis")
+            tiles = _count(grid, cell)
+            axis, known = _coefficient_shape(basis, tiles)
+            if int(np.prod(known.shape, dtype=object)) * 8 > 8 * MAX_DECODED:
+                raise FormatError("too many coefficients")
+            got[name] = np.moveaxis(decode_ints(r, known), 0, axis)
+    if flags & POINT:
+        axis, known = _point_shape(shape if plan.mix is None else (plan.mix.kept[0], *grid))
+        d = np.moveaxis(decode_ints(r, known), 0, axis)
+        got["point"] = integrate(d, [a + 1 for a in plan.diff_axes])
+        if plan.domain == "log":
+            got["signs"] = decode_mask(r, shape)
+    if flags & EXACT:
+        n = r.varint()
+        if n > count:
+            raise FormatError("more exact points than points")
+        steps = np.frombuffer(unpack(r, 4 * n), "<u4").astype(np.int64)
+        index = np.cumsum(steps)
+        if len(steps) != n or (n and int(index[-1]) >= count):
+            raise FormatError("exact points out of range")
+        got["exact"] = (index, decode_lossless(r, (n,), plan.dtype))
+    r.end()
+    return Parts(**got)
+
+
+def _count(grid: tuple[int, ...], cell: tuple[int, ...]) -> int:
+    return int(np.prod([-(-n // c) for n, c in zip(grid, cell, strict=True)], dtype=object))
+
+
+def _coefficient_shape(basis: Transform, tiles: int) -> tuple[int, IntShape]:
+    """Which axis of (B, V', ...) becomes the slab axis, and the array's description with that axis in front."""
+    kept = basis.kept
+    slab = next((i for i, n in enumerate(kept) if n > 1), 0)
+    rest = [i for i in range(len(kept)) if i != slab]
+    shape = (kept[slab], tiles, *(kept[i] for i in rest))
+    logs = (basis.axes[slab].logs, None, *(basis.axes[i].logs for i in rest))
+    return slab + 1, IntShape(shape, logs, (False, *(True for _ in rest)))
+
+
+def _point_shape(shape: tuple[int, ...]) -> tuple[int, IntShape]:
+    slab = next((i for i, n in enumerate(shape) if n > 1), 0)
+    moved = (shape[slab], *(n for i, n in enumerate(shape) if i != slab))
+    return slab, IntShape.plain(moved)
+
+
+def _write_filler(w: ByteWriter, filler: Array) -> None:
+    """One value when all are the same bits, else all of them."""
+    raw = np.frombuffer(filler.tobytes(), np.uint8).reshape(len(filler), -1)
+    same = bool((raw == raw[0]).all())
+    w.raw(bytes([same]))
+    w.raw(encode_lossless(filler[:1] if same else filler))
+
+
+def _read_filler(r: ByteReader, dtype: np.dtype[Any], n: int) -> Array:
+    same = r.raw(1)[0]
+    if same > 1 or (same and not n):
+        raise FormatError("unknown mode of masked values")
+    values = decode_lossless(r, (1 if same else n,), dtype)
+    return np.repeat(values, n) if same else values
+
+
+def _latent_shape(geometry: Geometry, grid: tuple[int, ...], k: int, latents: int) -> tuple[int, ...]:
+    counts = [-(-n // e) for n, e in zip(grid, geometry.extent, strict=True)]
+    return (latents, *counts, k)
+
+
+def _write_latents(w: ByteWriter, z: Array, geometry: Geometry, grid: tuple[int, ...]) -> None:
+    """Latents (N, k, L) as (L, *hyper-block counts, k), differenced along the grid when that is smaller."""
+    shape = _latent_shape(geometry, grid, z.shape[1], z.shape[2])
+    q = np.ascontiguousarray(z.reshape(-1, z.shape[2]).T.astype(np.int64)).reshape(shape)
+    axes = [i for i in range(1, len(shape)) if shape[i] > 1]
+    known = IntShape.plain(shape)
+    options = [(0, encode_ints(q, known))]
+    if axes:
+        options.append((1, encode_ints(difference(q, axes), known)))
+    mode, data = min(options, key=lambda o: len(o[1]))
+    w.raw(bytes([mode]) + data)
+
+
+def _read_latents(r: ByteReader, geometry: Geometry, grid: tuple[int, ...], k: int, latents: int) -> Array:
+    shape = _latent_shape(geometry, grid, k, latents)
+    if int(np.prod(shape, dtype=object)) > MAX_DECODED:
+        raise FormatError("too many latents")
+    mode = r.raw(1)[0]
+    q = decode_ints(r, IntShape.plain(shape))
+    if mode == 1:
+        q = integrate(q, [i for i in range(1, len(shape)) if shape[i] > 1])
+    elif mode != 0:
+        raise FormatError("unknown mode of latents")
+    return np.ascontiguousarray(q.reshape(latents, -1, k).transpose(1, 2, 0))
+
+

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: MIT
+"""One chunk: values to bytes that have been decoded again and judged. Pure: same input, same bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from hbae.arrays import Array
+from hbae.blocks import block_sums, fill_invalid, split_blocks, split_tiles
+from hbae.bound import ChunkErrors, Target, block_limits, check_chunk, dead_zone, failing_points, select_coefficients
+from hbae.codecs import estimate_lossless
+from hbae.errors import BoundViolationError
+from hbae.exact import Backend
+from hbae.pipeline.chunk import (
+    Parts,
+    decode_chunk,
+    digest,
+    encode_lossless_chunk,
+    encode_parts,
+    inverse_of,
+    linear_values,
+)
+from hbae.pipeline.logdomain import split_bits
+from hbae.pipeline.plan import GroupPlan
+
+_REPAIRS = 3
+_REFINE_ABOVE = 2048.0
+
+
+class BlockEncoder(Protocol):
+    """The encoder side of a model: any float arithmetic, any answer."""
+
+    def encode(self, x: Array) -> tuple[Array, Array | None]:
+        """Give latents (N, L) and (N, K, L_b) for blocks (N, K, P, V) in physical units."""
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A chunk's bytes and its measured errors; ``lossless`` when it is kept without loss."""
+
+    payload: bytes
+    errors: ChunkErrors
+    lossless: bool
+
+
+def physical(raw: Array, plan: GroupPlan) -> Array:
+    """Give stored values (V, ...) as float64 in physical units (packed variables unpacked)."""
+    x = raw.astype(np.float64)
+    for v, p in enumerate(plan.packing):
+        if p is not None:
+            x[v] = x[v] * p[0] + p[1]
+    return x
+
+
+def encode_chunk(
+    raw: Array,
+    invalid: Array,
+    plan: GroupPlan,
+    targets: list[Target],
+    *,
+    model: BlockEncoder | None,
+    backend: Backend,
+    lossless: bool = False,
+) -> Coded:
+    """Encode (V, *grid) values of the stored type so that every block and point limit holds on what is decoded.
+
+    Raises
+    ------
+    BoundViolationError
+        When the bytes decode to something else than was judged: a bug in hbae.
+    """
+    if lossless or invalid.all():
+        return _as_lossless(raw, invalid, plan, targets)
+    grid = raw.shape[1:]
+    x = physical(raw, plan)
+    valid = ~invalid
+    parts = Parts()
+    if invalid.any():
+        parts = Parts(mask=invalid, filler=raw[invalid])
+        x = fill_invalid(x, valid)
+    if plan.domain == "log":
+        parts = _quantise_log(raw, valid, plan, parts)
+    else:
+        parts = _quantise(x, valid, plan, targets, parts, model, backend)
+    for _ in range(_REPAIRS + 1):
+        payload, decoded = seal(encode_parts(parts, plan, grid), plan, grid, backend)
+        y = physical(decoded, plan)
+        errors = check_chunk(x, y, valid, targets, plan.geometry.block, margin=True)
+        if errors.hold:
+            break
+        parts = _repair(raw, x, y, valid, plan, targets, parts)
+    else:
+        return _as_lossless(raw, invalid, plan, targets)
+    if estimate_lossless(raw) < 1.25 * len(payload):
+        plain = _as_lossless(raw, invalid, plan, targets)
+        if len(plain.payload) <= len(payload):
+            return plain
+    if parts.mask is not None and decoded[invalid].tobytes() != raw[invalid].tobytes():
+        raise BoundViolationError("masked points did not come back bit for bit")
+    return Coded(payload, errors, False)
+
+
+def seal(body: bytes, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) -> tuple[bytes, Array]:
+    """Decode a coded chunk's bytes as a reader would and put the SHA-256 of that into it."""
+    decoded = decode_chunk(body, plan, grid, backend, check=False)
+    return body[:1] + digest(decoded) + body[33:], decoded
+
+
+def _as_lossless(raw: Array, invalid: Array, plan: GroupPlan, targets: list[Target]) -> Coded:
+    payload = encode_lossless_chunk(raw)
+    x = np.where(invalid, 0.0, physical(raw, plan)) if invalid.any() else physical(raw, plan)
+    errors = check_chunk(x, x, ~invalid, targets, plan.geometry.block, margin=True)
+    return Coded(payload, errors, True)
+
+
+def _quantise(
+    x: Array,
+    valid: Array,
+    plan: GroupPlan,
+    targets: list[Target],
+    parts: Parts,
+    model: BlockEncoder | None,
+    backend: Backend,
+) -> Parts:
+    """Run the stages of a linear-domain plan one after the other, each on what the ones before leave."""
+    grid, geometry = x.shape[1:], plan.geometry
+    column = (-1, *(1,) * len(grid))
+    if plan.decoder is not None and model is not None:
+        z, zb = model.encode(split_blocks(x, geometry).astype(np.float32))
+        parts = replace(parts, z=z, zb=zb)
+    if plan.transform is not None:
+        left = x - linear_values(parts, plan, x.shape, backend)
+        c = plan.transform.forward(split_tiles(left / plan.unit.reshape(column), geometry.tile))
+        q = dead_zone(c)
+        if np.abs(q).max(initial=0) > _REFINE_ABOVE:
+            t = split_tiles(left / plan.unit.reshape(column), geometry.tile)
+            for _ in range(2):
+                y, f = inverse_of(plan.transform, q)
+                q = q + dead_zone(plan.transform.forward(t - y * 2.0**-f))
+        parts = replace(parts, coefs=q.astype(np.int64))
+    if plan.gae is not None:
+        parts = _quantise_gae(x, valid, plan, targets, parts, backend)
+    if plan.point_unit.any():
+        left = x - linear_values(parts, plan, x.shape, backend)
+        left /= plan.point_unit.reshape(column)
+        if plan.mix is not None:
+            left = plan.mix.forward(left.reshape(1, len(left), -1)).reshape(-1, *grid)
+        parts = replace(parts, point=np.rint(left).astype(np.int64))
+    return parts
+
+
+def _quantise_gae(
+    x: Array, valid: Array, plan: GroupPlan, targets: list[Target], parts: Parts, backend: Backend
+) -> Parts:
+    """Choose coefficients for the blocks that are still over their limit."""
+    basis, block = plan.gae, plan.geometry.block
+    if basis is None:
+        return parts
+    shape = x.shape
+    left = np.where(valid, x - linear_values(parts, plan, shape, backend), 0.0)
+    counts = block_sums(valid.astype(np.float64), block)
+    limits = np.stack([block_limits(counts[v], t, margin=True) for v, t in enumerate(targets)])
+    # 0.97: room for the rounding of the integer basis and of the output type.
+    limits = limits.reshape(len(targets), -1).T * 0.97
+    bins = left / plan.gae_unit.reshape(-1, *(1,) * (x.ndim - 1))
+    tiles = split_tiles(bins, block)
+    c = basis.forward(tiles)
+    flat = c.reshape(-1, int(np.prod(c.shape[2:], dtype=np.int64)))
+    per_block = (limits / (plan.gae_unit * plan.gae_unit)).reshape(-1)
+    q = select_coefficients(flat, per_block).reshape(c.shape)
+    return replace(parts, gae=q.astype(np.int64)) if q.any() else parts
+
+
+def _quantise_log(raw: Array, valid: Array, plan: GroupPlan, parts: Parts) -> Parts:
+    m, signs = split_bits(raw.astype(raw.dtype.newbyteorder("=")))
+    step = plan.point_unit.astype(np.int64).reshape(-1, *(1,) * (raw.ndim - 1))
+    q = (m + step // 2) // step
+    if not valid.all():
+        q = np.rint(fill_invalid(q.astype(np.float64), valid)).astype(np.int64) * ~valid + q * valid
+    return replace(parts, point=q, signs=signs & valid)
+
+
+def _repair(
+    raw: Array, x: Array, y: Array, valid: Array, plan: GroupPlan, targets: list[Target], parts: Parts
+) -> Parts:
+    """Keep exactly what still fails: points over their limit, and the largest errors of blocks over theirs."""
+    bad = np.zeros(raw.shape, bool)
+    for v, t in enumerate(targets):
+        bad[v] = failing_points(y[v] - x[v], x[v], valid[v], t, margin=True)
+        if t.by_block:
+            bad[v] |= _worst_of_blocks((y[v] - x[v]) * valid[v], valid[v], t, plan.geometry.block)
+    if parts.exact is not None:
+        bad.reshape(-1)[parts.exact[0]] = True
+    index = np.flatnonzero(bad)
+    return replace(parts, exact=(index, raw.reshape(-1)[index]))
+
+
+def _worst_of_blocks(error: Array, valid: Array, target: Target, block: tuple[int, ...]) -> Array:
+    """Tell which points to keep exactly so that every block's sum of squares meets its limit."""
+    sq = (error * error)[None]
+    pad = [(0, 0), *((0, -n % b) for n, b in zip(error.shape, block, strict=True))]
+    tiles = split_tiles(np.pad(sq, pad), block).reshape(-1, int(np.prod(block, dtype=np.int64)))
+    limits = block_limits(block_sums(valid.astype(np.float64)[None], block)[0], target, margin=True).reshape(-1)
+    order = np.argsort(-tiles, axis=1, kind="stable")
+    ranked = np.take_along_axis(tiles, order, axis=1)
+    rest = np.cumsum(ranked[:, ::-1], axis=1)[:, ::-1]
+    keep = rest > limits[:, None] * (1 - 1e-9)
+    mark = np.zeros_like(keep)
+    np.put_along_axis(mark, order, keep, axis=1)
+    counts = [-(-n // b) for n, b in zip(error.shape, block, strict=True)]
+    r = len(block)
+    cells = mark.reshape(*counts, *block).transpose([i for k in range(r) for i in (k, r + k)])
+    full = cells.reshape([c * b for c, b in zip(counts, block, strict=True)])
+    return full[tuple(slice(0, n) for n in error.shape)] & valid

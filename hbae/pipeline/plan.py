@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""What a decoder must know of a group of variables on one grid, and its stored form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hbae.arrays import Array, plain_dtype
+from hbae.blocks import Geometry
+from hbae.codecs import ByteReader, ByteWriter, pack, unpack
+from hbae.config import ErrorBound
+from hbae.container import decode_transform, encode_transform
+from hbae.errors import FormatError
+from hbae.exact import BlockDecoder, Transform
+
+_NUMBERS = ("low", "high", "span", "offset", "unit", "gae_unit", "point_unit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupPlan:
+    """Everything that turns a chunk's integers into values for V variables of one grid and type.
+
+    ``domain``: ``linear``, or ``log`` (ordered integers of the IEEE bits). ``low``, ``high``: (V,) clip of decoded values.
+    ``span``: (V,) the range that bounds refer to. ``offset``: (V,) value where no base is used. ``unit``, ``gae_unit``,
+    ``point_unit``: (V,) steps of the three correctors, in the variables' units. ``packing``: (scale, offset) or None for each
+    variable. ``diff_axes``: grid axes along which the point stage is differenced. ``mix``: basis over the variables for the point
+    stage, or None. ``model``: SHA-256 of the decoder or None.
+    """
+
+    paths: tuple[str, ...]
+    dtype: np.dtype[Any]
+    geometry: Geometry
+    domain: str
+    bounds: tuple[tuple[ErrorBound, ...], ...]
+    low: Array
+    high: Array
+    span: Array
+    offset: Array
+    unit: Array
+    gae_unit: Array
+    point_unit: Array
+    packing: tuple[tuple[float, float] | None, ...]
+    diff_axes: tuple[int, ...] = ()
+    transform: Transform | None = None
+    gae: Transform | None = None
+    mix: Transform | None = None
+    model: str | None = None
+    decoder: BlockDecoder | None = None
+
+    def __post_init__(self) -> None:
+        v = len(self.paths)
+        if v < 1 or len(self.packing) != v or len(self.bounds) != v or self.domain not in ("linear", "log"):
+            raise FormatError("group: number of variables or domain is wrong")
+        for name in _NUMBERS:
+            a = getattr(self, name)
+            if a.shape != (v,) or not np.isfinite(a).all():
+                raise FormatError(f"group: {name} is malformed")
+        g = self.geometry
+        if self.transform is not None and self.transform.tile != (v, *g.tile):
+            raise FormatError("group: the transform does not fit the tile")
+        if self.gae is not None and self.gae.tile != (v, *g.block):
+            raise FormatError("group: the block basis does not fit the block")
+        if self.mix is not None and self.mix.tile != (v,):
+            raise FormatError("group: the mixing basis does not fit the variables")
+        d = self.decoder
+        if d is not None and (d.num_blocks, d.points, d.num_variables) != (g.num_blocks, g.points, v):
+            raise FormatError("group: the model does not fit the blocks")
+        if any(not 0 <= a < len(g.shape) for a in self.diff_axes):
+            raise FormatError("group: difference along an axis that does not exist")
+
+    @property
+    def num_variables(self) -> int:
+        """V."""
+        return len(self.paths)
+
+
+def encode_plan(plan: GroupPlan) -> bytes:
+    """Encode a plan as a section (the decoder is a section of its own)."""
+    doc: dict[str, Any] = {
+        "vars": plan.paths,
+        "dtype": plan.dtype.str,
+        "geometry": plan.geometry.to_json(),
+        "domain": plan.domain,
+        "bounds": [[[b.kind, b.value] for b in bs] for bs in plan.bounds],
+        "packing": plan.packing,
+        "diff": plan.diff_axes,
+        "model": plan.model,
+        "transform": plan.transform is not None,
+        "gae": plan.gae is not None,
+        "mix": plan.mix is not None,
+    }
+    w = ByteWriter()
+    w.raw(pack(json.dumps(doc, separators=(",", ":"), ensure_ascii=False).encode(), 19))
+    numbers = np.stack([np.asarray(getattr(plan, n), "<f8") for n in _NUMBERS])
+    w.raw(pack(np.ascontiguousarray(numbers).astype("<f8").tobytes(), 19))
+    for t in (plan.transform, plan.gae, plan.mix):
+        if t is not None:
+            w.part(encode_transform(t))
+    return w.getvalue()
+
+
+def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> GroupPlan:
+    """Undo :func:`encode_plan`; ``find_model`` gives a decoder by its SHA-256.
+
+    Raises
+    ------
+    FormatError
+        When the section is damaged or hostile.
+    """
+    r = ByteReader(data)
+    try:
+        doc = json.loads(unpack(r, 64 << 20))
+        paths = tuple(str(p) for p in doc["vars"])
+        raw = unpack(r, len(_NUMBERS) * 8 * max(1, len(paths)))
+        numbers = np.frombuffer(raw, "<f8").astype(np.float64).reshape(len(_NUMBERS), len(paths))
+        transform = decode_transform(r.part()) if doc["transform"] else None
+        gae = decode_transform(r.part()) if doc["gae"] else None
+        mix = decode_transform(r.part()) if doc["mix"] else None
+        r.end()
+        return GroupPlan(
+            paths=paths,
+            dtype=plain_dtype(doc["dtype"]),
+            geometry=Geometry.from_json(doc["geometry"]),
+            domain=str(doc["domain"]),
+            bounds=tuple(tuple(ErrorBound(str(k), float(x)) for k, x in bs) for bs in doc["bounds"]),
+            packing=tuple(None if p is None else (float(p[0]), float(p[1])) for p in doc["packing"]),
+            diff_axes=tuple(int(a) for a in doc["diff"]),
+            transform=transform,
+            gae=gae,
+            mix=mix,
+            model=doc["model"],
+            decoder=None if doc["model"] is None else find_model(str(doc["model"])),
+            **dict(zip(_NUMBERS, numbers, strict=True)),
+        )
+    except FormatError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as e:
+        raise FormatError(f"group section is malformed: {e!r}") from e

@@ -57,9 +57,9 @@ class HostileModel:
         if self.kind == "nan":
             spoiled = np.where(rng.random(z.shape) < 0.5, np.nan, np.inf)
         elif self.kind == "noise":
-            spoiled = rng.integers(-2047, 2048, z.shape, dtype=np.int32)
+            spoiled = np.asarray(rng.integers(-2047, 2048, z.shape, dtype=np.int32))
         elif self.kind == "extreme":
-            spoiled = rng.choice(np.array([-(2**31), 2**31 - 1]), z.shape)
+            spoiled = np.asarray(rng.choice(np.array([-(2**31), 2**31 - 1]), z.shape))
         elif self.kind == "negated":
             spoiled = -z
         elif self.kind == "shuffled":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from hbae.models.autoencoder import Autoencoder
 from hbae.models.quant import LATENT_MAX, OUT_EXP
 
 BATCH = 256
+BATCH_VALUES = 1 << 24
 
 
 class EncodingModel:
@@ -54,17 +56,18 @@ class EncodingModel:
         if x_NKPV.ndim != 4 or x_NKPV.shape[1:] != want:
             raise ModelMismatchError(f"model: blocks of shape {x_NKPV.shape[1:]} given, {want} expected")
         device = self.net.offset.device
+        batch = max(1, min(BATCH, BATCH_VALUES // math.prod(want)))
         backend = get_backend("cuda" if device.type == "cuda" else "cpu")
         z = np.zeros((len(x_NKPV), cfg.latents), np.int32)
         zb = np.zeros((len(x_NKPV), cfg.num_blocks, cfg.block_latents), np.int32) if cfg.block_latents else None
         with one_thread(), torch.no_grad():
-            for i in range(0, len(x_NKPV), BATCH):
-                part = torch.from_numpy(np.array(x_NKPV[i : i + BATCH])).to(device)
+            for i in range(0, len(x_NKPV), batch):
+                part = torch.from_numpy(np.array(x_NKPV[i : i + batch], np.float64)).to(device)
                 x = self.net.normalise(part)
-                z[i : i + BATCH] = _latents(self.net.hyper_encoder(x))
+                z[i : i + batch] = _latents(self.net.hyper_encoder(x))
                 if zb is not None and self.net.block_encoder is not None:
-                    r = x - self._hyper(z[i : i + BATCH], backend).to(device)
-                    zb[i : i + BATCH] = _latents(self.net.block_encoder(r))
+                    r = x - self._hyper(z[i : i + batch], backend).to(device)
+                    zb[i : i + batch] = _latents(self.net.block_encoder(r))
         return z, zb
 
     def _hyper(self, z: Array, backend: Backend) -> torch.Tensor:

@@ -35,9 +35,9 @@ class TrainConfig:
     norm_p: float = 1.0
     batch: int = 8
     lr: float = 5e-3
-    matrix_lr: float = 0.02
+    matrix_lr: float = 0.01
     warmup: int = 50
-    integer_share: float = 0.3
+    integer_share: float = 0.25
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -10,8 +10,9 @@ from hbae.models.config import ModelConfig
 from hbae.train.config import TrainConfig
 
 BYTES_PER_WEIGHT = 420
+WEIGHT_BITS = 9
 FEWEST, MOST = 12_000, 1_500_000
-VALUES_PER_STEP = 700_000
+VALUES_PER_STEP = 1_050_000
 
 
 def s3d(num_hyper: int, num_blocks: int, points: int, num_variables: int) -> TrainConfig:
@@ -76,12 +77,13 @@ def fit_model(
                 num_variables=num_variables,
                 latents=few,
                 embed=embed,
-                hidden=max(16, min(256, embed)),
-                channels=max(2, min(12, num_variables // 2, embed // 8)),
-                head=max(8, min(96, embed)),
+                hidden=max(16, embed * 4 // 3 // 8 * 8),
+                channels=max(2, min(8, num_variables // 2)),
+                head=max(8, min(64, embed)),
                 block_latents=block_latents,
                 block_hidden=max(8, embed // 2),
                 block_channels=max(1, min(4, num_variables // 4)),
+                weight_bits=WEIGHT_BITS,
             )
         )
     return max((m for m in models if m.decoder_weights <= room), key=lambda m: m.embed, default=models[0])

@@ -109,7 +109,9 @@ class ArchiveReader:
 
     def _take_index(self, index: dict[str, Any]) -> None:
         self._index = index
-        self._sections = {str(name): (i, int(o), int(n)) for i, (name, o, n) in enumerate(index["sections"])}
+        self._sections = {}
+        for i, (name, o, n) in enumerate(index["sections"]):
+            self._sections.setdefault(str(name), []).append((i, int(o), int(n)))
         self._chunks: dict[int, tuple[int, int]] = {i: (int(o), int(n)) for i, (o, n) in enumerate(index["chunks"])}
         self.num_chunks = len(index["chunks"])
 
@@ -117,7 +119,7 @@ class ArchiveReader:
         """Find all frames by their marks; give the header's payload."""
         header: bytes | None = None
         index: dict[str, Any] | None = None
-        self._sections = {}
+        self._sections: dict[str, list[tuple[int, int, int]]] = {}
         self._chunks = {}
         at = 0
         while (at := _find_mark(self._file, at, self.size)) >= 0:
@@ -133,7 +135,7 @@ class ArchiveReader:
                         index = index or _json(payload, MAX_HEADER * 4, "index")
                 elif head.kind == SECTION:
                     payload = read_frame(self._file, at, length, (SECTION, head.number), "frame")
-                    self._sections[_split_name(payload)[0]] = (head.number, at, length)
+                    self._sections.setdefault(_split_name(payload)[0], []).append((head.number, at, length))
                 elif head.kind == CHUNK:
                     self._chunks[head.number] = (at, length)
                 at += length
@@ -165,7 +167,15 @@ class ArchiveReader:
         """
         if name not in self._sections:
             raise FormatError(f"section {name!r} is missing")
-        number, offset, length = self._sections[name]
+        copies = self._sections[name]
+        for number, offset, length in copies[:-1]:
+            try:
+                return self._section_copy(name, number, offset, length)
+            except FormatError:
+                continue
+        return self._section_copy(name, *copies[-1])
+
+    def _section_copy(self, name: str, number: int, offset: int, length: int) -> bytes:
         with self._lock:
             payload = read_frame(self._file, offset, length, (SECTION, number), f"section {name!r}")
         stored, body = _split_name(payload)
@@ -191,19 +201,22 @@ class ArchiveReader:
 
     def sizes(self) -> dict[str, int]:
         """Bytes by part: every section by name, chunks together, and the rest (header, index, tail)."""
-        parts = {name: n for name, (_, _, n) in self._sections.items()}
+        parts = {name: sum(n for _, _, n in copies) for name, copies in self._sections.items()}
         parts["chunks"] = sum(n for _, n in self._chunks.values())
         parts["header and index"] = self.size - sum(parts.values())
         return parts
 
-    def check_second_copies(self) -> None:
-        """Check the second copies of header and index, where the archive has them.
+    def check_copies(self) -> None:
+        """Check every copy of every section, and the second copies of header and index.
 
         Raises
         ------
         FormatError
             When one is damaged.
         """
+        for name, copies in self._sections.items():
+            for number, offset, length in copies:
+                self._section_copy(name, number, offset, length)
         copy = self._index.get("copy")
         if not copy:
             return

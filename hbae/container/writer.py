@@ -35,6 +35,7 @@ class ArchiveWriter:
         self._temp = Path(name)
         self._file = os.fdopen(fd, "wb")
         self._overwrite = overwrite
+        self.redundant = False
         self._sections: list[list[Any]] = []
         self._chunks: list[list[Any]] = []
         self._header = pack(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode(), 19)
@@ -52,11 +53,20 @@ class ArchiveWriter:
         w = ByteWriter()
         w.part(name.encode())
         w.raw(payload)
-        self._sections.append([name, *self._put(SECTION, len(self._sections), w.getvalue())])
+        for _ in range(2 if self.redundant else 1):
+            self._sections.append([name, *self._put(SECTION, len(self._sections), w.getvalue())])
 
     def add_chunk(self, payload: bytes) -> None:
         """Append the next chunk."""
         self._chunks.append(self._put(CHUNK, len(self._chunks), payload))
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes by part so far: every section by name, chunks together."""
+        parts: dict[str, int] = {}
+        for name, _, n in self._sections:
+            parts[str(name)] = parts.get(str(name), 0) + int(n)
+        parts["chunks"] = sum(n for _, n in self._chunks)
+        return parts
 
     def mark(self) -> tuple[int, int, int]:
         """Give a place to go back to with :meth:`rewind`."""

@@ -271,3 +271,14 @@ def _ratios(c: Array, scale: Array, weights: Array, tol: Array, transform: Trans
         mse = np.einsum("ij,ij->i", m @ (e @ e.T), m) / e.shape[1]
     ratio: Array = np.sqrt(np.maximum(mse, 0)) * weights / tol
     return ratio
+
+
+def with_block_limits(plan: GroupPlan, targets: list[Target], sample: Sample) -> tuple[GroupPlan, list[Target]]:
+    """Give the plan with a block stage, and targets whose global RMSE is asked of every block (which implies it)."""
+    tight = [replace(t, block_rmse=min(t.block_rmse, t.rmse)) for t in targets]
+    points = plan.geometry.points
+    unit = np.array([2 * t.tolerance(points) * 0.98 for t in tight])
+    if plan.gae is None:
+        left = [fill_invalid(physical(raw, plan), ~bad) - plan.offset.reshape(-1, *(1,) * (raw.ndim - 1)) for raw, bad in sample.boxes]
+        plan = replace(plan, gae=_fit_blocks(left, plan, unit))
+    return replace(plan, gae_unit=unit), tight

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""The Python interface: compress, open, decompress, verify, info."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hbae.config import BoundLike
+from hbae.errors import FormatError
+from hbae.pipeline.archive import Archive
+from hbae.pipeline.compress import compress_field
+from hbae.pipeline.decompress import load_field
+from hbae.pipeline.options import CompressOptions
+from hbae.pipeline.report import Report
+from hbae.pipeline.verify import Verification, verify_file
+
+if TYPE_CHECKING:
+    import xarray
+
+PathLike = str | os.PathLike[str]
+
+
+def compress(source: Any, out: PathLike, bound: BoundLike, **options: Any) -> Report:
+    """Write an archive in which every bound holds on the values that a reader gets.
+
+    Parameters
+    ----------
+    source : path or xarray.Dataset
+        A file that :mod:`hbae.io` reads, or a Dataset (kept as given).
+    out : path
+        The archive, ``.hbae``; it appears complete and verified, or not at all.
+    bound : str, ErrorBound, mapping or list of those
+        For example ``"nrmse=1e-3"`` or ``{"T": "abs=0.5", "Y_*": "nrmse=1e-3"}``.
+    **options
+        Fields of :class:`hbae.pipeline.options.CompressOptions`: ``model``, ``budget``, ``method``, ``preset``, ...
+
+    Returns
+    -------
+    Report
+        Sizes and errors as measured on the decoded values.
+
+    Raises
+    ------
+    hbae.errors.HbaeError
+        One of its children for every failure.
+    """
+    return compress_field(source, out, bound, CompressOptions(**options))
+
+
+def open(path: PathLike, group: str = "", **options: Any) -> xarray.Dataset:  # noqa: A001
+    """Open an archive lazily; values are raw, as in the file or Dataset that was compressed (use ``xarray.decode_cf``).
+
+    Parameters
+    ----------
+    path : path
+        The archive.
+    group : str
+        Group of the file; the root by default.
+    **options
+        ``backend`` (``auto``, ``numpy``, ``cpu``, ``cuda``) and ``model`` (a MODEL file, where none is embedded).
+
+    Raises
+    ------
+    FormatError
+        When the archive is damaged; chunks are checked when they are read.
+    """
+    from hbae.io import to_dataset
+
+    archive = Archive(path, **options)
+    ds = to_dataset(archive.field, group)
+    ds.set_close(archive.close)
+    return ds
+
+
+def decompress(path: PathLike, group: str = "", **options: Any) -> xarray.Dataset:
+    """Decode a whole archive into a Dataset in memory; nothing is added to it.
+
+    Raises
+    ------
+    FormatError
+        When anything is damaged.
+    """
+    from hbae.io import to_dataset
+
+    with Archive(path, **options) as archive:
+        ds = to_dataset(load_field(archive.field), group)
+        return ds.load()
+
+
+def verify(path: PathLike, against: Any = None, **options: Any) -> Verification:
+    """Check every checksum and stored hash and, against an original, every bound from scratch.
+
+    Raises
+    ------
+    FormatError
+        When not even header and index can be read; other damage is listed in the result.
+    """
+    return verify_file(path, against, **options)
+
+
+def info(path: PathLike, **options: Any) -> dict[str, Any]:
+    """Describe an archive from its header and sections, without decoding a chunk.
+
+    Raises
+    ------
+    FormatError
+        When they are damaged.
+    """
+    with Archive(path, **options) as archive:
+        groups = []
+        for part in archive.parts:
+            if part.group is None:
+                continue
+            try:
+                plan = archive.plan(part.group)
+            except FormatError as e:
+                groups.append({"variables": list(part.paths), "damaged": str(e)})
+                continue
+            groups.append(
+                {
+                    "variables": list(plan.paths),
+                    "bounds": [[str(b) for b in bs] for bs in plan.bounds],
+                    "range": [float(s) for s in plan.span],
+                    "geometry": plan.geometry.to_json(),
+                    "model": plan.model,
+                    "stages": stages(plan),
+                    "chunks": len(part.boxes),
+                }
+            )
+        variables = [
+            {"path": v.path, "dtype": str(v.dtype), "dims": list(v.dims), "shape": list(v.shape)}
+            for v in archive.field.variables()
+        ]
+        return {
+            "path": str(Path(path)),
+            "size": archive.reader.size,
+            "format": 1,
+            "package": archive.reader.header.get("package"),
+            "source_format": archive.field.format,
+            "variables": variables,
+            "groups": groups,
+            "sizes": archive.reader.sizes(),
+        }
+
+
+def stages(plan: Any) -> list[str]:
+    """Name the stages of a plan that may be used, in order."""
+    named = {
+        "hbae": plan.decoder is not None,
+        "transform": plan.transform is not None,
+        "gae": plan.gae is not None,
+        "point": bool(plan.point_unit.any()),
+    }
+    return [k for k, used in named.items() if used] or ["lossless"]

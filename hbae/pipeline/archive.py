@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: MIT
+"""An archive as a lazy field: every variable a source that decodes only the chunks a box needs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from hbae.arrays import Array, Box, Field, Variable, box_shape
+from hbae.container import ArchiveReader, decode_decoder
+from hbae.errors import ChecksumError, FormatError, ModelMismatchError
+from hbae.exact import BlockDecoder, get_backend
+from hbae.pipeline.chunk import MAX_DECODED, decode_chunk
+from hbae.pipeline.exactvars import decode_exact_chunk, decode_small, is_small
+from hbae.pipeline.plan import GroupPlan, decode_plan
+
+CACHE_BYTES = 256 << 20
+MODEL_PATH = "HBAE_MODEL_PATH"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of chunks that belongs to a group (``plan`` set) or to one lossless variable (``variable`` set)."""
+
+    first: int
+    boxes: tuple[Box, ...]
+    paths: tuple[str, ...]
+    group: int | None = None
+
+
+class Archive:
+    """Promises values that have passed every checksum, decoded chunk by chunk; safe to use from several threads.
+
+    Parameters
+    ----------
+    path : path
+        The archive.
+    salvage : bool
+        Go on where index or header are damaged, as far as copies and frames allow.
+    backend : str
+        ``auto``, ``numpy``, ``cpu`` or ``cuda``; the values are the same.
+    model : path, optional
+        MODEL file for an archive whose model is not embedded.
+
+    Raises
+    ------
+    FormatError
+        When the file is damaged or hostile.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, salvage: bool = False, backend: str = "auto", model: Path | None = None
+    ) -> None:
+        self.path, self._backend_name, self._model, self._salvage = Path(path), backend, model, salvage
+        self._connect()
+
+    def _connect(self) -> None:
+        self.reader = ArchiveReader(self.path, salvage=self._salvage)
+        try:
+            self.backend = get_backend(self._backend_name)
+            self._cache: OrderedDict[int, list[Array]] = OrderedDict()
+            self._cached = 0
+            self._lock = threading.RLock()
+            self._decoders: dict[str, BlockDecoder] = {}
+            self._plans: dict[int, GroupPlan] = {}
+            self._small: dict[str, Array] | None = None
+            self._bare = Field.from_json(self.reader.header.get("field", {}))
+            self._variables = {v.path: v for v in self._bare.variables()}
+            self._check_shapes()
+            self.parts = self._read_parts()
+        except BaseException:
+            self.reader.close()
+            raise
+        owners: dict[str, Any] = {}
+        for part in self.parts:
+            for i, p in enumerate(part.paths):
+                owners[p] = ChunkSource(self, part, i, self._variables[p])
+        for v in self._variables.values():
+            owners.setdefault(v.path, SmallSource(self, v))
+        self.field = self._bare.with_sources(owners)
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.path, self._backend_name, self._model, self._salvage
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.path, self._backend_name, self._model, self._salvage = state
+        self._connect()
+
+    def _check_shapes(self) -> None:
+        for v in self._variables.values():
+            if len(v.shape) > 32 or any(n < 0 for n in v.shape) or len(v.dims) != len(v.shape):
+                raise FormatError(f"variable {v.path}: impossible shape")
+
+    def _read_parts(self) -> list[Part]:
+        parts, at = [], 0
+        try:
+            for i, g in enumerate(self.reader.header["groups"]):
+                paths = tuple(str(p) for p in g["vars"])
+                shape = self._variables[paths[0]].shape
+                if any(self._variables[p].shape != shape for p in paths):
+                    raise FormatError("a group's variables have different shapes")
+                boxes = self._boxes(shape, g["chunk"], at)
+                parts.append(Part(at, boxes, paths, i))
+                at += len(boxes)
+            for path, step in self.reader.header["exact"]:
+                boxes = self._boxes(self._variables[path].shape, step, at)
+                parts.append(Part(at, boxes, (str(path),)))
+                at += len(boxes)
+        except (KeyError, TypeError, ValueError) as e:
+            if isinstance(e, FormatError):
+                raise
+            raise FormatError(f"header is malformed: {e!r}") from e
+        if at != self.reader.num_chunks and not self._salvage:
+            raise FormatError(f"the header needs {at} chunks, the index has {self.reader.num_chunks}")
+        return parts
+
+    def _boxes(self, shape: tuple[int, ...], step: list[int], at: int) -> tuple[Box, ...]:
+        from hbae.arrays import boxes_of
+
+        if len(step) != len(shape) or any(int(s) < 1 for s in step):
+            raise FormatError("header: chunk shape does not fit its variable")
+        count = int(np.prod([-(-n // int(s)) for n, s in zip(shape, step, strict=True)], dtype=object))
+        if count + at > max(self.reader.num_chunks, 0) and not self._salvage or count > 1 << 24:
+            raise FormatError("header: more chunks than the index has")
+        return tuple(boxes_of(shape, tuple(int(s) for s in step)))
+
+    def plan(self, group: int) -> GroupPlan:
+        """Give a group's plan (read once)."""
+        with self._lock:
+            if group not in self._plans:
+                plan = decode_plan(self.reader.section(f"group {group}"), self._find_model)
+                paths = next(p for p in self.parts if p.group == group).paths
+                v = self._variables[paths[0]]
+                same_type = all(self._variables[p].dtype == plan.dtype for p in paths)
+                if plan.paths != paths or plan.geometry.shape != v.shape or not same_type:
+                    raise FormatError(f"group {group}: its section does not fit the header")
+                self._plans[group] = plan
+            return self._plans[group]
+
+    def _find_model(self, sha: str) -> BlockDecoder:
+        if sha not in self._decoders:
+            name = f"model {sha[:16]}"
+            if self.reader.has_section(name):
+                data = self.reader.section(name)
+                if hashlib.sha256(data).hexdigest() != sha:
+                    raise ChecksumError("the embedded model is not the one that the group names")
+            else:
+                data = find_shared_model(sha, self._model, self.path.parent)
+            self._decoders[sha] = decode_decoder(data)
+        return self._decoders[sha]
+
+    def chunk(self, part: Part, index: int, *, keep: bool = True) -> list[Array]:
+        """Decode one chunk, giving an array per variable of the part.
+
+        Raises
+        ------
+        FormatError
+            When the chunk is damaged; the message names it and its variables.
+        """
+        number = part.first + index
+        with self._lock:
+            if number in self._cache:
+                self._cache.move_to_end(number)
+                return self._cache[number]
+        box, what = part.boxes[index], f"chunk {number} ({part.paths[0]}{', ...' if len(part.paths) > 1 else ''})"
+        if part.group is None:
+            v = self._variables[part.paths[0]]
+            arrays = [decode_exact_chunk(self.reader.chunk(number), v, box, what)]
+        else:
+            plan = self.plan(part.group)
+            self._check_size(plan, box, what)
+            arrays = list(decode_chunk(self.reader.chunk(number), plan, box_shape(box), self.backend, what))
+        if keep:
+            self._keep(number, arrays)
+        return arrays
+
+    def _check_size(self, plan: GroupPlan, box: Box, what: str) -> None:
+        cells = [
+            max(t * -(-n // t), e * -(-n // e))
+            for n, t, e in zip(box_shape(box), plan.geometry.tile, plan.geometry.extent, strict=True)
+        ]
+        if int(np.prod(cells, dtype=object)) * plan.num_variables > MAX_DECODED:
+            raise FormatError(f"{what}: needs more memory than the limit")
+
+    def _keep(self, number: int, arrays: list[Array]) -> None:
+        with self._lock:
+            if number in self._cache:
+                return
+            self._cache[number] = arrays
+            self._cached += sum(a.nbytes for a in arrays)
+            while self._cached > CACHE_BYTES and len(self._cache) > 1:
+                self._cached -= sum(a.nbytes for a in self._cache.popitem(last=False)[1])
+
+    def small(self, path: str) -> Array:
+        """Give a variable of the common section."""
+        with self._lock:
+            if self._small is None:
+                chunked = {p for part in self.parts for p in part.paths}
+                rest = [v for v in self._variables.values() if v.path not in chunked]
+                if any(not is_small(v) for v in rest):
+                    raise FormatError("a large variable has no chunks")
+                self._small = decode_small(self.reader.section("values"), rest)
+            return self._small[path]
+
+    def close(self) -> None:
+        """Close the file."""
+        self.reader.close()
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class ChunkSource:
+    """A variable that lies in chunks."""
+
+    archive: Archive
+    part: Part
+    place: int
+    variable: Variable
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.variable.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.variable.dtype
+
+    @property
+    def storage(self) -> tuple[int, ...] | None:
+        return box_shape(self.part.boxes[0]) if self.part.boxes else None
+
+    def read(self, box: Box) -> Array:
+        out = np.empty(box_shape(box), self.dtype)
+        for i, mine in enumerate(self.part.boxes):
+            cut = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(mine, box, strict=True)]
+            if any(c.stop <= c.start for c in cut):
+                continue
+            values = self.archive.chunk(self.part, i)[self.place]
+            src = tuple(slice(c.start - m.start, c.stop - m.start) for c, m in zip(cut, mine, strict=True))
+            dst = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(cut, box, strict=True))
+            out[dst] = values[src]
+        return out
+
+
+@dataclass(frozen=True)
+class SmallSource:
+    """A variable of the common section."""
+
+    archive: Archive
+    variable: Variable
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.variable.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.variable.dtype
+
+    @property
+    def storage(self) -> tuple[int, ...] | None:
+        return None
+
+    def read(self, box: Box) -> Array:
+        return self.archive.small(self.variable.path)[box].copy()
+
+
+def find_shared_model(sha: str, given: Path | None, folder: Path) -> bytes:
+    """Give the decoder section with that SHA-256: argument, ``HBAE_MODEL_PATH``, the file's folder, the cache.
+
+    Raises
+    ------
+    ModelMismatchError
+        When no file there carries it; the message lists where was looked.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    places = [given] if given is not None else []
+    places += [Path(p) for p in os.environ.get(MODEL_PATH, "").split(os.pathsep) if p]
+    places += [folder, Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hbae"]
+    for place in places:
+        for file in sorted(place.glob("*.hbm")) if place.is_dir() else [place]:
+            if not file.is_file():
+                continue
+            try:
+                section = load_file(file).get("decoder")
+            except (SafetensorError, OSError):
+                continue
+            if section is not None and hashlib.sha256(section.tobytes()).hexdigest() == sha:
+                return bytes(section.tobytes())
+    looked = ", ".join(str(p) for p in places)
+    raise ModelMismatchError(f"the archive needs the shared model {sha[:16]}...; looked in {looked}")

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""Which variables are lossy, and which of them are coded together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hbae.arrays import Field, Variable
+from hbae.blocks import choose_preset, plan_geometry
+from hbae.bound import Target, resolve_target
+from hbae.config import BoundRule, ErrorBound, glob_matches, resolve_bounds
+from hbae.errors import ConfigError, UnknownNameError
+from hbae.io import packing
+from hbae.pipeline.options import CompressOptions
+from hbae.pipeline.plan import GroupPlan
+from hbae.pipeline.stats import VariableStats
+
+MAX_TOGETHER_BYTES = 24 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossyVariable:
+    """A variable with bounds: its statistics, its target, and the reason if it is kept without loss."""
+
+    variable: Variable
+    bounds: tuple[ErrorBound, ...]
+    stats: VariableStats
+    target: Target
+    packing: tuple[float, float] | None
+    reason: str = ""
+
+
+def lossy_bounds(
+    field: Field, rules: tuple[BoundRule, ...], globs: Iterable[str]
+) -> dict[str, tuple[ErrorBound, ...]]:
+    """Give the bounds of the variables that may lose something, in file order.
+
+    Without a wildcard-free name only floating-point data variables are touched: no coordinates, bounds, formula terms,
+    integers, packed integers.
+
+    Raises
+    ------
+    UnknownNameError
+        When a name or glob matches nothing.
+    ConfigError
+        When a named variable cannot be lossy (text, complex, plain integers).
+    """
+    variables = list(field.variables())
+    keep = _supporting(field)
+    names = [v.path for v in variables]
+    soft = [v.path for v in variables if v.dtype.kind == "f" and v.path not in keep and v.shape]
+    for g in globs:
+        if not any(glob_matches(g, n) for n in names):
+            raise UnknownNameError(f"vars: {g!r} matches no variable")
+    chosen = resolve_bounds(rules, names, soft)
+    if globs := tuple(globs):
+        chosen = {n: b for n, b in chosen.items() if any(glob_matches(g, n) for g in globs)}
+    for n in chosen:
+        v = field.variable(n)
+        if v.dtype.kind != "f" and packing(v) is None:
+            raise ConfigError(f"bound {n}: only floating-point and packed integer variables can be lossy ({v.dtype})")
+        if packing(v) is not None and any(b.kind == "pw_rel" for b in chosen[n]):
+            raise ConfigError(f"bound {n}: pw_rel is not defined for packed integers")
+    return {n: chosen[n] for n in names if n in chosen}
+
+
+def _supporting(field: Field) -> set[str]:
+    """Paths of coordinates, bounds and formula terms, which stay lossless unless named."""
+    out: set[str] = set()
+    coords = set(field.extra.get("coords", ()))
+    for v in field.variables():
+        if v.dims == (v.name,) or v.name in coords:
+            out.add(v.path)
+        prefix = f"{v.group}/" if v.group else ""
+        for key in ("bounds", "coordinates", "climatology", "formula_terms", "cell_measures", "grid_mapping", "ancillary_variables"):
+            text = v.attr(key)
+            if isinstance(text, str):
+                out |= {prefix + w.strip(":") for w in text.split()}
+    return out
+
+
+def judge_variable(
+    variable: Variable, bounds: tuple[ErrorBound, ...], stats: VariableStats, span: tuple[float, float] | None
+) -> LossyVariable:
+    """Resolve a variable's target and say whether it must be kept without loss."""
+    width = span[1] - span[0] if span is not None else stats.span
+    needs_span = any(b.kind in ("nrmse", "psnr", "block_nrmse", "rel_range") for b in bounds)
+    target = resolve_target(bounds, width if math.isfinite(width) else 0.0)
+    reason = ""
+    if stats.valid < 2:
+        reason = "fewer than two valid values"
+    elif not math.isfinite(stats.span):
+        reason = "the range overflows float64"
+    elif stats.span == 0:
+        reason = "the range is 0"
+    elif needs_span and not width > 0:
+        reason = "the range is 0"
+    else:
+        reason = _too_tight(variable, target, stats)
+    return LossyVariable(
+        variable=variable, bounds=bounds, stats=stats, target=target, packing=packing(variable), reason=reason
+    )
+
+
+def _too_tight(variable: Variable, target: Target, stats: VariableStats) -> str:
+    """Say so when the bound is below what the type resolves."""
+    p = packing(variable)
+    if p is not None:
+        ulp = abs(p[0])
+    else:
+        native = variable.dtype.newbyteorder("=")
+        top = np.asarray(max(abs(stats.low), abs(stats.high))).astype(native)
+        ulp = float(np.spacing(top))
+    if math.isfinite(target.pw_rel):
+        from hbae.pipeline.logdomain import step_for
+
+        return "the bound is below the type's resolution" if step_for(target.pw_rel, variable.dtype) < 2 else ""
+    smallest = min(target.point, target.rmse * 2, target.block_rmse * 2, target.block_l2 * 2)
+    return "the bound is below the type's resolution" if smallest < ulp else ""
+
+
+def make_drafts(
+    items: list[LossyVariable], options: CompressOptions, model_names: tuple[str, ...] | None
+) -> list[tuple[GroupPlan, list[LossyVariable]]]:
+    """Put variables of one grid, type and kind of bound together; variables of a model keep the model's order."""
+    grouped: dict[Any, list[LossyVariable]] = {}
+    for item in items:
+        v = item.variable
+        mine = model_names is not None and v.path in model_names
+        log = math.isfinite(item.target.pw_rel)
+        key = (v.group, v.dims, v.shape, v.dtype.str, log, item.target.by_point, item.packing is not None, mine)
+        grouped.setdefault(key, []).append(item)
+    out = []
+    for members in grouped.values():
+        if model_names is not None and any(m.variable.path in model_names for m in members):
+            members.sort(key=lambda m: model_names.index(m.variable.path))
+        for part in _fitting(members, options):
+            out.append((_draft(part, options), part))
+    return out
+
+
+def _fitting(members: list[LossyVariable], options: CompressOptions) -> list[list[LossyVariable]]:
+    """Split a group that is too wide for one chunk even with the smallest boxes."""
+    shape = members[0].variable.shape
+    preset = choose_preset(options.preset, shape, len(members))
+    g = plan_geometry(
+        shape, len(members), members[0].variable.dtype.itemsize, preset, block=options.block, chunk_mib=options.chunk
+    )
+    nbytes = int(np.prod(g.chunk, dtype=object)) * members[0].variable.dtype.itemsize
+    if nbytes * len(members) <= max(MAX_TOGETHER_BYTES, 2 * options.chunk * (1 << 20)) or len(members) == 1:
+        return [members]
+    half = -(-len(members) // 2)
+    return _fitting(members[:half], options) + _fitting(members[half:], options)
+
+
+def _draft(members: list[LossyVariable], options: CompressOptions) -> GroupPlan:
+    first = members[0].variable
+    preset = choose_preset(options.preset, first.shape, len(members))
+    geometry = plan_geometry(
+        first.shape, len(members), first.dtype.itemsize, preset, block=options.block, chunk_mib=options.chunk
+    )
+    log = math.isfinite(members[0].target.pw_rel)
+    low = np.array([m.stats.low for m in members])
+    high = np.array([m.stats.high for m in members])
+    if log:
+        low = np.array([m.stats.smallest if math.isfinite(m.stats.smallest) else 0.0 for m in members])
+        high = np.array([max(abs(m.stats.low), abs(m.stats.high)) for m in members])
+    zero = np.zeros(len(members))
+    return GroupPlan(
+        paths=tuple(m.variable.path for m in members),
+        dtype=first.dtype,
+        geometry=geometry,
+        domain="log" if log else "linear",
+        bounds=tuple(m.bounds for m in members),
+        low=low,
+        high=high,
+        span=np.array([m.target.span for m in members]),
+        offset=low + (high - low) / 2 if not log else zero,
+        unit=zero,
+        gae_unit=zero,
+        point_unit=zero,
+        packing=tuple(m.packing for m in members),
+    )

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""A model for a group: read from a MODEL file, or trained when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hbae.blocks import Geometry, Preset, choose_preset, plan_geometry
+from hbae.config import Budget
+from hbae.container import encode_decoder
+from hbae.errors import ConfigError, MissingExtraError, ModelMismatchError
+from hbae.exact import BlockDecoder
+from hbae.pipeline.encode import BlockEncoder
+from hbae.pipeline.groups import LossyVariable, make_drafts
+from hbae.pipeline.inputs import Inputs
+from hbae.pipeline.options import CompressOptions
+from hbae.pipeline.plan import GroupPlan
+from hbae.pipeline.sampling import sample_hyper_blocks
+
+if TYPE_CHECKING:
+    from hbae.train.blocks import TrainedModel
+
+TRAIN_ABOVE = 50 << 20
+TRAIN_BYTES = 512 << 20
+AUTO_BUDGET = Budget(seconds=120.0)
+
+
+@dataclass(frozen=True)
+class GroupModel:
+    """A model that fits a group: its names in order, geometry for that group, decoder and section bytes."""
+
+    names: tuple[str, ...]
+    geometry: Geometry
+    encoder: BlockEncoder
+    decoder: BlockDecoder
+    section: bytes
+    sha: str
+    trained_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def prepare_model(coded: list[LossyVariable], inputs: Inputs, options: CompressOptions) -> GroupModel | None:
+    """Load the model that was named, or train one when the options or the amount of data ask for it.
+
+    Raises
+    ------
+    MissingExtraError
+        When a model is asked for and torch is absent.
+    ModelMismatchError
+        When the model's variables are not all there.
+    """
+    if options.method in ("linear", "lossless") or not coded:
+        return None
+    if options.model is not None:
+        return _loaded(Path(options.model), coded, options)
+    linear = [m for m in coded if not np.isfinite(m.target.pw_rel)]
+    nbytes = sum(m.variable.nbytes for m in linear)
+    budget = options.parsed_budget
+    have_torch = importlib.util.find_spec("torch") is not None
+    if budget is None:
+        if options.method == "hbae":
+            budget = AUTO_BUDGET
+        elif not (options.method == "auto" and nbytes > TRAIN_ABOVE and have_torch):
+            return None
+        budget = budget or AUTO_BUDGET
+    if not have_torch:
+        raise MissingExtraError("torch", "torch")
+    if not linear:
+        raise ConfigError("no variable is left that a model could code (pw_rel is coded without a model)")
+    drafts = make_drafts(linear, options, None)
+    draft, members = max(drafts, key=lambda d: sum(m.variable.nbytes for m in d[1]))
+    options.tell(f"training a model on {len(members)} variables", 0.0)
+    begin = time.monotonic()
+    trained = train_on(draft, members, inputs, options, budget)
+    seconds = time.monotonic() - begin
+    note = f"a model was trained for {seconds:.0f} s on {len(members)} variables"
+    return replace(_wrap(trained, draft.geometry, draft.paths), trained_seconds=seconds, notes=(note,))
+
+
+def train_on(
+    draft: GroupPlan, members: list[LossyVariable], inputs: Inputs, options: CompressOptions, budget: Budget
+) -> TrainedModel:
+    """Train on a seeded sample of a group's hyper-blocks."""
+    from hbae.train.blocks import train_blocks
+    from hbae.train.recipes import RECIPES, recipe
+
+    validity = [m.stats.validity for m in members]
+    x, ok = sample_hyper_blocks(draft, inputs, validity, most_bytes=TRAIN_BYTES, seed=options.seed)
+    whole = int(np.prod([-(-n // e) for n, e in zip(draft.geometry.shape, draft.geometry.extent, strict=True)]))
+    chosen = choose_preset(options.preset, draft.geometry.shape, len(members)).name
+    preset = chosen if chosen in RECIPES else "auto"
+    n, k, p, v = x.shape
+    return train_blocks(
+        x,
+        None if ok.all() else ok,
+        names=draft.paths,
+        geometry={"block": list(draft.geometry.block), "hyper": list(draft.geometry.hyper), "preset": preset},
+        config=recipe(preset, (n, k, p, v), whole),
+        budget=budget,
+        seed=options.seed,
+        device=options.device,
+        progress=lambda step, total, loss, nrmse: options.tell(
+            f"training, NRMSE {nrmse:.2e}", step / total if total else 0.0
+        ),
+    )
+
+
+def _loaded(path: Path, coded: list[LossyVariable], options: CompressOptions) -> GroupModel:
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("torch", "torch")
+    from hbae.train.model_file import load_model
+
+    model = load_model(path, options.device)
+    found = {m.variable.path: m for m in coded}
+    missing = [n for n in model.names if n not in found]
+    if missing:
+        raise ModelMismatchError(f"model {path.name}: {', '.join(missing[:5])} not among the lossy variables")
+    first = found[model.names[0]].variable
+    block, hyper = tuple(model.geometry["block"]), tuple(model.geometry["hyper"])
+    if len(block) != len(first.shape) or any(b > n for b, n in zip(block, first.shape, strict=True)):
+        raise ModelMismatchError(f"model {path.name}: blocks {block} do not fit variables of shape {first.shape}")
+    return _wrap(model, model_geometry(first.shape, block, hyper, len(model.names), first.dtype.itemsize, options), model.names)
+
+
+def model_geometry(
+    shape: tuple[int, ...], block: Any, hyper: Any, num_variables: int, itemsize: int, options: CompressOptions
+) -> Geometry:
+    """Give the geometry of a grid with a model's blocks; a short axis pads hyper-blocks rather than shrink them."""
+    g = plan_geometry(
+        shape, num_variables, itemsize, Preset("model", tuple(block), tuple(hyper)), chunk_mib=options.chunk
+    )
+    return replace(g, block=tuple(int(b) for b in block), hyper=tuple(int(h) for h in hyper))
+
+
+def _wrap(model: TrainedModel, geometry: Geometry, names: tuple[str, ...]) -> GroupModel:
+    section = encode_decoder(model.decoder)
+    return GroupModel(
+        names=names,
+        geometry=geometry,
+        encoder=model,
+        decoder=model.decoder,
+        section=section,
+        sha=hashlib.sha256(section).hexdigest(),
+    )

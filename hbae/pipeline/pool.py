@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Encodes chunks one after the other or in worker processes; the bytes are the same."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from hbae.arrays import Array
+from hbae.bound import Target
+from hbae.exact import get_backend
+from hbae.pipeline.encode import BlockEncoder, Coded, encode_chunk
+from hbae.pipeline.plan import GroupPlan
+
+_work: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything about a group's chunks that does not change from chunk to chunk."""
+
+    plan: GroupPlan
+    targets: list[Target]
+    model: BlockEncoder | None
+    backend: str
+    lossless: bool
+
+    def run(self, raw: Array, invalid: Array) -> Coded:
+        """Encode one chunk on one thread (the number of threads must not show in the bytes)."""
+        with threadpool_limits(1):
+            return encode_chunk(
+                raw,
+                invalid,
+                self.plan,
+                self.targets,
+                model=self.model,
+                backend=get_backend(self.backend),
+                lossless=self.lossless,
+            )
+
+
+def encode_all(job: Job, chunks: Iterable[tuple[Array, Array]], workers: int) -> Iterator[Coded]:
+    """Give the coded chunks in order; at most two per worker wait in memory."""
+    if workers <= 1:
+        for raw, invalid in chunks:
+            yield job.run(raw, invalid)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_set_job, initargs=(job,)) as pool:
+        waiting: deque[Future[Coded]] = deque()
+        try:
+            for raw, invalid in chunks:
+                waiting.append(pool.submit(_run, raw, invalid))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for f in waiting:
+                f.cancel()
+
+
+def _set_job(job: Job) -> None:
+    _work["job"] = job
+
+
+def _run(raw: Array, invalid: Array) -> Coded:
+    result: Coded = _work["job"].run(raw, invalid)
+    return result

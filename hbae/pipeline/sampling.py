@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""A seeded sample of a group's boxes, for calibration and for training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hbae.arrays import Array, Box, boxes_of
+from hbae.pipeline.calibrate import Sample
+from hbae.pipeline.inputs import Inputs
+from hbae.pipeline.plan import GroupPlan
+from hbae.pipeline.stats import Validity
+
+SAMPLE_BYTES = 40 << 20
+
+
+def take_sample(draft: GroupPlan, inputs: Inputs, validity: list[Validity], seed: int) -> Sample:
+    """Read all of a small group, or seeded boxes of whole tiles spread over a large one."""
+    geometry = draft.geometry
+    total = int(np.prod(geometry.shape, dtype=object)) * draft.num_variables * draft.dtype.itemsize
+    if total <= SAMPLE_BYTES:
+        boxes = geometry.chunks()
+    else:
+        boxes = _spread(list(boxes_of(geometry.shape, geometry.tile)), total, seed)
+    taken = []
+    points = 0
+    for box in boxes:
+        raw = inputs.read(draft.paths, box)
+        invalid = np.stack([k.invalid(raw[v]) for v, k in enumerate(validity)])
+        taken.append((raw, invalid))
+        points += raw[0].size
+    return Sample(taken, int(np.prod(geometry.shape, dtype=object)) / points)
+
+
+def _spread(boxes: list[Box], total: int, seed: int) -> list[Box]:
+    """One random box out of each of equal runs of the grid's boxes."""
+    count = max(4, int(len(boxes) * SAMPLE_BYTES / total))
+    edges = np.linspace(0, len(boxes), min(count, len(boxes)) + 1).astype(int)
+    rng = np.random.default_rng(seed)
+    picked = [int(rng.integers(a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    rng.shuffle(picked)
+    return [boxes[i] for i in picked]
+
+
+def sample_hyper_blocks(
+    draft: GroupPlan, inputs: Inputs, validity: list[Validity], *, most_bytes: int, seed: int
+) -> tuple[Array, Array]:
+    """Give seeded hyper-blocks (N, K, P, V) float32 in physical units, filled, and which points are valid."""
+    from hbae.blocks import fill_invalid, split_blocks
+    from hbae.pipeline.encode import physical
+
+    geometry = draft.geometry
+    cell = tuple(min(n, e * max(1, 8 // max(1, e // 4))) for n, e in zip(geometry.shape, geometry.extent, strict=True))
+    cell = tuple(-(-c // e) * e for c, e in zip(cell, geometry.extent, strict=True))
+    boxes = list(boxes_of(geometry.shape, cell))
+    np.random.default_rng(seed).shuffle(boxes)
+    xs, oks, nbytes = [], [], 0
+    for box in boxes:
+        raw = inputs.read(draft.paths, box)
+        invalid = np.stack([k.invalid(raw[v]) for v, k in enumerate(validity)])
+        x = fill_invalid(physical(raw, draft), ~invalid)
+        xs.append(split_blocks(x, geometry).astype(np.float32))
+        oks.append(split_blocks(~invalid, geometry))
+        nbytes += xs[-1].nbytes
+        if nbytes > most_bytes:
+            break
+    return np.concatenate(xs), np.concatenate(oks)

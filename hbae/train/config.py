@@ -31,13 +31,13 @@ class TrainConfig:
     model: ModelConfig
     preset: str = "auto"
     target_nrmse: float = 5e-3
-    rate: float = 1e-3
+    rate: float = 5e-4
     norm_p: float = 1.0
     batch: int = 8
     lr: float = 5e-3
-    matrix_lr: float = 0.01
+    matrix_lr: float = 0.014
     warmup: int = 50
-    integer_share: float = 0.25
+    integer_share: float = 0.2
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -11,35 +11,35 @@ from hbae.train.config import TrainConfig
 
 BYTES_PER_WEIGHT = 420
 WEIGHT_BITS = 9
-FEWEST, MOST = 12_000, 1_500_000
+FEWEST, MOST = 3_000, 1_500_000
 VALUES_PER_STEP = 1_050_000
 
 
 def s3d(num_hyper: int, num_blocks: int, points: int, num_variables: int) -> TrainConfig:
     """Reacting flow with tens of species: blocks of 5 x 4 x 4 points, 10 blocks in time (arXiv 2409.05357)."""
     model = fit_model(num_hyper, num_blocks, points, num_variables, latents=128)
-    return _train(model, "s3d", target_nrmse=5e-3)
+    return _train(model, num_hyper, "s3d", target_nrmse=5e-3)
 
 
 def e3sm(num_hyper: int, num_blocks: int, points: int, num_variables: int) -> TrainConfig:
     """Climate fields of one or few variables: blocks of 6 x 16 x 16 points, 5 blocks in time."""
     model = fit_model(num_hyper, num_blocks, points, num_variables, latents=64, block_latents=8)
-    return _train(model, "e3sm", target_nrmse=3e-3)
+    return _train(model, num_hyper, "e3sm", target_nrmse=3e-3)
 
 
 def xgc(num_hyper: int, num_blocks: int, points: int, num_variables: int) -> TrainConfig:
     """Histograms of 39 x 39 velocities; the 8 planes of a node are a hyper-block."""
     model = fit_model(num_hyper, num_blocks, points, num_variables, latents=64, block_latents=8)
-    return _train(model, "xgc", target_nrmse=3e-3)
+    return _train(model, num_hyper, "xgc", target_nrmse=3e-3)
 
 
 def auto(num_hyper: int, num_blocks: int, points: int, num_variables: int) -> TrainConfig:
     """Any other data: latents by the number of values in a hyper-block."""
     values = num_blocks * points * num_variables
-    latents = max(8, min(128, values // 64 // 8 * 8))
-    block_latents = 0 if num_variables >= 8 else 8
+    latents = max(8, min(128, values // 48 // 8 * 8))
+    block_latents = 0 if num_variables >= 8 else min(8, points * num_variables // 16)
     model = fit_model(num_hyper, num_blocks, points, num_variables, latents=latents, block_latents=block_latents)
-    return _train(model, "auto", target_nrmse=5e-3)
+    return _train(model, num_hyper, "auto", target_nrmse=5e-3)
 
 
 RECIPES: dict[str, Callable[[int, int, int, int], TrainConfig]] = {"s3d": s3d, "e3sm": e3sm, "xgc": xgc, "auto": auto}
@@ -64,7 +64,7 @@ def recipe(preset: str, shape: tuple[int, int, int, int], stored_hyper: int | No
 def fit_model(
     num_hyper: int, num_blocks: int, points: int, num_variables: int, *, latents: int, block_latents: int = 0
 ) -> ModelConfig:
-    """Give the widest networks whose stored weights stay below one per 420 raw bytes (12 k to 1.5 M)."""
+    """Give the widest networks whose stored weights stay below one per 420 raw bytes (3 k to 1.5 M)."""
     room = num_hyper * num_blocks * points * num_variables * 4 / BYTES_PER_WEIGHT
     room = max(FEWEST, min(MOST, room))
     models = []
@@ -89,7 +89,7 @@ def fit_model(
     return max((m for m in models if m.decoder_weights <= room), key=lambda m: m.embed, default=models[0])
 
 
-def _train(model: ModelConfig, preset: str, target_nrmse: float) -> TrainConfig:
+def _train(model: ModelConfig, num_hyper: int, preset: str, target_nrmse: float) -> TrainConfig:
     per_hyper = model.num_blocks * model.points * model.num_variables
-    batch = max(4, min(64, VALUES_PER_STEP // per_hyper))
+    batch = max(4, min(256, num_hyper // 16, VALUES_PER_STEP // per_hyper))
     return TrainConfig(model=model, preset=preset, target_nrmse=target_nrmse, batch=batch)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""NumPy's .npy files: one array, no names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hbae.arrays import Array, Box, Dimension, Field, Group, Variable, box_shape
+from hbae.errors import FieldError
+from hbae.io.flat import FlatSource, Layout, c_strides
+from hbae.io.kinds import STORED, shown_type, to_shown, to_stored
+
+NAME = "data"
+
+
+def phony_dims(shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Name the axes of an array without names."""
+    return tuple(f"dim_{i}" for i in range(len(shape)))
+
+
+class TextSource:
+    """A lazy array whose values are shown in another type (dates, fixed Unicode)."""
+
+    storage: tuple[int, ...] | None = None
+
+    def __init__(self, inner: FlatSource, dtype: np.dtype[Any]) -> None:
+        self._inner, self.dtype = inner, dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._inner.shape
+
+    def read(self, box: Box) -> Array:
+        """Read one box."""
+        return to_shown(self._inner.read(box), self.dtype, self._inner.path.name).reshape(box_shape(box))
+
+
+def fortran_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Give the byte strides of an F-ordered array."""
+    return tuple(reversed(c_strides(tuple(reversed(shape)), itemsize)))
+
+
+def open_npy(path: Path) -> Field:
+    """Open a .npy file as a field with the one variable ``data``.
+
+    Raises
+    ------
+    FieldError
+        When the file is damaged or holds objects or records.
+    """
+    with path.open("rb") as f:
+        try:
+            version = np.lib.format.read_magic(f)
+            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = reader(f)
+        except ValueError as e:
+            raise FieldError(f"{path}: {e}") from e
+        offset = f.tell()
+    if dtype.hasobject or dtype.names is not None:
+        raise FieldError(f"{path}: arrays of type {dtype} cannot be kept")
+    kind, shown, hints = shown_type(dtype, path.name)
+    strides = (fortran_strides if fortran else c_strides)(shape, dtype.itemsize)
+    inner = FlatSource(path, Layout(offset, shape, dtype, strides), dtype)
+    source = inner if not hints else TextSource(inner, shown)
+    hints |= {"order": "F"} if fortran else {}
+    dims = phony_dims(shape)
+    variable = Variable(name=NAME, dims=dims, source=source, kind=kind, hints=hints)
+    group = Group(dims=tuple(Dimension(n, s) for n, s in zip(dims, shape, strict=True)), variables=(variable,))
+    return Field(format="npy", groups=(group,))
+
+
+def check_npy(field: Field) -> None:
+    """Refuse what .npy cannot hold.
+
+    Raises
+    ------
+    FieldError
+        With the name of what does not fit.
+    """
+    variables = list(field.variables())
+    if len(variables) != 1:
+        names = ", ".join(v.path for v in variables[:5])
+        raise FieldError(f".npy holds exactly one variable, not {len(variables)} ({names})")
+    v = variables[0]
+    if v.dtype.hasobject and not str(v.hints.get(STORED, "")).startswith(("<U", ">U")):
+        raise FieldError(f"{v.path}: .npy cannot hold strings of variable length")
+    attrs = [a.name for g in field.groups for a in g.attrs] + [a.name for a in v.attrs]
+    if attrs:
+        raise FieldError(f".npy cannot hold attributes ({', '.join(attrs[:5])})")
+    plain = v.path == NAME and v.dims == phony_dims(v.shape)
+    dims = tuple(Dimension(n, s) for n, s in zip(v.dims, v.shape, strict=True))
+    if not plain or len(field.groups) != 1 or field.groups[0].dims != dims:
+        raise FieldError(f"{v.path}: .npy cannot hold names of variables and dimensions")
+
+
+class NpyTarget:
+    """Writes boxes straight to their places in a .npy file."""
+
+    def __init__(self, path: Path, field: Field) -> None:
+        v = next(iter(field.variables()))
+        self._stored = v.hints.get(STORED)
+        dtype = np.dtype(self._stored) if isinstance(self._stored, str) else v.dtype
+        fortran = v.hints.get("order") == "F"
+        with path.open("xb") as f:
+            descr = np.lib.format.dtype_to_descr(dtype)
+            doc = {"descr": descr, "fortran_order": fortran, "shape": v.shape}
+            np.lib.format.write_array_header_1_0(f, doc)
+            offset = f.tell()
+        strides = (fortran_strides if fortran else c_strides)(v.shape, dtype.itemsize)
+        self._layout = Layout(offset, v.shape, dtype, strides)
+        self._fd = os.open(path, os.O_RDWR)
+        os.ftruncate(self._fd, offset + int(np.prod(v.shape, dtype=object)) * dtype.itemsize)
+
+    def chunk(self, variable: Variable) -> tuple[int, ...] | None:
+        """Any box may be written."""
+        return None
+
+    def write(self, variable: Variable, box: Box, array: Array) -> None:
+        """Put one box."""
+        self._layout.write(self._fd, box, to_stored(array, self._stored))
+
+    def finish(self) -> None:
+        """Close the file."""
+        self.discard()
+
+    def discard(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: MIT
+"""Write fields to files, box by box, all or nothing."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hbae.arrays import Array, Attribute, Box, Field, Variable, box_shape, boxes_of
+from hbae.errors import FieldError, OutputExistsError, UnknownNameError
+from hbae.io.attributes import from_python, raw_text, set_attribute
+from hbae.io.boxes import aligned, box_step, reading_boxes
+from hbae.io.scratch import ScratchArray
+from hbae.io.signals import TurnSignals
+from hbae.io.targets import SUFFIXES, Target, check_target, make_target, side_file, with_cf_times
+
+_COPY_BYTES = 64 << 20
+
+
+class FieldWriter:
+    """Writes a field box by box; the output appears when all of it is there, or never.
+
+    As a context manager it also leaves nothing behind after an exception, Ctrl-C or SIGTERM.
+
+    Parameters
+    ----------
+    path
+        The output; its suffix gives the format: ``.nc``, ``.nc4``, ``.cdf``, ``.zarr``, ``.h5``, ``.hdf5``, ``.npy``,
+        ``.raw``, ``.bin`` (the last two with a description ``NAME.yaml``).
+    field
+        What to write; its sources are not read.
+    overwrite
+        Replace an output that exists.
+    scratch_dir
+        Where boxes wait that do not lie on storage chunks; beside the output by default.
+    history
+        A line for the end of the global attribute ``history``; left out for ``.npy``.
+    provenance
+        More global attributes; left out for ``.npy``.
+
+    Raises
+    ------
+    FieldError
+        When the format cannot hold the field; nothing has been written then.
+    OutputExistsError
+        When the output exists.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        field: Field,
+        *,
+        overwrite: bool = False,
+        scratch_dir: str | os.PathLike[str] | None = None,
+        history: str | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._path = Path(path)
+        self._side = side_file(self._path)
+        if SUFFIXES.get(self._path.suffix.lower()) != "npy":
+            field = _with_provenance(field, history, provenance or {})
+        self._field = with_cf_times(field, self._path)
+        check_target(self._field, self._path)
+        for p in (self._path, self._side):
+            if p is not None and not overwrite and os.path.lexists(p):
+                raise OutputExistsError(f"{p} exists")
+        self._scratch_dir = Path(scratch_dir) if scratch_dir is not None else self._path.absolute().parent
+        stem = f".{self._path.stem}.{os.getpid()}-{secrets.token_hex(4)}"
+        self._temporary = self._path.with_name(f"{stem}.tmp{self._path.suffix}")
+        self._variables = {v.path: v for v in self._field.variables()}
+        self._left = {p: int(np.prod(v.shape, dtype=object)) for p, v in self._variables.items()}
+        self._spools: dict[str, ScratchArray] = {}
+        self._direct: dict[str, Array] = {}
+        self._signals = TurnSignals()
+        self._target: Target | None = None
+        try:
+            self._target = make_target(self._temporary, self._field, self._path)
+            self._chunks = {p: self._target.chunk(v) for p, v in self._variables.items()}
+        except BaseException:
+            self.abort()
+            raise
+
+    def chunk(self, var_path: str) -> tuple[int, ...] | None:
+        """Give the storage chunk of a variable; boxes on whole chunks are written without a detour."""
+        return self._chunks[var_path]
+
+    def put(self, var_path: str, box: Box, array: Array) -> None:
+        """Write one box of one variable; every point must come exactly once, in any order.
+
+        Raises
+        ------
+        UnknownNameError
+            When there is no such variable.
+        FieldError
+            When the box does not fit the variable or the array, or the writer is closed.
+        """
+        v = self._variables.get(var_path)
+        if self._target is None:
+            raise FieldError("the writer is closed")
+        if v is None:
+            raise UnknownNameError(f"no variable {var_path!r} in this output")
+        values = np.asarray(array)
+        inside = len(box) == len(v.shape) and all(
+            0 <= s.start <= s.stop <= n and s.step in (None, 1) for s, n in zip(box, v.shape, strict=True)
+        )
+        if not inside or values.shape != box_shape(box) or values.dtype != v.dtype:
+            raise FieldError(
+                f"{var_path}: box {box} with values {values.dtype}{values.shape} does not fit {v.dtype}{v.shape}"
+            )
+        self._left[var_path] -= values.size
+        if not values.size:
+            return
+        chunk = self._chunks[var_path]
+        # Objects have no place in a scratch file: their library rewrites parts of chunks, slow but right.
+        if chunk is None or v.dtype.hasobject:
+            self._target.write(v, box, values)
+        elif aligned(box, v.shape, chunk):
+            self._target.write(v, box, values)
+            self._marks(v, chunk)[_grid_box(box, chunk)] = True
+        else:
+            if var_path not in self._spools:
+                self._spools[var_path] = ScratchArray(v.shape, v.dtype, self._scratch_dir)
+            self._spools[var_path].write(box, values)
+
+    def _marks(self, v: Variable, chunk: tuple[int, ...]) -> Array:
+        if v.path not in self._direct:
+            self._direct[v.path] = np.zeros([-(-n // c) for n, c in zip(v.shape, chunk, strict=True)], bool)
+        return self._direct[v.path]
+
+    def close(self) -> None:
+        """Finish the output and put it in its place.
+
+        Raises
+        ------
+        FieldError
+            When a variable has not been written whole; nothing is left behind then.
+        """
+        if self._target is None:
+            return
+        try:
+            missing = [f"{p} ({n} values)" for p, n in self._left.items() if n != 0]
+            if missing:
+                raise FieldError(f"not written whole: {', '.join(missing[:5])}")
+            for path, spool in self._spools.items():
+                self._copy(self._variables[path], spool, self._target)
+            self._target.finish()
+            self._target = None
+            _sync_tree(self._temporary)
+            self._describe()
+            _put_in_place(self._temporary, self._path)
+        except BaseException:
+            self.abort()
+            raise
+        self._release()
+
+    def _copy(self, v: Variable, spool: ScratchArray, target: Target) -> None:
+        chunk = self._chunks[v.path] or v.shape
+        marks = self._marks(v, chunk)
+        step = box_step(v.shape, chunk, max(1, _COPY_BYTES // v.dtype.itemsize))
+        for box in boxes_of(v.shape, step):
+            direct = marks[_grid_box(box, chunk)]
+            if not direct.any():
+                target.write(v, box, spool.read(box))
+            elif not direct.all():
+                for small in boxes_of(box_shape(box), chunk):
+                    part = tuple(slice(b.start + s.start, b.start + s.stop) for b, s in zip(box, small, strict=True))
+                    if not marks[_grid_box(part, chunk)].all():
+                        target.write(v, part, spool.read(part))
+
+    def _describe(self) -> None:
+        if self._side is not None:
+            from hbae.io.raw import describe
+
+            text = describe(self._field, self._path.name)
+            temporary = self._side_temporary()
+            temporary.write_text(text, "utf-8")
+            _sync_tree(temporary)
+            _put_in_place(temporary, self._side)
+
+    def _side_temporary(self) -> Path:
+        return self._temporary.with_name(self._temporary.name + ".yaml")
+
+    def abort(self) -> None:
+        """Remove all temporaries; what stood at the path stays as it was. May be called at any time."""
+        if self._target is not None:
+            target, self._target = self._target, None
+            try:
+                target.discard()
+            finally:
+                self._remove()
+        else:
+            self._remove()
+
+    def _remove(self) -> None:
+        for p in (self._temporary, self._side_temporary()):
+            if p.is_dir():
+                shutil.rmtree(p, ignore_errors=True)
+            else:
+                p.unlink(missing_ok=True)
+        self._release()
+
+    def _release(self) -> None:
+        for spool in self._spools.values():
+            spool.close()
+        self._spools.clear()
+
+    def boxes(self, var_path: str) -> Iterator[Box]:
+        """Walk over boxes that suit the source of a variable, or its storage here if the source has no chunks."""
+        v = self._variables[var_path]
+        item = 64 if v.dtype.hasobject else v.dtype.itemsize
+        if v.source.storage is not None:
+            yield from reading_boxes(v, _COPY_BYTES)
+        else:
+            yield from boxes_of(v.shape, box_step(v.shape, self._chunks[var_path], max(1, _COPY_BYTES // item)))
+
+    def __enter__(self) -> FieldWriter:
+        self._signals.start()
+        return self
+
+    def __exit__(self, kind: object, *exc: object) -> None:
+        try:
+            if kind is None:
+                self.close()
+            else:
+                self.abort()
+        finally:
+            self._signals.stop()
+
+
+def write_field(
+    field: Field,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    scratch_dir: str | os.PathLike[str] | None = None,
+    history: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Copy a field with all its values to a file, in bounded memory; parameters as of :class:`FieldWriter`.
+
+    Raises
+    ------
+    FieldError
+        When the format cannot hold the field.
+    OutputExistsError
+        When the output exists.
+    """
+    writer = FieldWriter(
+        path, field, overwrite=overwrite, scratch_dir=scratch_dir, history=history, provenance=provenance
+    )
+    with writer:
+        for v in field.variables():
+            for box in writer.boxes(v.path):
+                writer.put(v.path, box, v.source.read(box))
+
+
+def _grid_box(box: Box, chunk: tuple[int, ...]) -> Box:
+    return tuple(slice(s.start // c, -(-s.stop // c)) for s, c in zip(box, chunk, strict=True))
+
+
+def _with_provenance(field: Field, history: str | None, provenance: Mapping[str, Any]) -> Field:
+    root = field.groups[0]
+    attrs = root.attrs
+    for name, value in provenance.items():
+        attrs = set_attribute(attrs, from_python(name, value)[0])
+    if history is not None:
+        attrs = set_attribute(attrs, _longer(next((a for a in attrs if a.name == "history"), None), history))
+    return replace(field, groups=(replace(root, attrs=attrs), *field.groups[1:]))
+
+
+def _longer(old: Attribute | None, line: str) -> Attribute:
+    value = None if old is None else old.value
+    if isinstance(value, list):
+        return Attribute("history", [*value[:-1], _joined(value[-1] if value else "", line)])
+    if isinstance(value, bytes):
+        return Attribute("history", value.rstrip(b"\n\0") + b"\n" + raw_text(line))
+    if value is not None and not isinstance(value, str):
+        raise FieldError("root: attribute 'history' is no text, so no line can be added")
+    return Attribute("history", _joined(value or "", line))
+
+
+def _joined(text: str, line: str) -> str:
+    kept = text.rstrip("\n\0")
+    return f"{kept}\n{line}" if kept else line
+
+
+def _sync_tree(path: Path) -> None:
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    for p in files:
+        fd = os.open(p, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _put_in_place(temporary: Path, final: Path) -> None:
+    """Rename; a folder that stands there is moved aside first, for a folder cannot be replaced at once."""
+    aside = None
+    if final.is_dir() and not final.is_symlink():
+        aside = temporary.with_name(temporary.name + ".old")
+        final.rename(aside)
+    try:
+        temporary.replace(final)
+    except BaseException:
+        if aside is not None:
+            aside.rename(final)
+        raise
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+    fd = os.open(final.absolute().parent, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

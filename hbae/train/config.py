@@ -35,7 +35,7 @@ class TrainConfig:
     norm_p: float = 1.0
     batch: int = 8
     lr: float = 5e-3
-    matrix_lr: float = 0.014
+    matrix_lr: float = 0.02
     warmup: int = 50
     integer_share: float = 0.2
 

@@ -91,12 +91,12 @@ def plan_geometry(
     extent = tuple(c * h for c, h in zip(cell, hyper, strict=True))
     budget = max(1, int(chunk_mib * MIB) // (num_variables * itemsize))
     plain = (1,) * rank
-    tile = _tile(shape, plain, num_variables, budget)
+    tile = _tile(shape, plain, budget)
     chunk = _chunk(shape, tile, budget)
     # An axis that chunks cut needs whole hyper-blocks per tile; an axis inside one chunk takes equal parts.
     units = tuple(1 if c >= n else e for c, n, e in zip(chunk, shape, extent, strict=True))
     if units != plain:
-        tile = _tile(shape, units, num_variables, budget)
+        tile = _tile(shape, units, budget)
         chunk = _chunk(shape, tile, budget)
         chunk = tuple(c if c >= n else -(-c // e) * e for c, n, e in zip(chunk, shape, extent, strict=True))
         tile = tuple(t if c % t == 0 else e for t, c, e in zip(tile, chunk, extent, strict=True))
@@ -104,18 +104,23 @@ def plan_geometry(
 
 
 def _chunk(shape: tuple[int, ...], tile: tuple[int, ...], budget: int) -> tuple[int, ...]:
+    """Grow the shortest axis tile by tile: compact chunks predict better than flat ones."""
     chunk = list(tile)
-    for axis in reversed(range(len(shape))):
-        room = budget // max(1, int(np.prod(chunk, dtype=object)))
-        if room >= 2:
-            chunk[axis] = tile[axis] * min(room, -(-shape[axis] // tile[axis]))
-    return tuple(chunk)
+    while True:
+        points = int(np.prod(chunk, dtype=object))
+        open_axes = [
+            a for a, n in enumerate(shape) if chunk[a] < n and points // chunk[a] * (chunk[a] + tile[a]) <= budget
+        ]
+        if not open_axes:
+            return tuple(chunk)
+        axis = min(reversed(open_axes), key=lambda a: chunk[a])
+        chunk[axis] += tile[axis]
 
 
-def _tile(shape: tuple[int, ...], units: tuple[int, ...], num_variables: int, budget: int) -> tuple[int, ...]:
+def _tile(shape: tuple[int, ...], units: tuple[int, ...], budget: int) -> tuple[int, ...]:
     """Tile lengths: short axes whole, long ones in equal parts, multiples of ``units``."""
     rank = sum(n > 1 for n in shape)
-    ideal = {0: 1, 1: 512, 2: 64}.get(rank, 16 if num_variables >= 8 else 32)
+    ideal = {0: 1, 1: 512, 2: 64}.get(rank, 32)
     tile = []
     for n, u in zip(shape, units, strict=True):
         length = n if n <= 64 and u == 1 else -(-n // -(-n // ideal))

@@ -4,20 +4,18 @@
 An array (S, R1, ..., Rr) is coded one slab after the other. The context of a value is (a) its bucket: the expected magnitude from
 per-axis log scales, and (b) the bit length of ``m = 2 |p| + |neighbours of p| + |pp|``, where p is the value at the same place
 in the slab before (whole and known to the decoder), its neighbours are one step along the marked axes, and pp is the slab before
-that. Contexts that are alike share a table. One rANS stream (32-bit words, 64-bit state, 24-bit probabilities) holds all tokens.
+that. A bitmap of slabs that are not all zero comes first; zero slabs are skipped.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import constriction
 import numpy as np
 
 from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack
-from hbae.codecs.tables import TABLE_SUM, merge_contexts, normalise, read_tables, write_tables
-from hbae.codecs.tokens import MAX_TOKENS, BitCursor, from_tokens, pack_bits, raw_counts, to_tokens
+from hbae.codecs.contexts import SymbolReader, SymbolWriter
 from hbae.errors import FormatError
 
 BUCKETS = 40
@@ -58,49 +56,15 @@ class IntShape:
 def encode_ints(q: Array, known: IntShape) -> bytes:
     """Encode an integer array (magnitudes below 2**61); :func:`decode_ints` gives the same integers."""
     q = np.ascontiguousarray(q, np.int64).reshape(known.shape)
-    live = [s for s in range(len(q)) if q[s].any()]
-    slabs = []
-    counts = np.zeros((CONTEXTS, MAX_TOKENS), np.int64)
-    for s in live:
-        ctx = _contexts(q, s, known).ravel()
-        order = np.argsort(ctx, kind="stable")
-        sizes = np.bincount(ctx, minlength=CONTEXTS)
-        tokens, nbits, raw = to_tokens(q[s].ravel()[order])
-        tokens = tokens.astype(np.int32)
-        np.add.at(counts.reshape(-1), ctx[order].astype(np.int64) * MAX_TOKENS + tokens, 1)
-        slabs.append((tokens, sizes, nbits, raw))
+    live = np.array([q[s].any() for s in range(len(q))], bool)
     by_level = np.arange(CONTEXTS).reshape(BUCKETS, LEVELS).T.ravel()
-    labels_sorted, merged = merge_contexts(counts[by_level])
-    labels = np.empty(CONTEXTS, np.int64)
-    labels[by_level] = labels_sorted
-    return _write(known, live, slabs, labels, merged)
-
-
-def _write(known: IntShape, live: list[int], slabs: list[tuple[Array, ...]], labels: Array, merged: Array) -> bytes:
-    const = [int(np.flatnonzero(h)[0]) if (h > 0).sum() == 1 else -1 for h in merged]
-    tables = [normalise(h) for h, c in zip(merged, const, strict=True) if c < 0]
-    side = ByteWriter()
-    bitmap = np.zeros(known.shape[0], np.uint8)
-    bitmap[live] = 1
-    side.raw(np.packbits(bitmap).tobytes())
-    side.varint(len(const))
-    for c in const:
-        side.varint(c + 1)
-    side.raw((labels + 1).astype(np.uint8).tobytes())
-    write_tables(side, tables)
-    models = _models(const, tables)
-    coder = constriction.stream.stack.AnsCoder()
-    for tokens, sizes, _, _ in reversed(slabs):
-        ends = np.cumsum(sizes)
-        for c in np.flatnonzero(sizes)[::-1]:
-            model = models[labels[c]]
-            if not isinstance(model, int):
-                coder.encode_reverse(tokens[ends[c] - sizes[c] : ends[c]], model)
-    bits = [pack_bits(n, r) for _, _, n, r in slabs if len(n)]
+    symbols = SymbolWriter(CONTEXTS, by_level)
+    for s in np.flatnonzero(live):
+        symbols.add(q[s].ravel(), _contexts(q, int(s), known).ravel())
     w = ByteWriter()
-    w.raw(pack(side.getvalue(), 19))
-    w.part(np.packbits(np.concatenate(bits)).tobytes() if bits else b"")
-    w.part(coder.get_compressed().astype("<u4").tobytes())
+    w.raw(pack(np.packbits(live).tobytes(), 19))
+    if live.any():
+        w.raw(symbols.getvalue())
     return w.getvalue()
 
 
@@ -113,69 +77,17 @@ def decode_ints(reader: ByteReader, known: IntShape) -> Array:
         When the bytes are damaged.
     """
     num_slabs = known.shape[0]
-    side = ByteReader(unpack(reader, (num_slabs + 7) // 8 + CONTEXTS * (MAX_TOKENS * 3 + 8)))
-    live = np.unpackbits(np.frombuffer(side.raw((num_slabs + 7) // 8), np.uint8))[:num_slabs]
-    num_tables = side.varint()
-    if num_tables > CONTEXTS:
-        raise FormatError("too many frequency tables")
-    const = [side.varint() - 1 for _ in range(num_tables)]
-    if any(c >= MAX_TOKENS for c in const):
-        raise FormatError("constant token out of range")
-    labels = np.frombuffer(side.raw(CONTEXTS), np.uint8).astype(np.int64) - 1
-    if labels.max(initial=-1) >= num_tables:
-        raise FormatError("context without a table")
-    tables = read_tables(side, num_tables)
-    side.end()
-    if len(tables) != sum(c < 0 for c in const):
-        raise FormatError("number of frequency tables does not fit")
-    models = _models(const, tables)
-    cursor = BitCursor(reader.part())
-    words = reader.part()
-    if len(words) % 4:
-        raise FormatError("entropy-coded words end early")
-    try:
-        coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, "<u4").astype(np.uint32))
-    except ValueError as e:
-        raise FormatError(f"entropy-coded words are damaged: {e}") from e
+    bits = unpack(reader, (num_slabs + 7) // 8)
+    if len(bits) != (num_slabs + 7) // 8:
+        raise FormatError("bitmap of a wrong size")
+    live = np.unpackbits(np.frombuffer(bits, np.uint8))[:num_slabs]
     q = np.zeros(known.shape, np.int64)
+    if not live.any():
+        return q
+    symbols = SymbolReader(reader, CONTEXTS)
     for s in np.flatnonzero(live):
-        _decode_slab(q, int(s), known, labels, models, coder, cursor)
+        q[s] = symbols.take(_contexts(q, int(s), known).ravel()).reshape(known.shape[1:])
     return q
-
-
-def _decode_slab(
-    q: Array, s: int, known: IntShape, labels: Array, models: list[object], coder: object, cursor: BitCursor
-) -> None:
-    ctx = _contexts(q, s, known).ravel()
-    sizes = np.bincount(ctx, minlength=CONTEXTS)
-    used = np.flatnonzero(sizes)
-    parts = []
-    for c in used:
-        n = int(sizes[c])
-        if labels[c] < 0:
-            raise FormatError("a context in use has no table")
-        model = models[labels[c]]
-        if isinstance(model, int):
-            parts.append(np.full(n, model, np.int32))
-        else:
-            parts.append(coder.decode(model, n))  # type: ignore[attr-defined]
-    tokens = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    big = tokens[tokens >= 32]
-    raw = cursor.take(raw_counts(big.astype(np.int64))) if big.size else np.zeros(0, np.uint64)
-    values = from_tokens(tokens, raw)
-    if len(used) == 1:
-        q[s] = values.reshape(q.shape[1:])
-        return
-    out = np.empty_like(values)
-    out[np.argsort(ctx, kind="stable")] = values
-    q[s] = out.reshape(q.shape[1:])
-
-
-def _models(const: list[int], tables: list[Array]) -> list[object]:
-    it = iter(tables)
-    return [
-        c if c >= 0 else constriction.stream.model.Categorical(next(it) / float(TABLE_SUM), perfect=True) for c in const
-    ]
 
 
 def _contexts(q: Array, s: int, known: IntShape) -> Array:

@@ -14,13 +14,15 @@ from hbae.arrays import Array
 from hbae.blocks import Geometry, fill_invalid, split_blocks, split_tiles
 from hbae.bound import ROUNDING, Target, dead_zone, fit_transform
 from hbae.exact import BASIS_BITS, AxisBasis, Backend, Transform
+from hbae.exact.interpolate import FRACTION, level_steps
 from hbae.pipeline.chunk import Parts, linear_values
-from hbae.pipeline.encode import BlockEncoder, encode_chunk, physical
-from hbae.pipeline.plan import GroupPlan, encode_plan
+from hbae.pipeline.encode import LEVEL_ROUNDING, BlockEncoder, encode_chunk, physical
+from hbae.pipeline.levels import encode_levels
+from hbae.pipeline.plan import GroupPlan, Levels, encode_plan
 
 _AIM = 0.985
 _WEIGHT_ROUNDS = 5
-_TRIAL_POINTS = 3 << 19
+_TRIAL_POINTS = 3 << 20
 _FIT_POINTS = 1 << 22
 
 
@@ -129,6 +131,9 @@ def _plans(
         name = "lorenzo" if axes else "point"
         if by_point and (unit > 0).all():
             yield name, replace(draft, point_unit=unit, diff_axes=axes)
+    if by_point and (unit > 0).all():
+        for levels in _level_options(draft):
+            yield "interpolation", replace(draft, point_unit=unit, levels=levels)
     if not by_point:
         none = ("none",) * len(draft.geometry.shape)
         for head in ("none", "klt") if draft.num_variables > 1 else ("none",):
@@ -136,6 +141,11 @@ def _plans(
             mix = Transform(mixed.axes[:1]) if head == "klt" else None
             for axes in options:
                 yield f"lorenzo({head})", replace(draft, point_unit=steps, diff_axes=axes, mix=mix)
+            if not by_block:
+                first = _level_options(draft)[0]
+                steps = _solve_levels(left, sample, tol, steps, mix, first)
+                for levels in _level_options(draft):
+                    yield f"interpolation({head})", replace(draft, point_unit=steps, mix=mix, levels=levels)
     extra: dict[str, object] = {}
     if by_point:
         if not (unit > 0).all():
@@ -150,6 +160,50 @@ def _plans(
     for kinds, scale in product(_kind_options(draft, sample), scales):
         transform, steps = solve_units(tiles, tol * scale, kinds)
         yield f"transform({','.join(kinds)})", replace(draft, transform=transform, unit=steps, **extra)  # type: ignore[arg-type]
+
+
+def _level_options(draft: GroupPlan) -> list[Levels]:
+    """Orders of axes and predictors worth trying."""
+    r = len(draft.geometry.shape)
+    steps = tuple(level_steps(8, 1.5))
+    up, down = tuple(range(r)), tuple(reversed(range(r)))
+    return [Levels(order, cubic, steps) for order in dict.fromkeys((up, down)) for cubic in (True, False)]
+
+
+def _solve_levels(
+    left: list[Array], sample: Sample, tol: Array, units: Array, mix: Transform | None, levels: Levels
+) -> Array:
+    """Find point units at which interpolation meets every variable's tolerance on part of the sample."""
+    units = units.copy()
+    boxes = _few(list(zip(left, (~bad for _, bad in sample.boxes), strict=True)))
+    for last in (False, False, True):
+        sse, count = np.zeros(len(tol)), np.zeros(len(tol))
+        for x, ok in boxes:
+            column = units.reshape(-1, *(1,) * (x.ndim - 1))
+            y = x / column
+            if mix is not None:
+                y = mix.forward(y.reshape(1, len(y), -1)).reshape(-1, *x.shape[1:])
+            t = encode_levels(y, levels, LEVEL_ROUNDING)[1] * 2.0**-FRACTION
+            if mix is not None and mix.axes[0].matrix is not None:
+                m = np.ldexp(mix.axes[0].matrix.astype(np.float64), -BASIS_BITS)
+                t = (m @ t.reshape(len(t), -1)).reshape(x.shape)
+            e = (x - t * column) * ok
+            sse += (e * e).reshape(len(e), -1).sum(1)
+            count += ok.reshape(len(e), -1).sum(1)
+        ratio = np.sqrt(sse / np.maximum(count, 1)) / tol
+        units *= np.minimum(1.0, _AIM / ratio) if last else np.clip(_AIM / np.maximum(ratio, 1e-9), 0.25, 4.0)
+    return units
+
+
+def _few(boxes: list[tuple[Array, Array]]) -> list[tuple[Array, Array]]:
+    """The first boxes, up to a number of points."""
+    kept, seen = [], 0
+    for x, ok in boxes:
+        if kept and seen + x.size > _FIT_POINTS:
+            break
+        kept.append((x, ok))
+        seen += x.size
+    return kept
 
 
 def _residual(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ from hbae.codecs import (
 )
 from hbae.errors import ChecksumError, FormatError
 from hbae.exact import Backend, Transform
+from hbae.exact.interpolate import FRACTION
+from hbae.pipeline.levels import decode_levels
 from hbae.pipeline.logdomain import join_bits
 from hbae.pipeline.plan import GroupPlan
 
@@ -42,6 +44,7 @@ class Parts:
 
     ``mask``: (V, *grid) invalid points. ``filler``: their stored values, in C order. ``z``, ``zb``: latents (N, L) and (N, K, L_b).
     ``coefs``, ``gae``: transform integers (B, V', ...). ``point``: (V, *grid) integers. ``signs``: (V, *grid), log domain only.
+    ``coded_point``: the point stage's bytes where interpolation made them (``point`` is then in units of 2**-6).
     ``exact``: flat indices and stored values of points kept as they are.
     """
 
@@ -52,16 +55,17 @@ class Parts:
     coefs: Array | None = None
     gae: Array | None = None
     point: Array | None = None
+    coded_point: bytes = b""
     signs: Array | None = None
     exact: tuple[Array, Array] | None = None
-    notes: dict[str, int] = field(default_factory=dict)
 
 
 def values_of(parts: Parts, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) -> Array:
     """Give the decoded values (V, *grid) in the stored type; the one formula of the last step.
 
     float64, one IEEE operation at a time: ``x = offset + scale * y`` (base) or ``offset``; ``x = x + (unit * 2**-F) * t`` for
-    the transform and then the block basis; ``x = x + (point_unit * 2**-F) * q``, where F > 0 only with a mixing basis; clip to [low, high]; packed variables
+    the transform and then the block basis; ``x = x + (point_unit * 2**-F) * q``, where F counts the fraction bits of
+    mixing basis and interpolation; clip to [low, high]; packed variables
     ``rint((x - add_offset) / scale_factor)``; cast to the type. Masked and exact points are then put in bit for bit.
     """
     shape = (plan.num_variables, *grid)
@@ -92,6 +96,7 @@ def linear_values(parts: Parts, plan: GroupPlan, shape: tuple[int, ...], backend
         t, fraction = parts.point.astype(np.float64), 0
         if plan.mix is not None:
             t, fraction = inverse_of(plan.mix, parts.point.reshape(1, len(parts.point), -1))
+        fraction += FRACTION if plan.levels is not None else 0
         x += _column(plan.point_unit * 2.0**-fraction, shape) * t.reshape(shape)
     return x
 
@@ -150,9 +155,12 @@ def encode_parts(parts: Parts, plan: GroupPlan, grid: tuple[int, ...]) -> bytes:
             w.raw(encode_ints(np.moveaxis(q.astype(np.int64), axis, 0), known))
     if parts.point is not None:
         flags |= POINT
-        axis, known = _point_shape(parts.point.shape)
-        d = difference(parts.point.astype(np.int64), [a + 1 for a in plan.diff_axes])
-        w.raw(encode_ints(np.moveaxis(d, axis, 0), known))
+        if plan.levels is not None:
+            w.raw(parts.coded_point)
+        else:
+            axis, known = _point_shape(parts.point.shape)
+            d = difference(parts.point.astype(np.int64), [a + 1 for a in plan.diff_axes])
+            w.raw(encode_ints(np.moveaxis(d, axis, 0), known))
         if parts.signs is not None:
             w.raw(encode_mask(parts.signs))
     if parts.exact is not None and len(parts.exact[0]):
@@ -250,9 +258,13 @@ def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...]) -> Parts:
                 raise FormatError("too many coefficients")
             got[name] = np.moveaxis(decode_ints(r, known), 0, axis)
     if flags & POINT:
-        axis, known = _point_shape(shape if plan.mix is None else (plan.mix.kept[0], *grid))
-        d = np.moveaxis(decode_ints(r, known), 0, axis)
-        got["point"] = integrate(d, [a + 1 for a in plan.diff_axes])
+        mixed = shape if plan.mix is None else (plan.mix.kept[0], *grid)
+        if plan.levels is not None:
+            got["point"] = decode_levels(r, mixed, plan.levels)
+        else:
+            axis, known = _point_shape(mixed)
+            d = np.moveaxis(decode_ints(r, known), 0, axis)
+            got["point"] = integrate(d, [a + 1 for a in plan.diff_axes])
         if plan.domain == "log":
             got["signs"] = decode_mask(r, shape)
     if flags & EXACT:

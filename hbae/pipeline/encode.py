@@ -23,9 +23,11 @@ from hbae.pipeline.chunk import (
     inverse_of,
     linear_values,
 )
+from hbae.pipeline.levels import encode_levels
 from hbae.pipeline.logdomain import split_bits
 from hbae.pipeline.plan import GroupPlan
 
+LEVEL_ROUNDING = 0.4
 _REPAIRS = 3
 _REFINE_ABOVE = 2048.0
 
@@ -148,7 +150,11 @@ def _quantise(
         left /= plan.point_unit.reshape(column)
         if plan.mix is not None:
             left = plan.mix.forward(left.reshape(1, len(left), -1)).reshape(-1, *grid)
-        parts = replace(parts, point=np.rint(left).astype(np.int64))
+        if plan.levels is not None:
+            data, t = encode_levels(left, plan.levels, 0.5 if any(k.by_point for k in targets) else LEVEL_ROUNDING)
+            parts = replace(parts, point=t, coded_point=data)
+        else:
+            parts = replace(parts, point=np.rint(left).astype(np.int64))
     return parts
 
 

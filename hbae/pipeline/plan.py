@@ -21,6 +21,23 @@ from hbae.exact import BlockDecoder, Transform
 _NUMBERS = ("low", "high", "span", "offset", "unit", "gae_unit", "point_unit")
 
 
+@dataclass(frozen=True)
+class Levels:
+    """Multilevel interpolation of the point stage: order of grid axes, cubic or linear, and steps by level (2**-6 units)."""
+
+    order: tuple[int, ...]
+    cubic: bool
+    steps: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.steps or any(not 1 <= s <= 1 << 20 for s in self.steps) or len(set(self.order)) != len(self.order):
+            raise FormatError("levels: malformed")
+
+    def step(self, level: int) -> int:
+        """Step of a level; the last one listed serves all coarser ones."""
+        return self.steps[min(level, len(self.steps) - 1)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class GroupPlan:
     """Everything that turns a chunk's integers into values for V variables of one grid and type.
@@ -29,7 +46,7 @@ class GroupPlan:
     ``span``: (V,) the range that bounds refer to. ``offset``: (V,) value where no base is used. ``unit``, ``gae_unit``,
     ``point_unit``: (V,) steps of the three correctors, in the variables' units. ``packing``: (scale, offset) or None for each
     variable. ``diff_axes``: grid axes along which the point stage is differenced. ``mix``: basis over the variables for the point
-    stage, or None. ``model``: SHA-256 of the decoder or None.
+    stage, or None. ``levels``: the point stage by interpolation instead of differences, or None. ``model``: SHA-256 of the decoder or None.
     """
 
     paths: tuple[str, ...]
@@ -49,6 +66,7 @@ class GroupPlan:
     transform: Transform | None = None
     gae: Transform | None = None
     mix: Transform | None = None
+    levels: Levels | None = None
     model: str | None = None
     decoder: BlockDecoder | None = None
 
@@ -89,6 +107,7 @@ def encode_plan(plan: GroupPlan) -> bytes:
         "bounds": [[[b.kind, b.value] for b in bs] for bs in plan.bounds],
         "packing": plan.packing,
         "diff": plan.diff_axes,
+        "levels": None if plan.levels is None else [plan.levels.order, plan.levels.cubic, plan.levels.steps],
         "model": plan.model,
         "transform": plan.transform is not None,
         "gae": plan.gae is not None,
@@ -122,6 +141,10 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
         gae = decode_transform(r.part()) if doc["gae"] else None
         mix = decode_transform(r.part()) if doc["mix"] else None
         r.end()
+        levels = None
+        if doc["levels"] is not None:
+            order, cubic, steps = doc["levels"]
+            levels = Levels(tuple(int(a) for a in order), bool(cubic), tuple(int(n) for n in steps))
         return GroupPlan(
             paths=paths,
             dtype=plain_dtype(doc["dtype"]),
@@ -133,6 +156,7 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
             transform=transform,
             gae=gae,
             mix=mix,
+            levels=levels,
             model=doc["model"],
             decoder=None if doc["model"] is None else find_model(str(doc["model"])),
             **dict(zip(_NUMBERS, numbers, strict=True)),

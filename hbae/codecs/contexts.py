@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""Integers with contexts through one rANS stream: a writer that collects, a reader that answers step by step.
+
+The stream (32-bit words, 64-bit state, 24-bit probabilities) holds the tokens of all steps; within a step, tokens are sorted by
+context (stable), so that each context is one run under one table. Contexts that are alike share a table; a context whose tokens are
+all equal costs nothing.
+"""
+
+from __future__ import annotations
+
+import constriction
+import numpy as np
+
+from hbae.arrays import Array
+from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack
+from hbae.codecs.tables import TABLE_SUM, merge_contexts, normalise, read_tables, write_tables
+from hbae.codecs.tokens import MAX_TOKENS, BitCursor, from_tokens, pack_bits, raw_counts, to_tokens
+from hbae.errors import FormatError
+
+
+class SymbolWriter:
+    """Collects steps of integers and their contexts; ``order`` lists contexts so that neighbours are alike."""
+
+    def __init__(self, num_contexts: int, order: Array | None = None) -> None:
+        self._num = num_contexts
+        self._order = np.arange(num_contexts) if order is None else order
+        self._counts = np.zeros((num_contexts, MAX_TOKENS), np.int64)
+        self._steps: list[tuple[Array, Array, Array, Array]] = []
+
+    def add(self, values: Array, contexts: Array) -> None:
+        """Append one step: flat int64 values (magnitudes below 2**61) and their contexts."""
+        order = np.argsort(contexts, kind="stable")
+        sizes = np.bincount(contexts, minlength=self._num)
+        tokens, nbits, raw = to_tokens(values[order])
+        np.add.at(self._counts.reshape(-1), contexts[order].astype(np.int64) * MAX_TOKENS + tokens, 1)
+        self._steps.append((tokens, sizes, nbits, raw))
+
+    def getvalue(self) -> bytes:
+        """Give the coded bytes: tables, raw bits, words."""
+        labels_sorted, merged = merge_contexts(self._counts[self._order])
+        labels = np.empty(self._num, np.int64)
+        labels[self._order] = labels_sorted
+        const = [int(np.flatnonzero(h)[0]) if (h > 0).sum() == 1 else -1 for h in merged]
+        tables = [normalise(h) for h, c in zip(merged, const, strict=True) if c < 0]
+        side = ByteWriter()
+        side.varint(len(const))
+        for c in const:
+            side.varint(c + 1)
+        if const:
+            side.raw((labels + 1).astype("<u2").tobytes())
+        write_tables(side, tables)
+        models = _models(const, tables)
+        coder = constriction.stream.stack.AnsCoder()
+        for tokens, sizes, _, _ in reversed(self._steps):
+            ends = np.cumsum(sizes)
+            for c in np.flatnonzero(sizes)[::-1]:
+                model = models[labels[c]]
+                if not isinstance(model, int):
+                    coder.encode_reverse(tokens[ends[c] - sizes[c] : ends[c]], model)
+        bits = [pack_bits(n, r) for _, _, n, r in self._steps if len(n)]
+        w = ByteWriter()
+        w.raw(pack(side.getvalue(), 19))
+        w.part(np.packbits(np.concatenate(bits)).tobytes() if bits else b"")
+        w.part(coder.get_compressed().astype("<u4").tobytes())
+        return w.getvalue()
+
+
+class SymbolReader:
+    """Gives back, step by step, what a :class:`SymbolWriter` took, for the same contexts in the same order.
+
+    Raises
+    ------
+    FormatError
+        When the bytes are damaged.
+    """
+
+    def __init__(self, reader: ByteReader, num_contexts: int) -> None:
+        self._num = num_contexts
+        side = ByteReader(unpack(reader, num_contexts * (MAX_TOKENS * 3 + 12) + 16))
+        num_tables = side.varint()
+        if num_tables > num_contexts:
+            raise FormatError("too many frequency tables")
+        const = [side.varint() - 1 for _ in range(num_tables)]
+        if any(c >= MAX_TOKENS for c in const):
+            raise FormatError("constant token out of range")
+        size = 2 * num_contexts if num_tables else 0
+        self._labels = np.full(num_contexts, -1)
+        if num_tables:
+            self._labels = np.frombuffer(side.raw(size), "<u2").astype(np.int64) - 1
+        if self._labels.max(initial=-1) >= num_tables:
+            raise FormatError("context without a table")
+        tables = read_tables(side, num_tables)
+        side.end()
+        if len(tables) != sum(c < 0 for c in const):
+            raise FormatError("number of frequency tables does not fit")
+        self._models = _models(const, tables)
+        self._cursor = BitCursor(reader.part())
+        words = reader.part()
+        if len(words) % 4:
+            raise FormatError("entropy-coded words end early")
+        try:
+            self._coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, "<u4").astype(np.uint32))
+        except ValueError as e:
+            raise FormatError(f"entropy-coded words are damaged: {e}") from e
+
+    def take(self, contexts: Array) -> Array:
+        """Give the next step's values (int64, flat) for those contexts."""
+        sizes = np.bincount(contexts, minlength=self._num)
+        used = np.flatnonzero(sizes)
+        parts = []
+        for c in used:
+            n, label = int(sizes[c]), self._labels[c]
+            if label < 0:
+                raise FormatError("a context in use has no table")
+            model = self._models[label]
+            parts.append(np.full(n, model, np.int32) if isinstance(model, int) else self._coder.decode(model, n))
+        if not parts:
+            return np.zeros(0, np.int64)
+        tokens = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        big = tokens[tokens >= 32]
+        raw = self._cursor.take(raw_counts(big.astype(np.int64))) if big.size else np.zeros(0, np.uint64)
+        values = from_tokens(tokens, raw)
+        if len(used) == 1:
+            return values
+        out = np.empty_like(values)
+        out[np.argsort(contexts, kind="stable")] = values
+        return out
+
+
+def _models(const: list[int], tables: list[Array]) -> list[object]:
+    it = iter(tables)
+    return [
+        c if c >= 0 else constriction.stream.model.Categorical(next(it) / float(TABLE_SUM), perfect=True) for c in const
+    ]

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""The point stage by multilevel interpolation: closed loop, each pass quantised against what the reader will know."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hbae.arrays import Array
+from hbae.codecs import ByteReader
+from hbae.codecs.contexts import SymbolReader, SymbolWriter
+from hbae.errors import FormatError
+from hbae.exact.interpolate import FRACTION, first_points, passes, predict, top_level
+from hbae.pipeline.plan import Levels
+
+_LEVEL, _NEAR, _SLOPE = 8, 6, 10
+CONTEXTS = _LEVEL * _NEAR * _SLOPE
+_BITS = np.array([int(n).bit_length() for n in range(1 << 9)], np.uint16)
+
+
+def encode_levels(x: Array, levels: Levels, rounding: float) -> tuple[bytes, Array]:
+    """Quantise x (V, *grid), in point units, and give bytes and the integers (in 2**-6 units) that a reader gets."""
+    scaled = x * float(1 << FRACTION)
+    t = np.zeros(x.shape, np.int64)
+    q = np.zeros(x.shape, np.int32)
+    symbols = SymbolWriter(CONTEXTS)
+    start = first_points(x.shape)
+    step = levels.step(top_level(x.shape[1:]))
+    first = np.rint(scaled[start] / step).astype(np.int64)
+    t[start] = first * step
+    q[start] = np.clip(first, -255, 255)
+    symbols.add(first.ravel(), np.full(first.size, CONTEXTS - 1, np.uint16))
+    for p in passes(x.shape, levels.order):
+        want = scaled[p.target]
+        guess, slope = predict(t[p.known], want.shape[p.axis], p.axis, cubic=levels.cubic)
+        step = levels.step(p.level)
+        e = (want - guess) / step
+        k = np.copysign(np.floor(np.abs(e) + rounding), e).astype(np.int64)
+        symbols.add(k.ravel(), _contexts(q[p.known], slope, p.axis, p.level, step).ravel())
+        t[p.target] = guess + k * step
+        q[p.target] = np.clip(k, -255, 255)
+    return symbols.getvalue(), t
+
+
+def decode_levels(reader: ByteReader, shape: tuple[int, ...], levels: Levels) -> Array:
+    """Give the integers (V, *grid) in 2**-6 units.
+
+    Raises
+    ------
+    FormatError
+        When the bytes are damaged.
+    """
+    if sorted(levels.order) != list(range(len(shape) - 1)):
+        raise FormatError("levels: the order of axes does not fit the grid")
+    t = np.zeros(shape, np.int64)
+    q = np.zeros(shape, np.int32)
+    symbols = SymbolReader(reader, CONTEXTS)
+    start = first_points(shape)
+    size = t[start].size
+    first = symbols.take(np.full(size, CONTEXTS - 1, np.uint16)).reshape(t[start].shape)
+    t[start] = first * levels.step(top_level(shape[1:]))
+    q[start] = np.clip(first, -255, 255)
+    for p in passes(shape, levels.order):
+        target = t[p.target]
+        guess, slope = predict(t[p.known], target.shape[p.axis], p.axis, cubic=levels.cubic)
+        step = levels.step(p.level)
+        k = symbols.take(_contexts(q[p.known], slope, p.axis, p.level, step).ravel()).reshape(guess.shape)
+        t[p.target] = guess + k * step
+        q[p.target] = np.clip(k, -255, 255)
+    return t
+
+
+def _contexts(near: Array, slope: Array, axis: int, level: int, step: int) -> Array:
+    """Context from the level, the quantised errors of the two neighbours, and the local slope in steps."""
+    n = np.moveaxis(np.abs(near), axis, 0)
+    count = slope.shape[axis]
+    both = min(count, len(n) - 1)
+    m = n[:count].copy()
+    m[:both] += n[1 : both + 1]
+    a = np.minimum(_BITS[np.minimum(m, 511)], _NEAR - 1)
+    b = np.minimum(_BITS[np.minimum(slope // step, 511)], _SLOPE - 1)
+    base = np.uint16(min(level, _LEVEL - 1) * _NEAR * _SLOPE)
+    return base + np.moveaxis(a, 0, axis) * np.uint16(_SLOPE) + b

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from hbae.errors import FormatError
@@ -33,7 +33,7 @@ def save_checkpoint(path: Path, state: Checkpoint) -> None:
     """Write a checkpoint; a reader sees the old file or the new one, whole."""
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in state.tensors.items()}
     part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata={KEY: json.dumps(state.doc, sort_keys=True)})
+    part.write_bytes(save(tensors, metadata={KEY: json.dumps(state.doc, sort_keys=True)}))
     os.replace(part, path)
 
 

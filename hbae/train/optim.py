@@ -11,10 +11,7 @@ from torch import Tensor, nn
 
 
 class OrthogonalMomentum(torch.optim.Optimizer):
-    """Steps along the momentum matrix made nearly orthogonal by five Newton-Schulz iterations (Muon, Jordan 2024).
-
-    On small decoders it reaches a given error in about half of Adam's time.
-    """
+    """Steps along the momentum matrix made nearly orthogonal by five Newton-Schulz iterations (Muon, Jordan 2024)."""
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})

@@ -81,7 +81,7 @@ class Layout:
             raw = pread_all(fd, span, first + start)
             out[k] = np.ndarray(inner, self.dtype, raw, strides=steps)
         back = tuple(order.index(i) for i in range(len(order)))
-        return np.ascontiguousarray(out.reshape(shape).transpose(back))
+        return np.asarray(out.reshape(shape).transpose(back), order="C")
 
     def _cheap(self, shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
         item = self.dtype.itemsize
@@ -96,7 +96,7 @@ class Layout:
         order = _descending(self.strides)
         shape = tuple(size[i] for i in order)
         strides = tuple(self.strides[i] for i in order)
-        data = np.ascontiguousarray(np.asarray(array, self.dtype).reshape(size).transpose(order))
+        data = np.asarray(np.asarray(array, self.dtype).reshape(size).transpose(order), order="C")
         first = self.offset + sum(s.start * st for s, st in zip(box, self.strides, strict=True))
         item = self.dtype.itemsize
 

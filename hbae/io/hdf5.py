@@ -59,11 +59,20 @@ def is_netcdf4(path: Path) -> bool:
         found: list[bool] = []
 
         def look(_: str, node: Any) -> None:
-            if isinstance(node, h5py.Dataset):
-                found.append("_Netcdf4Dimid" in node.attrs or "_Netcdf4Coordinates" in node.attrs)
+            if isinstance(node, h5py.Dataset) and not found:
+                marks = "_Netcdf4Dimid" in node.attrs or "_Netcdf4Coordinates" in node.attrs
+                if marks or (node.is_scale and _netcdf_scale(node)):
+                    found.append(True)
 
         f.visititems(look)
-    return any(found)
+    return bool(found)
+
+
+def _netcdf_scale(node: Any) -> bool:
+    """Tell whether a dimension scale bears the name that netCDF-C gives it (also long ago, without other marks)."""
+    name = node.attrs.get("NAME", b"")
+    text = name if isinstance(name, str) else bytes(name).decode("utf-8", "replace")
+    return text == str(node.name).rsplit("/", 1)[-1] or text.startswith("This is a netCDF dimension")
 
 
 def open_hdf5(path: Path) -> Field:

@@ -63,5 +63,5 @@ def to_stored(values: Array, stored: object) -> Array:
         return values
     dtype = np.dtypes.StringDType() if stored == "T" else np.dtype(stored)
     if dtype.kind in "Mm":
-        return np.ascontiguousarray(values).view(dtype)
+        return np.asarray(values, order="C").view(dtype)
     return np.asarray(values.astype(dtype))

@@ -91,7 +91,7 @@ class Netcdf4Target:
     def __init__(self, path: Path, field: Field, classic: bool) -> None:
         import netCDF4
 
-        self._path = path
+        self._path, self._classic = path, classic
         # Characters that the library would cut (trailing NULs, empty texts): written by h5py at the end.
         self._patches: dict[str, list[Attribute]] = {}
         with LIBRARY_LOCK:
@@ -115,8 +115,14 @@ class Netcdf4Target:
         options = storage_options(v.hints, v.shape, [_find_dim(node, d) for d in v.dims])
         if v.kind == "string":
             return node.createVariable(v.name, str, v.dims)
-        if v.hints.get("fill_off") and v.attr("_FillValue") is None:
+        fill = v.attr("_FillValue")
+        if v.hints.get("fill_off") and fill is None:
             options["fill_value"] = False
+        elif self._classic and fill is not None:
+            # The classic model leaves define mode after each call, too late for a fill value.
+            options["fill_value"] = fill
+            if v.attrs[0].name != "_FillValue":
+                self._patches[v.path] = list(v.attrs)
         if v.dtype.str[0] == ">":
             options["endian"] = "big"
         return node.createVariable(v.name, v.dtype, v.dims, **options)
@@ -129,12 +135,19 @@ class Netcdf4Target:
                 node.setncattr_string(a.name, v if len(v) > 1 else v[0])
             elif isinstance(v, str | bytes):
                 raw = raw_text(v)
+                if a.name == "_FillValue" and self._classic:
+                    continue
                 if raw == b"\0":
                     node.setncattr(a.name, "")
                     continue
                 if (not raw or raw.endswith(b"\0")) and path not in self._patches:
                     self._patches[path] = list(attrs[i:])
-                node.setncattr(a.name, raw)
+                node.setncatts({a.name: raw})
+            elif path and a.name == "_FillValue":
+                if self._classic:
+                    continue
+                # Other setters refuse it unless it comes first; this keeps the order of the attributes.
+                node.setncatts({a.name: v})
             else:
                 node.setncattr(a.name, v)
 
@@ -216,8 +229,6 @@ def _patch(path: Path, patches: Mapping[str, list[Attribute]]) -> None:
             hidden = "/".join(p for p in (group, f"_nc4_non_coord_{name}") if p)
             node = f[hidden if hidden in f else where] if where else f
             for a in attrs:
-                if a.name == "_FillValue":
-                    continue
                 old = node.attrs.get_id(a.name)
                 kind, space, data = old.get_type(), old.get_space(), None
                 if isinstance(a.value, str | bytes):

@@ -73,7 +73,17 @@ def _open_hdf5(path: Path) -> Field:
     from hbae.io.netcdf4_ import open_netcdf4
 
     try:
-        return open_netcdf4(path) if is_netcdf4(path) else open_hdf5(path)
+        if not is_netcdf4(path):
+            return open_hdf5(path)
+        try:
+            return open_netcdf4(path)
+        except (FieldError, OSError):
+            # Some libraries write types into netCDF-4 files that netCDF-C does not know (bool, float16).
+            try:
+                return open_hdf5(path)
+            except FieldError:
+                pass
+            raise
     except FieldError as e:
         raise FieldError(f"{path}: {e}") from e
     except OSError as e:

@@ -17,7 +17,7 @@ _WHERE = {
     "open": "hbae.pipeline.api",
     "verify": "hbae.pipeline.api",
     "info": "hbae.pipeline.api",
-    "train": "hbae.train.api",
+    "train": "hbae.pipeline.training",
     "Report": "hbae.pipeline.report",
     "ErrorBound": "hbae.config",
 }
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hbae.config import ErrorBound
     from hbae.pipeline.api import compress, decompress, info, open, verify
     from hbae.pipeline.report import Report
-    from hbae.train.api import train
+    from hbae.pipeline.training import train
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hbae.arrays import Array
 from hbae.blocks import Geometry, Preset, choose_preset, plan_geometry
 from hbae.config import Budget
 from hbae.container import encode_decoder
@@ -88,13 +89,24 @@ def train_on(
     draft: GroupPlan, members: list[LossyVariable], inputs: Inputs, options: CompressOptions, budget: Budget
 ) -> TrainedModel:
     """Train on a seeded sample of a group's hyper-blocks."""
+    validity = [m.stats.validity for m in members]
+    x, ok = sample_hyper_blocks(draft, inputs, validity, most_bytes=TRAIN_BYTES, seed=options.seed)
+    return fit_model(draft, x, ok, num_hyper_blocks(draft), options, budget)
+
+
+def num_hyper_blocks(draft: GroupPlan) -> int:
+    """Count the hyper-blocks of a group's grid."""
+    return int(np.prod([-(-n // e) for n, e in zip(draft.geometry.shape, draft.geometry.extent, strict=True)]))
+
+
+def fit_model(
+    draft: GroupPlan, x: Array, ok: Array, whole: int, options: CompressOptions, budget: Budget
+) -> TrainedModel:
+    """Train on hyper-blocks (N, K, P, V), a sample of ``whole``, with the recipe of the preset."""
     from hbae.train.blocks import train_blocks
     from hbae.train.recipes import RECIPES, recipe
 
-    validity = [m.stats.validity for m in members]
-    x, ok = sample_hyper_blocks(draft, inputs, validity, most_bytes=TRAIN_BYTES, seed=options.seed)
-    whole = int(np.prod([-(-n // e) for n, e in zip(draft.geometry.shape, draft.geometry.extent, strict=True)]))
-    chosen = choose_preset(options.preset, draft.geometry.shape, len(members)).name
+    chosen = choose_preset(options.preset, draft.geometry.shape, draft.num_variables).name
     preset = chosen if chosen in RECIPES else "auto"
     n, k, p, v = x.shape
     return train_blocks(
@@ -126,7 +138,9 @@ def _loaded(path: Path, coded: list[LossyVariable], options: CompressOptions) ->
     block, hyper = tuple(model.geometry["block"]), tuple(model.geometry["hyper"])
     if len(block) != len(first.shape) or any(b > n for b, n in zip(block, first.shape, strict=True)):
         raise ModelMismatchError(f"model {path.name}: blocks {block} do not fit variables of shape {first.shape}")
-    return _wrap(model, model_geometry(first.shape, block, hyper, len(model.names), first.dtype.itemsize, options), model.names)
+    return _wrap(
+        model, model_geometry(first.shape, block, hyper, len(model.names), first.dtype.itemsize, options), model.names
+    )
 
 
 def model_geometry(

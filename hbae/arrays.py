@@ -54,7 +54,9 @@ class ArraySource:
         return self.values.dtype
 
     def read(self, box: Box) -> Array:
-        return np.asarray(self.values[box])
+        # The ellipsis keeps an array (with its byte order) where a scalar would come out.
+        key: Any = (*box, ...)
+        return np.asarray(self.values[key])
 
 
 @dataclass(frozen=True)

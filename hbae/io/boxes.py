@@ -41,9 +41,7 @@ def aligned(box: Box, shape: tuple[int, ...], chunk: tuple[int, ...] | None) -> 
     """Tell whether a box covers whole storage chunks only."""
     if chunk is None:
         return True
-    return all(
-        s.start % c == 0 and (s.stop % c == 0 or s.stop == n) for s, n, c in zip(box, shape, chunk, strict=True)
-    )
+    return all(s.start % c == 0 and (s.stop % c == 0 or s.stop == n) for s, n, c in zip(box, shape, chunk, strict=True))
 
 
 def whole(shape: tuple[int, ...]) -> Box:

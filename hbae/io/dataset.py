@@ -74,11 +74,9 @@ def open_dataset(source: Any) -> Field:
 
 
 def _variable(name: str, v: Any, source: Any) -> Variable:
-    import pandas as pd
-
     if not isinstance(v.dtype, np.dtype):
         raise FieldError(f"{name}: values of the extension type {v.dtype} cannot be kept")
-    if name in source.xindexes and isinstance(source.xindexes[name].to_pandas_index(), pd.MultiIndex):
+    if name in source.xindexes and source.xindexes[name].to_pandas_index().nlevels > 1:
         raise FieldError(f"{name}: a multi-index cannot be kept: reset it first")
     kind, dtype, hints = shown_type(v.dtype, name)
     attrs, markers = from_mapping(v.attrs, name)

@@ -178,7 +178,9 @@ def _type(dtype: Any, path: str) -> tuple[str, np.dtype[Any], dict[str, Any]]:
     text = h5py.check_string_dtype(dtype)
     if text is not None:
         hints = {"charset": text.encoding} if text.encoding != ("utf-8" if text.length is None else "ascii") else {}
-        return ("string", np.dtype(object), hints) if text.length is None else ("char", np.dtype(f"S{text.length}"), hints)
+        return (
+            ("string", np.dtype(object), hints) if text.length is None else ("char", np.dtype(f"S{text.length}"), hints)
+        )
     plain = np.dtype(dtype.str) if dtype.names is None and dtype.subdtype is None and dtype.kind in "biufc" else None
     if plain is None or h5py.check_enum_dtype(dtype) is not None:
         raise FieldError(f"{path}: the HDF5 type {dtype} cannot be kept")

@@ -116,11 +116,16 @@ class Hdf5Target:
         FieldError
             For a string that HDF5 would cut.
         """
-        if variable.kind == "string" and any("\0" in s for s in array.flat):
-            raise FieldError(f"{variable.path}: HDF5 strings cannot hold NUL")
-        if array.size:
-            with LIBRARY_LOCK:
-                self._file[variable.path][box or ()] = array if array.ndim else array.item() if array.dtype.hasobject else array
+        if not array.size:
+            return
+        if variable.kind == "string":
+            # As bytes, for h5py encodes text of an ASCII set strictly.
+            raw = [s.encode("utf-8", "surrogateescape") for s in array.flat]
+            if any(b"\0" in b for b in raw):
+                raise FieldError(f"{variable.path}: HDF5 strings cannot hold NUL")
+            array = np.array(raw, object).reshape(array.shape)
+        with LIBRARY_LOCK:
+            self._file[variable.path][box or ()] = array if array.ndim else array.item()
 
     def finish(self) -> None:
         """Close the file."""
@@ -140,7 +145,11 @@ def _options(v: Variable, limits: tuple[int | None, ...]) -> dict[str, Any]:
     if not v.shape:
         return out
     maxshape = hints.get("maxshape")
-    if maxshape and len(maxshape) == len(v.shape) and all(m is None or m >= n for m, n in zip(maxshape, v.shape, strict=True)):
+    if (
+        maxshape
+        and len(maxshape) == len(v.shape)
+        and all(m is None or m >= n for m, n in zip(maxshape, v.shape, strict=True))
+    ):
         out["maxshape"] = tuple(maxshape)
     elif None in limits:
         out["maxshape"] = limits

@@ -116,7 +116,7 @@ def read_key(source: Source, key: tuple[Any, ...]) -> Array:
             wanted = range(start, stop, step)
             low, high = (min(wanted), max(wanted) + 1) if len(wanted) else (0, 0)
             box.append(slice(low, high))
-            after.append(slice(None, None, step) if step > 0 else slice(None, None, step))
+            after.append(slice(None, None, step))
         elif np.ndim(k) == 0:
             i = int(k) + (n if int(k) < 0 else 0)
             if not 0 <= i < n:

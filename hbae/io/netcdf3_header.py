@@ -214,7 +214,9 @@ def header_bytes(header: Header) -> bytes:
         head = name(v.name) + count(len(v.dimids)) + b"".join(count(i) for i in v.dimids)
         size = _padded(header.slab(v))
         vsize = struct.pack(">q", size) if header.version == 5 else struct.pack(">I", min(size, 2**32 - 1))
-        begin = struct.pack(">i" if header.version == 1 else ">q", min(v.begin, 2**31 - 1) if header.version == 1 else v.begin)
+        begin = struct.pack(
+            ">i" if header.version == 1 else ">q", min(v.begin, 2**31 - 1) if header.version == 1 else v.begin
+        )
         return head + attributes(v.attrs) + struct.pack(">i", v.code) + vsize + begin
 
     return (

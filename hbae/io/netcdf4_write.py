@@ -46,7 +46,7 @@ def check_netcdf4(field: Field, classic: bool) -> None:
             text = v.dtype == "S1" or (v.kind == "string" and not classic)
             if not (v.dtype.str[1:] in types or complex_ok or text):
                 raise FieldError(f"{v.path}: netCDF-4 cannot hold {v.kind} values of type {v.dtype}")
-            if classic and len({d for d in v.dims[1:]} & _unlimited(group)):
+            if classic and len(set(v.dims[1:]) & _unlimited(group)):
                 raise FieldError(f"{v.path}: netcdf4_classic wants the unlimited dimension first")
             for a in v.attrs:
                 _check_attribute(a, v.path, types)
@@ -95,7 +95,7 @@ class Netcdf4Target:
         # Characters that the library would cut (trailing NULs, empty texts): written by h5py at the end.
         self._patches: dict[str, list[Attribute]] = {}
         with LIBRARY_LOCK:
-            model = "NETCDF4_CLASSIC" if classic else "NETCDF4"
+            model: Any = "NETCDF4_CLASSIC" if classic else "NETCDF4"
             self._file: Any = netCDF4.Dataset(str(path), "w", clobber=False, format=model, auto_complex=not classic)
             for group in field.groups:
                 self._define(group)

@@ -108,9 +108,7 @@ def _variable(item: Any, target: Path, end: int, where: Path, short: bool) -> tu
     kind = {"b": "bool", "S": "char"}.get(dtype.kind, "number")
     hints: dict[str, Any] = {"order": order} | ({PY_ATTRS: markers} if markers else {})
     source = FlatSource(target, Layout(offset, tuple(shape), dtype, strides), dtype)
-    variable = Variable(
-        name=name, dims=tuple(str(d) for d in dims), source=source, kind=kind, attrs=attrs, hints=hints
-    )
+    variable = Variable(name=name, dims=tuple(str(d) for d in dims), source=source, kind=kind, attrs=attrs, hints=hints)
     return variable, stop
 
 
@@ -191,7 +189,9 @@ def _plain(attrs: tuple[Attribute, ...], markers: dict[str, str]) -> dict[str, A
         value = to_python(a, markers.get(a.name) if markers.get(a.name) == "json" else None)
         if isinstance(value, np.ndarray | np.generic):
             value = value.tolist()
-        faithful = not isinstance(value, bytes | complex) and not (isinstance(value, dict) and markers.get(a.name) != "json")
+        faithful = not isinstance(value, bytes | complex) and not (
+            isinstance(value, dict) and markers.get(a.name) != "json"
+        )
         if faithful and markers.get(a.name) != "json":
             faithful = _faithful(a, value)
         out[a.name] = value if faithful else {"json": a.to_json()}

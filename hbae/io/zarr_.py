@@ -163,7 +163,7 @@ def _variable(node: _Node, group: str, name: str, phony: dict[tuple[int, int], s
     array = open_raw(node.folder)
     shape = tuple(int(n) for n in array.shape)
     dtype = np.dtype(array.dtype)
-    if dtype.kind == "O" and not _is_text(meta):
+    if dtype.kind == "O" and not is_text(meta):
         raise FieldError(f"{node.path or name}: objects that are not strings cannot be kept")
     if node.version == 3 and _endian(meta.get("codecs", ())) == "big" and dtype.itemsize > 1 and dtype.kind in "iufcMm":
         dtype = dtype.newbyteorder(">")
@@ -183,7 +183,7 @@ def _variable(node: _Node, group: str, name: str, phony: dict[tuple[int, int], s
         hints["no_dims"] = True
     dims = tuple(str(n) if n is not None else _phony(i, shape, phony) for i, n in enumerate(names))
     if node.version == 3 and any(n is None for n in names):
-        hints["dimension_names"] = names if "dimension_names" in meta and meta["dimension_names"] else None
+        hints["dimension_names"] = names if meta.get("dimension_names") else None
     for key in ("attributes", "shape", "dimension_names"):
         meta.pop(key, None)
     hints |= {"zarr": meta} | ({PY_ATTRS: markers} if markers else {})
@@ -199,7 +199,8 @@ def _phony(axis: int, shape: tuple[int, ...], phony: dict[tuple[int, int], str])
     return phony.setdefault((shape[axis], turn), f"phony_dim_{len(phony)}")
 
 
-def _is_text(meta: Mapping[str, Any]) -> bool:
+def is_text(meta: Mapping[str, Any]) -> bool:
+    """Tell whether an array holds strings of variable length."""
     if meta.get("data_type") == "string":
         return True
     return any(isinstance(f, dict) and f.get("id") == "vlen-utf8" for f in meta.get("filters") or ())

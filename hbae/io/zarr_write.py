@@ -7,7 +7,7 @@ import json
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from hbae.errors import FieldError
 from hbae.io.attributes import PY_ATTRS, from_python, to_python
 from hbae.io.kinds import STORED, to_stored
 from hbae.io.marker import MARKER, group_marker, refuse_marker
-from hbae.io.zarr_ import V2_DIMS
+from hbae.io.zarr_ import V2_DIMS, is_text
 
 # Without hints: chunks of this many bytes, as large as a reader likes to fetch at once.
 _CHUNK = 4 << 20
@@ -53,7 +53,7 @@ class ZarrTarget:
 
     def __init__(self, path: Path, field: Field) -> None:
         self._path, self._field = path, field
-        self._version = 2 if field.format == "zarr2" else 3
+        self._version: Literal[2, 3] = 2 if field.format == "zarr2" else 3
         self._own = field.format in ("zarr2", "zarr3")
         self._arrays: dict[str, Any] = {}
         self._root_array = self._own and bool(field.extra.get("root_array"))
@@ -81,7 +81,7 @@ class ZarrTarget:
         folder = self._path if self._root_array else self._path / v.path
         own = self._own and isinstance(v.hints.get("zarr"), dict)
         doc: dict[str, Any] = {}
-        if v.hints.get(STORED) and not own and v.kind == "string":
+        if v.hints.get(STORED) and v.kind == "string" and (not own or is_text(v.hints["zarr"])):
             doc[STORED] = v.hints[STORED]
         attrs = _json_attributes(v.attrs, v.hints.get(PY_ATTRS, {}), doc, self._own)
         if own:
@@ -198,7 +198,7 @@ def _json_attributes(
             out[a.name] = flat if simple else str(flat)
         else:
             out[a.name] = value
-        back, marker = from_python(a.name, out[a.name])
+        back, marker = from_python(a.name, json.loads(json.dumps(out[a.name])))
         if markers.get(a.name) != "json" and (marker == "json" or not back.same(a)):
             typed[a.name] = a.to_json()
     kept = {k: m for k, m in markers.items() if m != "json"}

@@ -96,7 +96,9 @@ def test_classic_damage_is_named(tmp_path: Path) -> None:
 
 def _nasty_netcdf4(path: Path) -> None:
     with netCDF4.Dataset(path, "w", auto_complex=True) as f:
-        f.setncatts({"text": "abc", "empty": "", "i": np.int8(1), "v": np.array([1, 2], "u2"), "none": np.array([], "i4")})
+        f.setncatts(
+            {"text": "abc", "empty": "", "i": np.int8(1), "v": np.array([1, 2], "u2"), "none": np.array([], "i4")}
+        )
         f.setncattr_string("vl", "one")
         f.setncattr("many", ["a", "", "\u00e9"])
         f.setncattr("uni", "caf\u00e9")
@@ -162,7 +164,13 @@ def test_netcdf4_classic_model(tmp_path: Path) -> None:
 def test_netcdf4_classic_model_keeps_the_order_of_attributes(tmp_path: Path) -> None:
     attrs = (Attribute("units", "m"), Attribute("_FillValue", np.array(-1, "f4")), Attribute("z", "last"))
     v = Variable(name="v", dims=("x",), source=ArraySource(np.zeros(2, "f4")), attrs=attrs)
-    c = Variable(name="c", dims=("x",), kind="char", source=ArraySource(np.array([b"a", b""])), attrs=(Attribute("_FillValue", "x"),))
+    c = Variable(
+        name="c",
+        dims=("x",),
+        kind="char",
+        source=ArraySource(np.array([b"a", b""])),
+        attrs=(Attribute("_FillValue", "x"),),
+    )
     field = Field(format="netcdf4_classic", groups=(Group(dims=(Dimension("x", 2),), variables=(v, c)),))
     write_field(field, tmp_path / "a.nc")
     assert same_field(field, _round_trip(tmp_path / "a.nc", tmp_path / "b.nc")) == []
@@ -170,9 +178,15 @@ def test_netcdf4_classic_model_keeps_the_order_of_attributes(tmp_path: Path) -> 
 
 def test_netcdf4_char_attributes_keep_nul_bytes(tmp_path: Path) -> None:
     attrs = (
-        Attribute("a", "before"), Attribute("nul", "m\0\0"), Attribute("none", ""), Attribute("n", np.array([1, 2], "i2")),
-        Attribute("latin", b"\xe9\xff"), Attribute("one", ["x"]), Attribute("list", ["x", "y"]), Attribute("f", np.array(2.5)),
-    )  # fmt: skip
+        Attribute("a", "before"),
+        Attribute("nul", "m\0\0"),
+        Attribute("none", ""),
+        Attribute("n", np.array([1, 2], "i2")),
+        Attribute("latin", b"\xe9\xff"),
+        Attribute("one", ["x"]),
+        Attribute("list", ["x", "y"]),
+        Attribute("f", np.array(2.5)),
+    )
     v = Variable(name="v", dims=("x",), source=ArraySource(np.arange(3.0)), attrs=attrs)
     field = Field(format="netcdf4", groups=(Group(dims=(Dimension("x", 3),), variables=(v,), attrs=attrs),))
     write_field(field, tmp_path / "a.nc")

@@ -74,7 +74,7 @@ def _unit(dtype: np.dtype[Any]) -> tuple[str, tuple[int, ...]]:
 
 def _words(a: Array) -> Array:
     unit, tail = _unit(a.dtype)
-    return np.frombuffer(np.ascontiguousarray(a).tobytes(), unit).reshape(*a.shape, *tail)
+    return np.frombuffer(np.ascontiguousarray(a).tobytes(), unit).reshape((*a.shape, *tail))
 
 
 def _candidates(words: Array) -> list[tuple[int, int, int]]:

@@ -22,8 +22,10 @@ from hbae.pipeline.plan import GroupPlan, Levels, encode_plan
 
 _AIM = 0.985
 _WEIGHT_ROUNDS = 5
+_FIRST_POINTS = 1 << 19
 _TRIAL_POINTS = 3 << 20
-_FIT_POINTS = 1 << 22
+_FINALISTS = 3
+_FIT_POINTS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -52,47 +54,63 @@ def choose_plan(
 
     ``draft`` holds all that is fixed (names, geometry, ranges); ``model_plan`` is the draft with the model's decoder.
     """
-    trial = _trial_part(sample)
-    choices: list[Choice] = []
+    candidates: list[_Candidate] = []
     if "lossless" in methods:
-        size = _bytes(draft, targets, trial, None, backend, lossless=True)
-        choices.append(Choice(draft, size * trial.ratio, True, "lossless"))
-    candidates: list[tuple[str, GroupPlan, BlockEncoder | None, int]] = []
+        candidates.append(_Candidate("lossless", draft, None, 0, True))
     if draft.domain == "log":
         if "linear" in methods:
-            candidates += [(n, p, None, 0) for n, p in _log_plans(draft, targets)]
+            candidates += [_Candidate(n, p, None, 0, False) for n, p in _log_plans(draft, targets)]
     else:
         if "linear" in methods:
-            candidates += [(n, p, None, 0) for n, p in _plans(draft, targets, sample, None, backend)]
+            candidates += [_Candidate(n, p, None, 0, False) for n, p in _plans(draft, targets, sample, None, backend)]
         if "hbae" in methods and model is not None and model_plan is not None:
             found = _plans(model_plan, targets, sample, model, backend)
-            candidates += [(f"hbae+{n}", p, model, model_bytes) for n, p in found]
-    for name, plan, encoder, extra in candidates:
-        fixed = len(encode_plan(plan)) + extra
-        size = _bytes(plan, targets, trial, encoder, backend)
-        choices.append(Choice(plan, size * trial.ratio + fixed, False, name))
-    return min(choices, key=lambda c: c.estimate)
+            candidates += [_Candidate(f"hbae+{n}", p, model, model_bytes, False) for n, p in found]
+    if not candidates:
+        candidates.append(_Candidate("lossless", draft, None, 0, True))
+    choices: list[tuple[float, _Candidate]] = []
+    for points, keep in ((_FIRST_POINTS, _FINALISTS), (_TRIAL_POINTS, 1)):
+        trial = _trial_part(sample, points)
+        choices = [(c.fixed + _bytes(c, targets, trial, backend) * trial.ratio, c) for c in candidates]
+        choices.sort(key=lambda choice: choice[0])
+        candidates = [c for _, c in choices[:keep]]
+    size, best = choices[0]
+    return Choice(best.plan, size, best.lossless, best.name)
 
 
-def _trial_part(sample: Sample) -> Sample:
+@dataclass(frozen=True)
+class _Candidate:
+    """A plan on trial; ``extra``: bytes of the model that it needs."""
+
+    name: str
+    plan: GroupPlan
+    model: BlockEncoder | None
+    extra: int
+    lossless: bool
+
+    @property
+    def fixed(self) -> int:
+        """Bytes that do not grow with the data."""
+        return self.extra + len(encode_plan(self.plan))
+
+
+def _trial_part(sample: Sample, points: int) -> Sample:
     """Use no more boxes than needed to weigh plans."""
     total = sum(raw.size for raw, _ in sample.boxes)
     kept, seen = [], 0
     for raw, invalid in sample.boxes:
-        if kept and seen + raw.size > _TRIAL_POINTS:
+        if kept and seen + raw.size > points:
             break
         kept.append((raw, invalid))
         seen += raw.size
     return Sample(kept, sample.ratio * total / max(seen, 1))
 
 
-def _bytes(
-    plan: GroupPlan, targets: list[Target], sample: Sample, model: BlockEncoder | None, backend: Backend,
-    *, lossless: bool = False,
-) -> float:
+def _bytes(c: _Candidate, targets: list[Target], sample: Sample, backend: Backend) -> float:
+    """Real bytes of the sample's boxes."""
     return sum(
-        len(encode_chunk(raw, invalid, plan, targets, model=model, backend=backend, lossless=lossless).payload)
-        for raw, invalid in sample.boxes
+        len(encode_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend, lossless=c.lossless).payload)
+        for raw, bad in sample.boxes
     )
 
 

@@ -18,10 +18,11 @@ def take_sample(draft: GroupPlan, inputs: Inputs, validity: list[Validity], seed
     """Read all of a small group, or seeded boxes of whole tiles spread over a large one."""
     geometry = draft.geometry
     total = int(np.prod(geometry.shape, dtype=object)) * draft.num_variables * draft.dtype.itemsize
+    boxes = list(boxes_of(geometry.shape, geometry.tile))
     if total <= SAMPLE_BYTES:
-        boxes = geometry.chunks()
+        np.random.default_rng(seed).shuffle(boxes)
     else:
-        boxes = _spread(list(boxes_of(geometry.shape, geometry.tile)), total, seed)
+        boxes = _spread(boxes, total, seed)
     taken = []
     points = 0
     for box in boxes:

@@ -89,7 +89,7 @@ def open_hdf5(path: Path) -> Field:
     extra: dict[str, Any] = {}
     seen: dict[str, dict[str, Dimension]] = {}
     with LIBRARY_LOCK:
-        for node in _walk(handle.get(), "root"):
+        for node in _walk(handle.get()):
             name = str(node.name).strip("/")
             attrs, doc = _attributes(node, name)
             if doc.get(PY_ATTRS):
@@ -115,13 +115,15 @@ def _children(node: Any) -> Iterator[Any]:
         yield child
 
 
-def _walk(node: Any, where: str) -> Iterator[Any]:
+def _walk(node: Any, above: tuple[Any, ...] = ()) -> Iterator[Any]:
     import h5py
 
     yield node
     for child in _children(node):
         if isinstance(child, h5py.Group):
-            yield from _walk(child, where)
+            if any(child == g for g in (*above, node)):
+                raise FieldError(f"{child.name.strip('/')}: a link back to a group above cannot be kept")
+            yield from _walk(child, (*above, node))
 
 
 def _datasets(node: Any) -> Iterator[Any]:

@@ -43,8 +43,16 @@ class NetcdfSource:
         with LIBRARY_LOCK:
             values = np.ma.getdata(self.handle.get()[self.path][box or ...])
         if self.dtype.hasobject:
-            return np.asarray(values, object).reshape(box_shape(box))
+            texts = np.asarray(values, object).reshape(box_shape(box))
+            _refuse_replaced(list(texts.flat), self.path)
+            return texts
         return np.asarray(values).astype(self.dtype, copy=False).reshape(box_shape(box))
+
+
+def _refuse_replaced(texts: list[str], where: str) -> None:
+    # The library puts U+FFFD where bytes are not UTF-8: what stood there is lost.
+    if any("\ufffd" in t for t in texts):
+        raise FieldError(f"{where}: a string is not UTF-8, so it cannot be kept")
 
 
 def open_netcdf4(path: Path) -> Field:
@@ -89,6 +97,8 @@ def _h5_object(node: Any, name: str) -> Any:
 def _variable(v: Any, node: Any, group: str, handle: Handle) -> Variable:
     path = f"{group}/{v.name}" if group else str(v.name)
     kind, dtype = _type(v, path)
+    if kind == "string" and str(getattr(v, "_Encoding", "utf-8")).lower() not in ("utf-8", "utf8", "ascii"):
+        raise FieldError(f"{path}: strings of the encoding {v._Encoding!r} cannot be kept")
     chunks = v.chunking()
     hints: dict[str, Any] = {}
     if isinstance(chunks, list):
@@ -134,7 +144,9 @@ def _attribute(owner: Any, name: str, node: Any, where: str) -> Attribute:
         return Attribute(name, value)
     aid = node.attrs.get_id(name)
     if aid.get_type().is_variable_str():
-        return Attribute(name, [value] if isinstance(value, str) else [str(s) for s in value])
+        texts = [value] if isinstance(value, str) else [str(s) for s in value]
+        _refuse_replaced(texts, f"{where}: attribute {name!r}")
+        return Attribute(name, texts)
     return Attribute(name, text_or_bytes(fixed_bytes(aid)))
 
 

@@ -18,6 +18,10 @@ from hbae.io.handles import LIBRARY_LOCK
 
 _TYPES = {"i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"}
 _CLASSIC = {"i1", "i2", "i4", "f4", "f8"}
+_RESERVED = (
+    "CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_NCProperties", "_Netcdf4Dimid", "_Netcdf4Coordinates",
+    "_nc3_strict", "_IsNetcdf4", "_SuperblockVersion",
+)  # fmt: skip
 _NAME = re.compile(r"[^\W]|[\x80-\U0010ffff]")
 
 
@@ -50,9 +54,21 @@ def check_netcdf4(field: Field, classic: bool) -> None:
                 raise FieldError(f"{v.path}: netcdf4_classic wants the unlimited dimension first")
             for a in v.attrs:
                 _check_attribute(a, v.path, types)
-            fill = v.attr("_FillValue")
-            if isinstance(fill, np.ndarray) and fill.dtype.newbyteorder("=") != v.dtype.newbyteorder("="):
-                raise FieldError(f"{v.path}: _FillValue of type {fill.dtype} beside {v.dtype}; netCDF wants one type")
+            _check_fill(v)
+
+
+def _check_fill(v: Variable) -> None:
+    fill = v.attr("_FillValue")
+    if fill is None:
+        return
+    if isinstance(fill, np.ndarray):
+        one, kind = fill.size == 1 and fill.dtype.newbyteorder("=") == v.dtype.newbyteorder("="), str(fill.dtype)
+    elif isinstance(fill, list):
+        one, kind = v.kind == "string" and len(fill) == 1, "string"
+    else:
+        one, kind = v.kind == "char" and len(raw_text(fill)) == 1, "characters"
+    if not one:
+        raise FieldError(f"{v.path}: _FillValue of type {kind} beside {v.dtype}; netCDF wants one value of that type")
 
 
 def _unlimited(group: Group) -> set[str]:
@@ -74,6 +90,8 @@ def check_name(name: str, where: str) -> None:
 def _check_attribute(a: Attribute, where: str, types: set[str]) -> None:
     v = a.value
     check_name(a.name, where)
+    if a.name in _RESERVED:
+        raise FieldError(f"{where}: the attribute name {a.name!r} is reserved in netCDF")
     if isinstance(v, str | bytes):
         return
     if isinstance(v, list):
@@ -209,7 +227,7 @@ def storage_options(hints: Mapping[str, Any], shape: tuple[int, ...], dims: list
         out["chunksizes"] = tuple(c if d.unlimited else min(c, d.size) for c, d in zip(chunks, dims, strict=True))
     elif hints.get("contiguous") and not any(d.unlimited for d in dims):
         return {"contiguous": True}
-    name = "zlib" if hints.get("zlib") else "zstd" if hints.get("zstd") else None
+    name = "zlib" if hints.get("zlib") else "zstd" if hints.get("zstd") and _has_zstd() else None
     if name:
         level = hints.get("complevel", 4)
         out |= {"compression": name, "complevel": level if isinstance(level, int) else 4}
@@ -217,6 +235,12 @@ def storage_options(hints: Mapping[str, Any], shape: tuple[int, ...], dims: list
     if hints.get("fletcher32"):
         out["fletcher32"] = True
     return out
+
+
+def _has_zstd() -> bool:
+    import netCDF4
+
+    return bool(netCDF4.__has_zstandard_support__)
 
 
 def _patch(path: Path, patches: Mapping[str, list[Attribute]]) -> None:

@@ -42,7 +42,7 @@ def check_zarr(field: Field) -> None:
             raise FieldError(f"{group.path or 'root'}: a group and a variable share a name, which Zarr cannot hold")
         for v in group.variables:
             refuse_marker(v.attrs, v.path)
-            if v.attr(V2_DIMS) is not None:
+            if v.attr(V2_DIMS) is not None and field.format == "zarr2":
                 raise FieldError(f"{v.path}: the attribute name {V2_DIMS!r} is reserved in Zarr")
             if v.dtype.kind not in "biufcSO":
                 raise FieldError(f"{v.path}: Zarr cannot hold {v.kind} values of type {v.dtype}")

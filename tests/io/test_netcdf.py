@@ -111,6 +111,7 @@ def _nasty_netcdf4(path: Path) -> None:
         v.missing_value = np.array([1e20, 9e20], "f4")
         v.set_auto_maskandscale(False)
         v[0:3] = np.tile(NASTY.view("f4"), (3, 1))
+        f.createVariable("sf", str, ("x",), fill_value="none")
         f.createVariable("never", "i2", ("n",), fill_value=False)
         f.createVariable("x", "f8", ("x",))[:] = np.arange(6)
         packed = f.createVariable("packed", "i2", ("x",), fill_value=np.int16(-1), fletcher32=True)
@@ -224,6 +225,9 @@ def _one(dtype: str, **more: Any) -> Field:
         (_one("f4", attrs=(Attribute("flag", np.array(True)),)), "v: attribute 'flag': netCDF cannot hold bool"),
         (_one("f4", attrs=(Attribute("m", np.zeros((2, 2))),)), "attribute 'm': netCDF cannot hold float64 of rank 2"),
         (_one("f4", attrs=(Attribute("_FillValue", np.array(1.0)),)), "_FillValue of type float64 beside float32"),
+        (_one("f4", attrs=(Attribute("_FillValue", "x"),)), "_FillValue of type characters beside float32"),
+        (_one("f4", attrs=(Attribute("CLASS", "x"),)), "attribute name 'CLASS' is reserved"),
+        (_one("f4", hints={"py_attrs": {"d": "json"}}, attrs=(Attribute("d", "{}"),)), "'d' is a nested or empty value"),
         (Field(format="dataset", groups=(Group(dims=(Dimension("e", 0),)),)), "'e': netCDF cannot hold a fixed"),
         (Field(format="netcdf3", groups=(Group(), Group(path="g"))), "g: netcdf3 cannot hold groups"),
         (Field(format="netcdf3", groups=(Group(attrs=(Attribute("l", ["a"]),)),)), "attribute 'l' is a list"),

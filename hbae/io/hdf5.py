@@ -215,7 +215,8 @@ def _attributes(node: Any, where: str, skip: tuple[str, ...] = ()) -> tuple[tupl
             doc = load(node.attrs[name], where)
             continue
         out.append(_attribute(node, name, where or "root"))
-    return tuple(out), doc
+    typed = {name: Attribute.from_json(j) for name, j in doc.get("attrs", {}).items()}
+    return tuple(typed.get(a.name, a) for a in out), doc
 
 
 def _attribute(node: Any, name: str, where: str) -> Attribute:

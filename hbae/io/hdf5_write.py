@@ -40,8 +40,7 @@ def check_hdf5(field: Field) -> None:
 def _check_attributes(attrs: tuple[Attribute, ...], where: str) -> None:
     refuse_marker(attrs, where)
     for a in attrs:
-        texts = [a.value] if isinstance(a.value, str) else a.value if isinstance(a.value, list) else []
-        if any("\0" in s for s in texts if not s.endswith("\0")) or any("\0" in s.rstrip("\0") for s in texts):
+        if isinstance(a.value, list) and any("\0" in s for s in a.value):
             raise FieldError(f"{where or 'root'}: attribute {a.name!r}: HDF5 strings cannot hold NUL")
 
 
@@ -66,7 +65,7 @@ class Hdf5Target:
         dims = self._field.dims_of(group.path)
         for v in group.variables:
             self._create(node, v, dims)
-        doc: dict[str, Any] = {} if self._own else group_marker(group, self._parents(group))
+        doc = group_marker(group, self._parents(group), grown=_grown(group) if self._own else frozenset())
         if self._field.extra.get(PY_ATTRS, {}).get(group.path):
             doc[PY_ATTRS] = self._field.extra[PY_ATTRS][group.path]
         _put_attributes(node, group.attrs, doc)
@@ -139,6 +138,15 @@ class Hdf5Target:
                 f.close()
 
 
+def _grown(group: Group) -> frozenset[str]:
+    """Give the dimensions that a reader takes for unlimited because a dataset may grow along them."""
+    found = set()
+    for v in group.variables:
+        limits = v.hints.get("maxshape") or v.shape
+        found |= {name for name, limit in zip(v.dims, limits, strict=True) if limit is None}
+    return frozenset(found)
+
+
 def _options(v: Variable, limits: tuple[int | None, ...]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     hints = v.hints
@@ -182,7 +190,10 @@ def _put_attributes(node: Any, attrs: tuple[Attribute, ...], doc: dict[str, Any]
             data: Any = np.array(v, object)
             node.attrs.create(a.name, data if v else h5py.Empty(h5py.string_dtype()), dtype=h5py.string_dtype())
         elif isinstance(v, str):
-            node.attrs.create(a.name, v.rstrip("\0"), dtype=h5py.string_dtype())
+            if "\0" in v:
+                # HDF5 ends such a text at its NUL: readers see the head, hbae the whole.
+                doc.setdefault("attrs", {})[a.name] = a.to_json()
+            node.attrs.create(a.name, v.partition("\0")[0], dtype=h5py.string_dtype())
         elif isinstance(v, bytes):
             node.attrs.create(a.name, np.array(v, f"S{max(len(v), 1)}"), dtype=f"S{max(len(v), 1)}")
         elif v.size == 0:

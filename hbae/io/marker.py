@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hbae.arrays import Attribute, Dimension, Group, Variable
@@ -33,16 +34,24 @@ def derived_dims(variables: Iterable[Variable], parents: Mapping[str, Dimension]
     return tuple(seen.values())
 
 
-def group_marker(group: Group, parents: Mapping[str, Dimension], natural: list[str] | None = None) -> dict[str, Any]:
+def group_marker(
+    group: Group,
+    parents: Mapping[str, Dimension],
+    natural: list[str] | None = None,
+    *,
+    grown: frozenset[str] = frozenset(),
+) -> dict[str, Any]:
     """Give what must be said about a group beyond its variables; empty where nothing is lost.
 
-    ``natural`` is the order in which the format lists the variables, where that is not the order of writing.
+    ``natural`` is the order in which the format lists the variables, where that is not the order of writing;
+    ``grown`` are the dimensions that the reader takes for unlimited.
     """
     names = [v.name for v in group.variables]
     out: dict[str, Any] = {}
     if natural is not None and natural != names:
         out["order"] = names
-    if derived_dims(group.variables, parents) != group.dims:
+    derived = tuple(replace(d, unlimited=d.name in grown) for d in derived_dims(group.variables, parents))
+    if derived != group.dims:
         out["dims"] = [[d.name, d.size, d.unlimited] for d in group.dims]
     return out
 

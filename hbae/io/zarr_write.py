@@ -169,11 +169,13 @@ def _strictly(parents: dict[str, Dimension], group: Group) -> dict[str, Dimensio
 def _chunks(v: Variable) -> Any:
     from hbae.io.boxes import box_step
 
-    chunks = v.hints.get("chunks")
-    if isinstance(chunks, list) and len(chunks) == len(v.shape) and all(isinstance(c, int) and c > 0 for c in chunks):
-        return tuple(chunks)
+    hinted = v.hints.get("chunks")
+    unit = v.source.storage
+    if isinstance(hinted, list) and len(hinted) == len(v.shape) and all(isinstance(c, int) and c > 0 for c in hinted):
+        unit = tuple(hinted)
+    # Every chunk is a file here: those of one record, as netCDF has them, are joined.
     item = 64 if v.dtype.hasobject else v.dtype.itemsize
-    return box_step(v.shape, v.source.storage, _CHUNK // item) if v.shape else "auto"
+    return box_step(v.shape, unit, _CHUNK // item) if v.shape else "auto"
 
 
 def _dump(path: Path, doc: dict[str, Any]) -> None:

@@ -227,7 +227,10 @@ def _one(dtype: str, **more: Any) -> Field:
         (_one("f4", attrs=(Attribute("_FillValue", np.array(1.0)),)), "_FillValue of type float64 beside float32"),
         (_one("f4", attrs=(Attribute("_FillValue", "x"),)), "_FillValue of type characters beside float32"),
         (_one("f4", attrs=(Attribute("CLASS", "x"),)), "attribute name 'CLASS' is reserved"),
-        (_one("f4", hints={"py_attrs": {"d": "json"}}, attrs=(Attribute("d", "{}"),)), "'d' is a nested or empty value"),
+        (
+            _one("f4", hints={"py_attrs": {"d": "json"}}, attrs=(Attribute("d", "{}"),)),
+            "'d' is a nested or empty value",
+        ),
         (Field(format="dataset", groups=(Group(dims=(Dimension("e", 0),)),)), "'e': netCDF cannot hold a fixed"),
         (Field(format="netcdf3", groups=(Group(), Group(path="g"))), "g: netcdf3 cannot hold groups"),
         (Field(format="netcdf3", groups=(Group(attrs=(Attribute("l", ["a"]),)),)), "attribute 'l' is a list"),

@@ -154,7 +154,7 @@ def test_formats_keep_everything_of_one_another(tmp_path: Path) -> None:
         Attribute("f", np.array(1.5, "f4")),
         Attribute("l", ["a"]),
         Attribute("v", np.array([1, 2], "u2")),
-        Attribute("s", "x"),
+        Attribute("s", "x\0"),
     )
     b = Variable(name="b", dims=("t", "x"), source=ArraySource(np.zeros((2, 3), "i2")), attrs=attrs)
     a = Variable(name="a", dims=("x",), source=ArraySource(np.zeros(3, ">f4")), attrs=attrs)
@@ -167,7 +167,10 @@ def test_formats_keep_everything_of_one_another(tmp_path: Path) -> None:
     field = Field(format="netcdf4", groups=groups)
     for suffix in (".nc", ".zarr", ".h5"):
         write_field(field, tmp_path / f"a{suffix}")
-        assert same_field(field, open_field(tmp_path / f"a{suffix}")) == []
+        again = open_field(tmp_path / f"a{suffix}")
+        assert same_field(field, again) == []
+        write_field(again, tmp_path / f"b{suffix}")
+        assert same_field(field, open_field(tmp_path / f"b{suffix}")) == []
     flat = Field(format="netcdf4", groups=groups[:1])
     write_field(flat, tmp_path / "a.raw")
     assert same_field(flat, open_field(tmp_path / "a.raw")) == []

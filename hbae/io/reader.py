@@ -9,6 +9,7 @@ from typing import Any
 
 from hbae.arrays import Field
 from hbae.errors import FieldError
+from hbae.io.targets import SUFFIXES
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -104,6 +105,10 @@ def detect(path: Path) -> str:
         if is_zarr(path):
             return "zarr"
         raise FieldError(f"{path}: a folder that is no Zarr store")
+    described = path.suffix.lower() in (".yaml", ".yml") or _raw_pair(path)[1] is not None
+    # Raw bytes may look like anything, so a description decides where the suffix names no other format.
+    if described and SUFFIXES.get(path.suffix.lower(), "raw") == "raw" and path.is_file():
+        return "raw"
     with path.open("rb") as f:
         head = f.read(8)
         if head[:3] == b"CDF" and head[3:4] in (b"\x01", b"\x02", b"\x05"):
@@ -118,8 +123,6 @@ def detect(path: Path) -> str:
             at *= 2
     if head == _HDF5:
         return "hdf5"
-    if path.suffix.lower() in (".yaml", ".yml") or _raw_pair(path)[1] is not None:
-        return "raw"
     raise FieldError(f"{path}: unknown format (a raw binary file needs a description: {path.name}.yaml beside it)")
 
 

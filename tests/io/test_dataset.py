@@ -131,6 +131,24 @@ def test_lazy_indexing(tmp_path: Path) -> None:
         to_dataset(open_field(tmp_path / "a.nc"), "g")
 
 
+def test_an_opened_dataset_stays_lazy_and_comes_back(tmp_path: Path) -> None:
+    ds = xr.Dataset(
+        {"a": (("t", "x"), np.array([[1.0, np.nan], [3, 4]]), {"units": "K"})},
+        coords={"t": np.array(["2000-01-01", "2000-01-02"], "M8[ns]"), "x": ["u", "v"]},
+    )
+    packed = {"a": {"dtype": "i2", "scale_factor": 0.5, "_FillValue": -1}}
+    ds.to_netcdf(tmp_path / "a.nc", engine="netcdf4", encoding=packed, unlimited_dims=["t"])
+    with xr.open_dataset(tmp_path / "a.nc") as opened:
+        field = open_field(opened)
+        assert field.dims_of("")["t"].unlimited
+        assert field.variable("a").source.read((slice(0, 1), slice(0, 1))).tolist() == [[1.0]]
+        assert not opened["a"].variable._in_memory
+        back = to_dataset(field)
+        assert back["a"].encoding["scale_factor"] == 0.5
+        assert back["a"].encoding["dtype"] == np.dtype("i2")
+        xr.testing.assert_identical(back.load(), ds)
+
+
 @pytest.mark.parametrize("engine", ["netcdf4", "scipy"])
 def test_files_open_as_xarray_opens_them(tmp_path: Path, engine: Any) -> None:
     ds = xr.Dataset({"a": ("x", np.arange(3.0), {"u": "m"})}, coords={"x": [1, 2, 3], "lat": ("x", [1.0, 2, 3])})

@@ -227,6 +227,12 @@ def test_raw_descriptions_that_are_wrong(tmp_path: Path, text: str, message: str
         open_field(tmp_path / "w.float")
 
 
+def test_a_description_decides_what_raw_bytes_are(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(b"\x89HDF\r\n\x1a\n")
+    (tmp_path / "a.raw.yaml").write_text("dtype: float64\nshape: []\n")
+    assert _values(open_field(tmp_path / "a.raw"), "a").tobytes() == b"\x89HDF\r\n\x1a\n"
+
+
 def test_unknown_file(tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"hello")
     with pytest.raises(FieldError, match="unknown format"):

@@ -10,7 +10,7 @@ import typer
 
 from hbae.cli import options as o
 from hbae.cli.output import MAX_ROWS, Output, number, seconds
-from hbae.cli.values import check_device, check_distinct, parse_block, parse_ranges, split_list
+from hbae.cli.values import check_device, check_paths, parse_block, parse_ranges, split_list
 
 if TYPE_CHECKING:
     from hbae.pipeline.report import Report
@@ -49,7 +49,7 @@ def compress(
     Kinds of bound: nrmse, block_nrmse, psnr, l2, abs, rel_range, pw_rel.
     """
     output = Output.start(as_json, quiet, verbose)
-    check_distinct(source, out)
+    check_paths(source, out)
     from hbae.pipeline.api import compress as run
 
     with output.progress() as progress:

@@ -11,7 +11,7 @@ import typer
 
 from hbae.cli import options as o
 from hbae.cli.output import Output
-from hbae.cli.values import check_distinct, parse_window, split_list
+from hbae.cli.values import check_paths, parse_window, split_list
 from hbae.errors import FormatError
 
 DAMAGED = FormatError.exit_code
@@ -35,7 +35,7 @@ def decompress(
 ) -> None:
     """Write an archive's variables to a file; every value has passed its checks."""
     output = Output.start(as_json, quiet, verbose)
-    check_distinct(file, out)
+    check_paths(file, out)
     from hbae.pipeline.decompress import decompress_file
 
     begin = time.monotonic()

@@ -63,9 +63,12 @@ def run(args: list[str]) -> int:
     signals = TurnSignals()
     signals.start()
     try:
-        code = app(args, prog_name="hbae", standalone_mode=False)
+        code = int(app(args, prog_name="hbae", standalone_mode=False) or 0)
         sys.stdout.flush()
-        return int(code or 0)
+        # Newer releases of typer turn Ctrl-C into this code and say nothing.
+        return fail("interrupted", "KeyboardInterrupt", code, as_json=as_json) if code == INTERRUPTED else code
+    except SystemExit as e:
+        return fail("terminated", "SystemExit", int(e.code or 0), as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
         return fail("interrupted", "KeyboardInterrupt", INTERRUPTED, as_json=as_json)
     except BrokenPipeError:
@@ -98,3 +101,7 @@ def _failure(e: Exception, as_json: bool) -> int:
         logging.getLogger("hbae").info("traceback", exc_info=e)
         message, code = f"internal error: {kind}: {e} (-v shows where)", 1
     return fail(message, kind, code, as_json=as_json)
+
+
+if __name__ == "__main__":
+    main()

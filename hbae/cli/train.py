@@ -10,7 +10,7 @@ import typer
 
 from hbae.cli import options as o
 from hbae.cli.output import Output, number
-from hbae.cli.values import check_device, check_distinct, split_list
+from hbae.cli.values import check_device, check_paths, split_list
 
 
 def train(
@@ -29,7 +29,7 @@ def train(
     """Train a model that compress can use for files of the same kind."""
     output = Output.start(as_json, quiet, verbose)
     for source in sources:
-        check_distinct(source, out)
+        check_paths(source, out)
     from hbae.pipeline.training import train as run
 
     with output.progress() as progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from errno import ENOENT
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -123,13 +124,19 @@ def check_device(device: str) -> str:
     return device
 
 
-def check_distinct(source: Path, out: Path) -> None:
-    """Refuse to write over what is being read, ``-f`` or not.
+def check_paths(source: Path, out: Path) -> None:
+    """Refuse to write over what is being read, ``-f`` or not, or into a folder that is not there.
 
     Raises
     ------
     ConfigError
         When both are the same file.
+    FileNotFoundError
+        When input or folder is missing.
     """
-    if source.exists() and out.exists() and source.samefile(out):
+    if not source.exists():
+        raise FileNotFoundError(ENOENT, "no such file", str(source))
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(ENOENT, "no such folder", str(out.parent))
+    if out.exists() and source.samefile(out):
         raise ConfigError(f"{out}: output and input are the same file")

@@ -34,5 +34,7 @@ def _fill(x: Array, valid: Array) -> Array:
         total, count = np.add.reduceat(total, edges, axis=axis), np.add.reduceat(count, edges, axis=axis)
     coarse = _fill(total / np.maximum(count, 1), count > 0)
     for axis, n in enumerate(x.shape):
-        coarse = np.repeat(coarse, 2, axis=axis)[tuple(slice(0, n) if a == axis else slice(None) for a in range(x.ndim))]
+        coarse = np.repeat(coarse, 2, axis=axis)[
+            tuple(slice(0, n) if a == axis else slice(None) for a in range(x.ndim))
+        ]
     return np.where(valid, x, coarse)

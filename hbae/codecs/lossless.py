@@ -92,7 +92,9 @@ def _forward(words: Array, mode: int, axis: int, shuffle: int) -> bytes:
         words = (words - before if mode == 1 else words ^ before).astype(words.dtype)
     data = np.ascontiguousarray(words)
     if shuffle:
-        return np.ascontiguousarray(np.frombuffer(data.tobytes(), np.uint8).reshape(-1, words.dtype.itemsize).T).tobytes()
+        return np.ascontiguousarray(
+            np.frombuffer(data.tobytes(), np.uint8).reshape(-1, words.dtype.itemsize).T
+        ).tobytes()
     return data.tobytes()
 
 

@@ -63,7 +63,9 @@ def check_prelude(data: bytes) -> None:
     if zlib.crc32(data[:12]) != crc:
         raise ChecksumError("the archive's first 16 bytes are damaged")
     if minimum > FORMAT_VERSION:
-        raise UnsupportedVersionError(f"the archive asks for a reader of format {minimum}, this one reads {FORMAT_VERSION}")
+        raise UnsupportedVersionError(
+            f"the archive asks for a reader of format {minimum}, this one reads {FORMAT_VERSION}"
+        )
 
 
 def frame(kind: int, number: int, payload: bytes) -> bytes:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from hbae.codecs import ByteWriter, pack
-from hbae.container.frames import CHUNK, HEADER, INDEX, SECTION, TAIL, END_MARK, frame, prelude
+from hbae.container.frames import CHUNK, END_MARK, HEADER, INDEX, SECTION, TAIL, frame, prelude
 from hbae.errors import OutputExistsError
 
 _COPY_FROM = 1 << 20

@@ -84,7 +84,13 @@ class Linear:
             if groups and i % groups:
                 continue
             layer = Linear(
-                weight=self.weight, bias=self.bias, shift=self.shift, act=self.act, lo=self.lo, hi=self.hi, groups=groups
+                weight=self.weight,
+                bias=self.bias,
+                shift=self.shift,
+                act=self.act,
+                lo=self.lo,
+                hi=self.hi,
+                groups=groups,
             )
             try:
                 layer.prove(amax)
@@ -203,9 +209,7 @@ def _prepare(layer: Linear | Split, backend: Backend) -> Any:
     i = layer.weight.shape[1]
     double = layer.groups != 1
     g = max(layer.groups, 1)
-    weights = [
-        backend.asarray(layer.weight[:, k * i // g : (k + 1) * i // g].T, layer.groups == 0) for k in range(g)
-    ]
+    weights = [backend.asarray(layer.weight[:, k * i // g : (k + 1) * i // g].T, layer.groups == 0) for k in range(g)]
     scale = np.ldexp(1.0, -layer.shift.astype(np.int64))
     return weights, backend.asarray(layer.bias, double), backend.asarray(scale, double)
 

@@ -49,7 +49,7 @@ def compress(source: Any, out: PathLike, bound: BoundLike, **options: Any) -> Re
     return compress_field(source, out, bound, CompressOptions(**options))
 
 
-def open(path: PathLike, group: str = "", **options: Any) -> xarray.Dataset:  # noqa: A001
+def open(path: PathLike, group: str = "", **options: Any) -> xarray.Dataset:
     """Open an archive lazily; values are raw, as in the file or Dataset that was compressed (use ``xarray.decode_cf``).
 
     Parameters

@@ -128,7 +128,7 @@ class Archive:
         if len(step) != len(shape) or any(int(s) < 1 for s in step):
             raise FormatError("header: chunk shape does not fit its variable")
         count = int(np.prod([-(-n // int(s)) for n, s in zip(shape, step, strict=True)], dtype=object))
-        if count + at > max(self.reader.num_chunks, 0) and not self._salvage or count > 1 << 24:
+        if (count + at > max(self.reader.num_chunks, 0) and not self._salvage) or count > 1 << 24:
             raise FormatError("header: more chunks than the index has")
         return tuple(boxes_of(shape, tuple(int(s) for s in step)))
 

@@ -200,7 +200,9 @@ def decode_chunk(
     return out
 
 
-def open_chunk(payload: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> tuple[ByteReader, int, bytes]:
+def open_chunk(
+    payload: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], what: str
+) -> tuple[ByteReader, int, bytes]:
     """Read kind and SHA-256 of a chunk after checking its decoded size.
 
     Raises
@@ -345,5 +347,3 @@ def _read_latents(r: ByteReader, geometry: Geometry, grid: tuple[int, ...], k: i
     elif mode != 0:
         raise FormatError("unknown mode of latents")
     return np.ascontiguousarray(q.reshape(latents, -1, k).transpose(1, 2, 0))
-
-

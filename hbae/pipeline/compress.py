@@ -23,8 +23,9 @@ from hbae.container import ArchiveWriter
 from hbae.errors import BoundViolationError, FieldError, ModelMismatchError, OutputExistsError
 from hbae.exact import get_backend
 from hbae.io import open_field
-from hbae.pipeline.calibrate import Choice, choose_plan, with_block_limits
+from hbae.pipeline.calibrate import Choice, choose_plan
 from hbae.pipeline.exactvars import chunk_boxes, chunk_step, encode_exact_chunk, encode_small, is_small
+from hbae.pipeline.families import ModelOption, with_block_limits
 from hbae.pipeline.groups import LossyVariable, judge_variable, lossy_bounds, make_drafts
 from hbae.pipeline.inputs import Inputs, scratch_space
 from hbae.pipeline.learn import GroupModel, prepare_model
@@ -32,7 +33,7 @@ from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.pool import Job, encode_all
 from hbae.pipeline.report import Report, VariableReport
-from hbae.pipeline.sampling import take_sample
+from hbae.pipeline.sampling import Sample, take_sample
 
 REDO = 2
 
@@ -45,6 +46,7 @@ class _Group:
     draft: GroupPlan
     members: list[LossyVariable]
     choice: Choice | None = None
+    sample: Sample | None = None
     totals: list[Totals] | None = None
     lossless_chunks: int = 0
     notes: tuple[str, ...] = ()
@@ -116,10 +118,11 @@ class _Run:
         model = self.model if self.model is not None and self.model.names == g.draft.paths else None
         if self.model is not None and model is None and set(self.model.names) & set(g.draft.paths):
             raise ModelMismatchError("model: its variables are not all lossy together on one grid")
-        model_plan = None
+        options = []
         if model is not None:
             g.draft = replace(g.draft, geometry=model.geometry)
-            model_plan = replace(g.draft, decoder=model.decoder, model=model.sha)
+            extra = len(model.section) if self.options.embed else 0
+            options = [ModelOption(model.encoder, model.decoder, model.sha, extra)]
         methods = self._methods()
         if "hbae" in methods and (model is None or g.draft.domain == "log"):
             methods = tuple(dict.fromkeys("linear" if k == "hbae" else k for k in methods))
@@ -130,12 +133,10 @@ class _Run:
             [m.target for m in g.members],
             sample,
             methods,
-            model=model.encoder if model else None,
-            model_plan=model_plan,
-            model_bytes=len(model.section) if model and self.options.embed else 0,
+            models=options,
             backend=get_backend(self._backend(g.draft)),
         )
-        self._sample = sample
+        g.sample = sample
         self.options.tell("choosing", (g.number + 1) / len(self.groups))
 
     def _backend(self, plan: GroupPlan) -> str:
@@ -171,7 +172,7 @@ class _Run:
 
     def _write_group(self, w: ArchiveWriter, g: _Group) -> None:
         """Write a group's chunks; a global bound that fails is met by finer steps, at the end block by block."""
-        if g.choice is None:
+        if g.choice is None or g.sample is None:
             raise BoundViolationError("a group without a plan")
         plan, targets = g.choice.plan, [m.target for m in g.members]
         mark = w.mark()
@@ -184,10 +185,10 @@ class _Run:
                 g.choice = replace(g.choice, plan=plan)
                 return
             if attempt < REDO and (plan.unit.any() or plan.point_unit.any()):
-                shrink = np.where(ratio > 1, 0.99 / ratio, 1.0)
+                shrink = _finer(ratio, attempt)
                 plan = replace(plan, unit=plan.unit * shrink, point_unit=plan.point_unit * shrink)
             else:
-                plan, targets = with_block_limits(plan, targets, self._sample)
+                plan, targets = with_block_limits(plan, targets, g.sample)
         raise BoundViolationError(f"the global bound of {', '.join(g.draft.paths[:3])} could not be kept")
 
     def _write_chunks(self, w: ArchiveWriter, g: _Group, plan: GroupPlan, targets: list[Target]) -> list[Totals]:
@@ -257,6 +258,13 @@ class _Run:
             model_shared=bool(section) and not self.options.embed,
             notes=notes + (self.model.notes if self.model is not None else ()),
         )
+
+
+def _finer(ratio: Array, attempt: int) -> Array:
+    """Factors for the steps after a miss: first the variables that missed, then all, since errors depend on each other."""
+    if attempt == 0:
+        return np.where(ratio > 0.995, (0.985 / ratio) ** 1.25, 1.0)
+    return np.full(len(ratio), min(0.93, float(0.96 / ratio.max()) ** 1.5))
 
 
 def _global_ratios(totals: list[Totals], members: list[LossyVariable]) -> Array:

@@ -102,7 +102,8 @@ def select(
             cuts[v.path] = box
             kept.append(replace(v, source=Hollow(box_shape(box), v.dtype)))
         dims_left = tuple(
-            Dimension(d.name, window[d.name][1] - window[d.name][0], d.unlimited) if d.name in window else d for d in g.dims
+            Dimension(d.name, window[d.name][1] - window[d.name][0], d.unlimited) if d.name in window else d
+            for d in g.dims
         )
         groups.append(replace(g, dims=dims_left, variables=tuple(kept)))
     return replace(field, groups=tuple(groups)), cuts

@@ -127,7 +127,7 @@ def _quantise(
     model: BlockEncoder | None,
     backend: Backend,
 ) -> Parts:
-    """Run the stages of a linear-domain plan one after the other, each on what the ones before leave."""
+    """Run the stages of a linear-domain plan one after the other, each on what the ones before leave; GAE comes last."""
     grid, geometry = x.shape[1:], plan.geometry
     column = (-1, *(1,) * len(grid))
     if plan.decoder is not None and model is not None:
@@ -143,8 +143,6 @@ def _quantise(
                 y, f = inverse_of(plan.transform, q)
                 q = q + dead_zone(plan.transform.forward(t - y * 2.0**-f))
         parts = replace(parts, coefs=q.astype(np.int64))
-    if plan.gae is not None:
-        parts = _quantise_gae(x, valid, plan, targets, parts, backend)
     if plan.point_unit.any():
         left = x - linear_values(parts, plan, x.shape, backend)
         left /= plan.point_unit.reshape(column)
@@ -155,6 +153,8 @@ def _quantise(
             parts = replace(parts, point=t, coded_point=data)
         else:
             parts = replace(parts, point=np.rint(left).astype(np.int64))
+    if plan.gae is not None:
+        parts = _quantise_gae(x, valid, plan, targets, parts, backend)
     return parts
 
 

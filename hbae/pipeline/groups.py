@@ -35,9 +35,7 @@ class LossyVariable:
     reason: str = ""
 
 
-def lossy_bounds(
-    field: Field, rules: tuple[BoundRule, ...], globs: Iterable[str]
-) -> dict[str, tuple[ErrorBound, ...]]:
+def lossy_bounds(field: Field, rules: tuple[BoundRule, ...], globs: Iterable[str]) -> dict[str, tuple[ErrorBound, ...]]:
     """Give the bounds of the variables that may lose something, in file order.
 
     Without a wildcard-free name only floating-point data variables are touched: no coordinates, bounds, formula terms,
@@ -77,7 +75,15 @@ def _supporting(field: Field) -> set[str]:
         if v.dims == (v.name,) or v.name in coords:
             out.add(v.path)
         prefix = f"{v.group}/" if v.group else ""
-        for key in ("bounds", "coordinates", "climatology", "formula_terms", "cell_measures", "grid_mapping", "ancillary_variables"):
+        for key in (
+            "bounds",
+            "coordinates",
+            "climatology",
+            "formula_terms",
+            "cell_measures",
+            "grid_mapping",
+            "ancillary_variables",
+        ):
             text = v.attr(key)
             if isinstance(text, str):
                 out |= {prefix + w.strip(":") for w in text.split()}
@@ -96,9 +102,7 @@ def judge_variable(
         reason = "fewer than two valid values"
     elif not math.isfinite(stats.span):
         reason = "the range overflows float64"
-    elif stats.span == 0:
-        reason = "the range is 0"
-    elif needs_span and not width > 0:
+    elif stats.span == 0 or (needs_span and not width > 0):
         reason = "the range is 0"
     else:
         reason = _too_tight(variable, target, stats)

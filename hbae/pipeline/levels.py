@@ -19,26 +19,34 @@ _BITS = np.array([int(n).bit_length() for n in range(1 << 9)], np.uint16)
 
 def encode_levels(x: Array, levels: Levels, rounding: float) -> tuple[bytes, Array]:
     """Quantise x (V, *grid), in point units, and give bytes and the integers (in 2**-6 units) that a reader gets."""
+    symbols = SymbolWriter(CONTEXTS)
+    t = quantise_levels(x, levels, rounding, symbols)
+    return symbols.getvalue(), t
+
+
+def quantise_levels(x: Array, levels: Levels, rounding: float, symbols: SymbolWriter | None = None) -> Array:
+    """Quantise pass by pass against what a reader knows; integers in 2**-6 units. ``symbols`` collects what to store."""
     scaled = x * float(1 << FRACTION)
     t = np.zeros(x.shape, np.int64)
     q = np.zeros(x.shape, np.int32)
-    symbols = SymbolWriter(CONTEXTS)
     start = first_points(x.shape)
     step = levels.step(top_level(x.shape[1:]))
     first = np.rint(scaled[start] / step).astype(np.int64)
     t[start] = first * step
-    q[start] = np.clip(first, -255, 255)
-    symbols.add(first.ravel(), np.full(first.size, CONTEXTS - 1, np.uint16))
+    if symbols is not None:
+        q[start] = np.clip(first, -255, 255)
+        symbols.add(first.ravel(), np.full(first.size, CONTEXTS - 1, np.uint16))
     for p in passes(x.shape, levels.order):
         want = scaled[p.target]
         guess, slope = predict(t[p.known], want.shape[p.axis], p.axis, cubic=levels.cubic)
         step = levels.step(p.level)
         e = (want - guess) / step
         k = np.copysign(np.floor(np.abs(e) + rounding), e).astype(np.int64)
-        symbols.add(k.ravel(), _contexts(q[p.known], slope, p.axis, p.level, step).ravel())
         t[p.target] = guess + k * step
-        q[p.target] = np.clip(k, -255, 255)
-    return symbols.getvalue(), t
+        if symbols is not None:
+            symbols.add(k.ravel(), _contexts(q[p.known], slope, p.axis, p.level, step).ravel())
+            q[p.target] = np.clip(k, -255, 255)
+    return t
 
 
 def decode_levels(reader: ByteReader, shape: tuple[int, ...], levels: Levels) -> Array:

@@ -3,15 +3,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from hbae.arrays import Array, Box, boxes_of
-from hbae.pipeline.calibrate import Sample
 from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.stats import Validity
 
 SAMPLE_BYTES = 40 << 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Boxes of a group: stored values (V, *box), invalid points, and the group's size over the sample's."""
+
+    boxes: list[tuple[Array, Array]]
+    ratio: float
 
 
 def take_sample(draft: GroupPlan, inputs: Inputs, validity: list[Validity], seed: int) -> Sample:

@@ -13,7 +13,6 @@ import numpy as np
 
 from hbae.arrays import Array, Field, Variable
 from hbae.bound import Target, Totals, VariableErrors, check_chunk, resolve_target
-from hbae.config import ErrorBound
 from hbae.errors import FormatError
 from hbae.io import open_field
 from hbae.pipeline.archive import Archive, Part
@@ -202,9 +201,7 @@ class _PartWalk:
         return {p: d.hexdigest() for p, d in zip(self.part.paths, self.digests, strict=True)}
 
 
-def _check_small(
-    archive: Archive, original: Field | None, damaged: list[str], hashes: dict[str, str]
-) -> list[str]:
+def _check_small(archive: Archive, original: Field | None, damaged: list[str], hashes: dict[str, str]) -> list[str]:
     """Decode the variables of the common section and compare them."""
     chunked = {p for part in archive.parts for p in part.paths}
     out: list[str] = []

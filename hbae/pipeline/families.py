@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: MIT
+"""The plans worth weighing for a group: families of stages with their variants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hbae.arrays import Array
+from hbae.blocks import Geometry, fill_invalid, split_blocks, split_tiles
+from hbae.bound import Target, fit_transform
+from hbae.exact import Backend, BlockDecoder, Transform
+from hbae.exact.interpolate import level_steps
+from hbae.pipeline.chunk import Parts, linear_values
+from hbae.pipeline.encode import BlockEncoder, physical
+from hbae.pipeline.logdomain import step_for
+from hbae.pipeline.plan import GroupPlan, Levels
+from hbae.pipeline.sampling import Sample
+from hbae.pipeline.steps import AIM, FIT_POINTS, solve_levels, solve_units
+
+
+@dataclass(frozen=True)
+class ModelOption:
+    """A model that may serve as base: its encoder, its decoder and SHA-256, and the bytes that it adds to the file."""
+
+    encoder: BlockEncoder
+    decoder: BlockDecoder
+    sha: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan on trial; ``extra``: bytes of the model that it needs."""
+
+    name: str
+    plan: GroupPlan
+    model: BlockEncoder | None
+    extra: int
+    lossless: bool
+
+
+@dataclass(frozen=True)
+class Family:
+    """Plans that differ in details; the first one stands for all in the first round."""
+
+    members: list[Candidate]
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What all families of a group share: tolerances, residual boxes, tiles to fit on, stages that close the gap."""
+
+    draft: GroupPlan
+    targets: list[Target]
+    sample: Sample
+    tol: Array
+    left: list[Array]
+    tiles: Array
+    model: ModelOption | None
+
+    @property
+    def by_point(self) -> bool:
+        """Whether any variable has pointwise limits."""
+        return any(t.by_point for t in self.targets)
+
+    @property
+    def by_block(self) -> bool:
+        """Whether any variable has block limits."""
+        return any(t.by_block for t in self.targets)
+
+    def family(self, named: list[tuple[str, GroupPlan]]) -> Family:
+        """Wrap plans."""
+        encoder = self.model.encoder if self.model else None
+        prefix = "hbae+" if self.model else ""
+        extra = self.model.nbytes if self.model else 0
+        return Family([Candidate(prefix + n, p, encoder, extra, False) for n, p in named])
+
+
+def families_of(
+    draft: GroupPlan, targets: list[Target], sample: Sample, model: ModelOption | None, backend: Backend
+) -> Iterator[Family]:
+    """Walk over the families that can meet the targets, with a model as base or without."""
+    if draft.domain == "log":
+        yield from _log_family(draft, targets)
+        return
+    if model is not None:
+        draft = replace(draft, decoder=model.decoder, model=model.sha)
+    tol = np.array([t.tolerance(draft.geometry.points) for t in targets])
+    left = [_residual(raw, invalid, draft, model, backend) for raw, invalid in sample.boxes]
+    tiles = np.concatenate([split_tiles(x, draft.geometry.tile) for x in left])
+    tiles = tiles[:: max(1, tiles.size // FIT_POINTS)]
+    s = _Setting(draft, targets, sample, tol, left, tiles, model)
+    closing: dict[str, Any] = {}
+    if s.by_point:
+        unit = _point_units(draft, targets, tol)
+        if not (unit > 0).all():
+            return
+        closing = {"point_unit": unit}
+        yield from _pointwise(s, unit)
+    else:
+        if s.by_block:
+            closing = _block_stage(s)
+        yield from _predicted(s, closing)
+    if model is not None and (closing or _base_holds(s)):
+        yield s.family([("base", replace(draft, **closing))])
+    yield from _transformed(s, closing)
+
+
+def _log_family(draft: GroupPlan, targets: list[Target]) -> Iterator[Family]:
+    steps = np.array([float(step_for(t.pw_rel, draft.dtype)) for t in targets])
+    if (steps < 2).any():
+        return
+    plans = [replace(draft, point_unit=steps, diff_axes=axes) for axes in _difference_options(draft.geometry)]
+    yield Family([Candidate("log" + ("-lorenzo" if p.diff_axes else ""), p, None, 0, False) for p in plans])
+
+
+def _difference_options(geometry: Geometry) -> list[tuple[int, ...]]:
+    axes = tuple(i for i, n in enumerate(geometry.shape) if n > 1)
+    options = [axes, axes[1:], axes[:1], ()] if len(axes) > 1 else [axes, ()]
+    return list(dict.fromkeys(options))
+
+
+def _pointwise(s: _Setting, unit: Array) -> Iterator[Family]:
+    """Every point quantised at its own bound, predicted by differences or by interpolation."""
+    plans = [replace(s.draft, point_unit=unit, diff_axes=a) for a in _difference_options(s.draft.geometry)]
+    yield s.family([("lorenzo" if p.diff_axes else "point", p) for p in plans])
+    yield s.family([("interpolation", replace(s.draft, point_unit=unit, levels=k)) for k in _level_options(s.draft)])
+
+
+def _predicted(s: _Setting, closing: dict[str, Any]) -> Iterator[Family]:
+    """Points quantised for an RMSE, with or without PCA over the variables."""
+    none = ("none",) * len(s.draft.geometry.shape)
+    v = s.draft.num_variables
+    for head in ("none",) if v == 1 else ("none", "klt") if v < 8 else ("klt",):
+        mixed, steps = solve_units(s.tiles, s.tol, (head, *none), rounding=0.5)
+        base = replace(s.draft, mix=Transform(mixed.axes[:1]) if head == "klt" else None, **closing)
+        options = _difference_options(s.draft.geometry)
+        yield s.family([(f"lorenzo({head})", replace(base, point_unit=steps, diff_axes=a)) for a in options])
+        levels = _level_options(s.draft)
+        steps = solve_levels(s.left, s.sample, s.tol, (steps, base.mix, levels[0]))
+        yield s.family([(f"interpolation({head})", replace(base, point_unit=steps, levels=k)) for k in levels])
+
+
+def _transformed(s: _Setting, closing: dict[str, Any]) -> Iterator[Family]:
+    """Separable transforms over variables and tiles."""
+    scales = (0.5, 1.0) if s.by_point else (1.0, 0.8) if s.by_block else (1.0,)
+    for kinds in _kind_options(s.draft, s.sample):
+        plans = []
+        for scale in scales:
+            transform, steps = solve_units(s.tiles, s.tol * scale, kinds)
+            plans.append(
+                (f"transform({','.join(kinds)})", replace(s.draft, transform=transform, unit=steps, **closing))
+            )
+        yield s.family(plans)
+
+
+def _block_stage(s: _Setting) -> dict[str, Any]:
+    """The stage that closes block limits: GAE with bins 2 tau / sqrt(P)."""
+    points = s.draft.geometry.points
+    unit = np.array(
+        [2 * t.tolerance(points) * 0.98 if t.by_block else tl for t, tl in zip(s.targets, s.tol, strict=True)]
+    )
+    return {"gae_unit": unit, "gae": fit_blocks(s.left, s.draft, unit)}
+
+
+def _residual(raw: Array, invalid: Array, draft: GroupPlan, model: ModelOption | None, backend: Backend) -> Array:
+    """What is left of a box after base or offset, invalid points filled."""
+    x = fill_invalid(physical(raw, draft), ~invalid)
+    parts = Parts()
+    if model is not None:
+        z, zb = model.encoder.encode(split_blocks(x, draft.geometry).astype(np.float32))
+        parts = Parts(z=z, zb=zb)
+    return x - linear_values(parts, draft, x.shape, backend)
+
+
+def _base_holds(s: _Setting) -> bool:
+    """Tell whether the base alone meets the global tolerances on the sample."""
+    v = len(s.tol)
+    sse, count = np.zeros(v), np.zeros(v)
+    for x, (_, bad) in zip(s.left, s.sample.boxes, strict=True):
+        sse += ((x * ~bad) ** 2).reshape(v, -1).sum(1)
+        count += (~bad).reshape(v, -1).sum(1)
+    return bool((sse <= AIM**2 * s.tol * s.tol * count).all())
+
+
+def _level_options(draft: GroupPlan) -> list[Levels]:
+    """Orders of axes and predictors worth trying."""
+    r = len(draft.geometry.shape)
+    steps = tuple(level_steps(8, 1.5))
+    up, down = tuple(range(r)), tuple(reversed(range(r)))
+    return [Levels(order, cubic, steps) for order in dict.fromkeys((up, down)) for cubic in (True, False)]
+
+
+def _point_units(draft: GroupPlan, targets: list[Target], tol: Array) -> Array:
+    """Steps of the point stage: twice the bound less the output's rounding; 0 where the type cannot hold it."""
+    units = []
+    for v, t in enumerate(targets):
+        if not math.isfinite(t.point):
+            units.append(tol[v] * math.sqrt(12) * AIM)
+            continue
+        top = max(abs(draft.low[v]), abs(draft.high[v]))
+        p = draft.packing[v]
+        if p is not None:
+            rounding = abs(p[0]) * 0.5
+        else:
+            rounding = float(np.spacing(np.abs(np.asarray(top).astype(draft.dtype.newbyteorder("="))))) * 0.5
+        room = min(t.point, tol[v] * math.sqrt(3)) - rounding
+        units.append(max(0.0, 2 * room * (1 - 1e-6)))
+    return np.array(units)
+
+
+def _kind_options(draft: GroupPlan, sample: Sample) -> list[tuple[str, ...]]:
+    """Basis kinds to try: PCA over the variables always, PCA or DCT over the grid axes."""
+    head = "klt" if draft.num_variables > 1 else "none"
+    r = len(draft.geometry.shape)
+    options = [(head, *("dct",) * r)]
+    if sum(raw.nbytes for raw, _ in sample.boxes) * sample.ratio > 1 << 20:
+        options.append((head, *("klt" if t <= 64 else "dct" for t in draft.geometry.tile)))
+    if 1 < draft.num_variables < 8:
+        options.append(("none", *options[-1][1:]))
+    return options
+
+
+def fit_blocks(left: list[Array], draft: GroupPlan, unit: Array) -> Transform:
+    """Fit the block basis on the sample's residual, separable, shared by the variables."""
+    column = (-1, *(1,) * len(draft.geometry.shape))
+    tiles = np.concatenate([split_tiles(x / unit.reshape(column), draft.geometry.block) for x in left])
+    kinds = ("none", *("klt" if b <= 16 else "dct" for b in draft.geometry.block))
+    return fit_transform(tiles, kinds)
+
+
+def with_block_limits(plan: GroupPlan, targets: list[Target], sample: Sample) -> tuple[GroupPlan, list[Target]]:
+    """Give the plan with a block stage, and targets whose global RMSE is asked of every block (which implies it)."""
+    tight = [replace(t, block_rmse=min(t.block_rmse, t.rmse)) for t in targets]
+    points = plan.geometry.points
+    unit = np.array([2 * t.tolerance(points) * 0.98 for t in tight])
+    if plan.gae is None:
+        left = [
+            fill_invalid(physical(raw, plan), ~bad) - plan.offset.reshape(-1, *(1,) * (raw.ndim - 1))
+            for raw, bad in sample.boxes
+        ]
+        plan = replace(plan, gae=fit_blocks(left, plan, unit))
+    return replace(plan, gae_unit=unit), tight

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""Steps at which every variable's RMSE just meets its tolerance, found on sample data."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from hbae.arrays import Array
+from hbae.bound import ROUNDING, dead_zone, fit_transform
+from hbae.exact import BASIS_BITS, AxisBasis, Transform
+from hbae.exact.interpolate import FRACTION
+from hbae.pipeline.encode import LEVEL_ROUNDING
+from hbae.pipeline.levels import quantise_levels
+from hbae.pipeline.plan import Levels
+from hbae.pipeline.sampling import Sample
+
+AIM = 0.985
+FIT_POINTS = 1 << 21
+_WEIGHT_ROUNDS = 4
+
+
+def solve_levels(left: list[Array], sample: Sample, tol: Array, start: tuple[Array, Transform | None, Levels]) -> Array:
+    """Find point units at which interpolation meets every variable's tolerance on part of the sample."""
+    units, mix, levels = start
+    units = units.copy()
+    boxes = _few(list(zip(left, (~bad for _, bad in sample.boxes), strict=True)))
+    for last in (False, False, True):
+        sse, count = np.zeros(len(tol)), np.zeros(len(tol))
+        for x, ok in boxes:
+            column = units.reshape(-1, *(1,) * (x.ndim - 1))
+            y = x / column
+            if mix is not None:
+                y = mix.forward(y.reshape(1, len(y), -1)).reshape(-1, *x.shape[1:])
+            t = quantise_levels(y, levels, LEVEL_ROUNDING) * 2.0**-FRACTION
+            if mix is not None and mix.axes[0].matrix is not None:
+                m = np.ldexp(mix.axes[0].matrix.astype(np.float64), -BASIS_BITS)
+                t = (m @ t.reshape(len(t), -1)).reshape(x.shape)
+            e = (x - t * column) * ok
+            sse += (e * e).reshape(len(e), -1).sum(1)
+            count += ok.reshape(len(e), -1).sum(1)
+        ratio = np.sqrt(sse / np.maximum(count, 1)) / tol
+        units *= np.minimum(1.0, AIM / ratio) if last else np.clip(AIM / np.maximum(ratio, 1e-9), 0.25, 4.0)
+    return units
+
+
+def _few(boxes: list[tuple[Array, Array]]) -> list[tuple[Array, Array]]:
+    """The first boxes, up to a number of points."""
+    kept, seen = [], 0
+    for x, ok in boxes:
+        if kept and seen + x.size > FIT_POINTS:
+            break
+        kept.append((x, ok))
+        seen += x.size
+    return kept
+
+
+def solve_units(
+    tiles: Array, tol: Array, kinds: tuple[str, ...], *, rounding: float = ROUNDING
+) -> tuple[Transform, Array]:
+    """Give a transform and steps (V,) so that every variable's RMSE on the tiles is at most ``tol``, nearly equal.
+
+    The steps start at the tolerances; a variable that comes out better than asked gets a larger step, and the reverse.
+    """
+    column = (1, -1, *(1,) * (tiles.ndim - 2))
+    weights = tol.copy()
+    transform = fit_transform(tiles / weights.reshape(column), kinds)
+    if transform.axes[0].matrix is None:
+        c = transform.forward(tiles / weights.reshape(column))
+        return transform, weights * _scales_apart(c, tol, weights, rounding)
+    scale: float | None = None
+    for _ in range(_WEIGHT_ROUNDS):
+        c = transform.forward(tiles / weights.reshape(column))
+        scale = _scale_for(c, weights, tol, transform, rounding, around=scale)
+        ratio = _ratios(c, np.array(scale), weights, tol, transform, rounding)
+        weights = weights * np.clip(AIM / np.maximum(ratio, 1e-9), 0.5, 3.0)
+    c = transform.forward(tiles / weights.reshape(column))
+    scale = _scale_for(c, weights, tol, transform, rounding, around=scale, worst=True)
+    return transform, weights * scale
+
+
+def _scales_apart(c: Array, tol: Array, weights: Array, rounding: float) -> Array:
+    """Find each variable's own step by bisection, where the transform does not mix variables."""
+    low, high = np.full(len(tol), 2.0**-6), np.full(len(tol), 2.0**12)
+    none = Transform((AxisBasis("none", len(tol), None, np.zeros(len(tol), np.int64)),))
+    for _ in range(16):
+        mid = np.sqrt(low * high)
+        good = _ratios(c, mid.reshape(1, -1, *(1,) * (c.ndim - 2)), weights, tol, none, rounding) <= AIM
+        low, high = np.where(good, mid, low), np.where(good, high, mid)
+    return low
+
+
+def _scale_for(
+    c: Array,
+    weights: Array,
+    tol: Array,
+    transform: Transform,
+    rounding: float,
+    *,
+    around: float | None,
+    worst: bool = False,
+) -> float:
+    """Find the step (in units of the weights) at which the worst or the mean ratio to the tolerance is just met."""
+    low, high = (2.0**-6, 2.0**12) if around is None else (around / 4, around * 4)
+    for _ in range(12 if around is None else 8):
+        mid = math.sqrt(low * high)
+        ratio = _ratios(c, np.array(mid), weights, tol, transform, rounding)
+        value = ratio.max() if worst else math.sqrt(float((ratio**2).mean()))
+        low, high = (mid, high) if value <= AIM else (low, mid)
+    return low
+
+
+def _ratios(c: Array, scale: Array, weights: Array, tol: Array, transform: Transform, rounding: float) -> Array:
+    """RMSE of each variable over its tolerance when coefficients are quantised with that step."""
+    e = dead_zone(c / scale, rounding)
+    e *= -scale
+    e += c
+    first = transform.axes[0]
+    e = np.moveaxis(e, 1, 0).reshape(e.shape[1], -1)
+    if first.matrix is None:
+        mse = np.einsum("ij,ij->i", e, e) / e.shape[1]
+    else:
+        m = np.ldexp(first.matrix.astype(np.float64), -BASIS_BITS)
+        mse = np.einsum("ij,ij->i", m @ (e @ e.T), m) / e.shape[1]
+    ratio: Array = np.sqrt(np.maximum(mse, 0)) * weights / tol
+    return ratio

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from hbae.arrays import Array
 from hbae.bound import Target
 from hbae.exact import Backend
 from hbae.pipeline.encode import encode_chunk
 from hbae.pipeline.families import Candidate, Family, ModelOption, families_of
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.sampling import Sample
+from hbae.pipeline.steps import AIM
 
 _FIRST_POINTS = 1 << 19
-_TRIAL_POINTS = 3 << 20
+_TRIAL_POINTS = 3 << 19
 _FINALISTS = 3
 
 
@@ -52,21 +56,31 @@ def choose_plan(
     if not families:
         families.append(Family([Candidate("lossless", draft, None, 0, True)]))
     few = _trial_part(sample, _FIRST_POINTS)
-    best = sorted(families, key=lambda f: _weigh(f.members[0], targets, few, backend))[:2]
-    variants = sorted((c for f in best for c in f.members), key=lambda c: _weigh(c, targets, few, backend))
+    best = sorted(families, key=lambda f: _weigh(f.members[0], targets, few, backend)[0])[:2]
+    variants = sorted((c for f in best for c in f.members), key=lambda c: _weigh(c, targets, few, backend)[0])
     more = _trial_part(sample, _TRIAL_POINTS)
-    sizes = [(_weigh(c, targets, more, backend), c) for c in variants[:_FINALISTS]]
-    size, winner = min(sizes, key=lambda pair: pair[0])
-    return Choice(winner.plan, size, winner.lossless, winner.name)
+    sizes = [(*_weigh(c, targets, more, backend), c) for c in variants[:_FINALISTS]]
+    size, ratio, winner = min(sizes, key=lambda found: found[0])
+    plan = winner.plan
+    if not any(t.by_point or t.by_block for t in targets):
+        # The finalist's real errors set the steps right, up or down.
+        factor = np.clip(AIM / np.maximum(ratio, 1e-9), 0.8, 1.25)
+        plan = replace(plan, unit=plan.unit * factor, point_unit=plan.point_unit * factor)
+    return Choice(plan, size, winner.lossless, winner.name)
 
 
-def _weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> float:
-    """Estimated bytes for the whole group, from real bytes of the sample's boxes."""
-    data = sum(
-        len(encode_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend, lossless=c.lossless).payload)
-        for raw, bad in sample.boxes
-    )
-    return c.extra + len(encode_plan(c.plan)) + data * sample.ratio
+def _weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> tuple[float, Array]:
+    """Estimate bytes for the whole group from real bytes of the sample's boxes; RMSE over its global limit by variable."""
+    size = 0
+    sse, count = np.zeros(len(targets)), np.zeros(len(targets))
+    for raw, bad in sample.boxes:
+        coded = encode_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend, lossless=c.lossless)
+        size += len(coded.payload)
+        sse += [e.sse for e in coded.errors.variables]
+        count += [e.count for e in coded.errors.variables]
+    limit = np.array([t.rmse for t in targets])
+    ratio = np.sqrt(sse / np.maximum(count, 1)) / limit
+    return c.extra + len(encode_plan(c.plan)) + size * sample.ratio, ratio
 
 
 def _trial_part(sample: Sample, points: int) -> Sample:

@@ -261,9 +261,9 @@ class _Run:
 
 
 def _finer(ratio: Array, attempt: int) -> Array:
-    """Factors for the steps after a miss: first the variables that missed, then all, since errors depend on each other."""
+    """Factors for the steps after a miss: first towards every variable's own limit, then finer for all."""
     if attempt == 0:
-        return np.where(ratio > 0.995, (0.985 / ratio) ** 1.25, 1.0)
+        return np.clip(0.97 / np.maximum(ratio, 1e-9), 0.6, 1.1)
     return np.full(len(ratio), min(0.93, float(0.96 / ratio.max()) ** 1.5))
 
 

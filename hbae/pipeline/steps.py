@@ -17,7 +17,7 @@ from hbae.pipeline.plan import Levels
 from hbae.pipeline.sampling import Sample
 
 AIM = 0.985
-FIT_POINTS = 1 << 21
+FIT_POINTS = 1 << 19
 _WEIGHT_ROUNDS = 4
 
 

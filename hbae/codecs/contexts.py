@@ -32,7 +32,9 @@ class SymbolWriter:
         order = np.argsort(contexts, kind="stable")
         sizes = np.bincount(contexts, minlength=self._num)
         tokens, nbits, raw = to_tokens(values[order])
-        np.add.at(self._counts.reshape(-1), contexts[order].astype(np.int64) * MAX_TOKENS + tokens, 1)
+        top = int(tokens.max(initial=0)) + 1
+        cells = contexts.astype(np.int32)[order] * np.int32(top) + tokens
+        self._counts[:, :top] += np.bincount(cells, minlength=self._num * top).reshape(self._num, top)
         self._steps.append((tokens, sizes, nbits, raw))
 
     def getvalue(self) -> bytes:

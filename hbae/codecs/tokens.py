@@ -18,12 +18,15 @@ MAX_TOKENS = DIRECT + 2 * 57
 
 def to_tokens(v: Array) -> tuple[Array, Array, Array]:
     """Give tokens (int32), and number and value of the raw bits of those tokens that have some."""
-    u = ((v << 1) ^ (v >> 63)).view(np.uint64)
-    tokens = u.astype(np.int32)
-    big = np.flatnonzero(u >= DIRECT)
+    big = np.flatnonzero(np.abs(v) >= DIRECT // 2)
+    tokens = v.astype(np.int32)
+    tokens = (tokens << 1) ^ (tokens >> 31)
+    if big.size:
+        vb = v[big]
+        ub = ((vb << 1) ^ (vb >> 63)).view(np.uint64)
+        big, ub = big[ub >= DIRECT], ub[ub >= DIRECT]
     if big.size == 0:
         return tokens, big, big.astype(np.uint64)
-    ub = u[big]
     n = _bit_length(ub)
     low = (n - 2).astype(np.uint64)
     tokens[big] = DIRECT + 2 * (n - 6) + ((ub >> low) & np.uint64(1)).astype(np.int32)
@@ -37,14 +40,15 @@ def raw_counts(tokens: Array) -> Array:
 
 def from_tokens(tokens: Array, raw: Array) -> Array:
     """Undo :func:`to_tokens`; ``raw`` holds the values of the raw bits of the large tokens, in order."""
-    u = tokens.astype(np.uint64)
+    small = tokens.astype(np.int64)
+    values = (small >> 1) ^ -(small & 1)
     big = np.flatnonzero(tokens >= DIRECT)
     if big.size:
-        t = tokens[big].astype(np.int64)
+        t = small[big]
         low = raw_counts(t).astype(np.uint64)
-        top = np.uint64(2) | ((t - DIRECT) & 1).astype(np.uint64)
-        u[big] = (top << low) | raw
-    return (u >> np.uint64(1)).view(np.int64) ^ -(u & np.uint64(1)).view(np.int64)
+        u = ((np.uint64(2) | ((t - DIRECT) & 1).astype(np.uint64)) << low) | raw
+        values[big] = (u >> np.uint64(1)).view(np.int64) ^ -(u & np.uint64(1)).view(np.int64)
+    return values
 
 
 def _bit_length(u: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.bound import Target
 from hbae.exact import Backend
-from hbae.pipeline.encode import encode_chunk
+from hbae.pipeline.encode import encode_chunk, trial_errors
 from hbae.pipeline.families import Candidate, Family, ModelOption, families_of
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.sampling import Sample
@@ -56,31 +56,46 @@ def choose_plan(
     if not families:
         families.append(Family([Candidate("lossless", draft, None, 0, True)]))
     few = _trial_part(sample, _FIRST_POINTS)
-    best = sorted(families, key=lambda f: _weigh(f.members[0], targets, few, backend)[0])[:2]
-    variants = sorted((c for f in best for c in f.members), key=lambda c: _weigh(c, targets, few, backend)[0])
+    best = sorted(families, key=lambda f: _weigh(f.members[0], targets, few, backend))[:2]
+    variants = sorted((c for f in best for c in f.members), key=lambda c: _weigh(c, targets, few, backend))
     more = _trial_part(sample, _TRIAL_POINTS)
-    sizes = [(*_weigh(c, targets, more, backend), c) for c in variants[:_FINALISTS]]
-    size, ratio, winner = min(sizes, key=lambda found: found[0])
-    plan = winner.plan
-    if not any(t.by_point or t.by_block for t in targets):
-        # The finalist's real errors set the steps right, up or down.
-        factor = np.clip(AIM / np.maximum(ratio, 1e-9), 0.8, 1.25)
-        plan = replace(plan, unit=plan.unit * factor, point_unit=plan.point_unit * factor)
+    sizes = [(_weigh(c, targets, more, backend), c) for c in variants[:_FINALISTS]]
+    size, winner = min(sizes, key=lambda found: found[0])
+    plan = _settle(winner, targets, sample, backend)
     return Choice(plan, size, winner.lossless, winner.name)
 
 
-def _weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> tuple[float, Array]:
-    """Estimate bytes for the whole group from real bytes of the sample's boxes; RMSE over its global limit by variable."""
-    size = 0
+def _settle(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> GroupPlan:
+    """Set the winner's steps right for the global limits on the whole sample: apart first, then all alike."""
+    plan = c.plan
+    by_rmse = not any(t.by_point or t.by_block for t in targets)
+    if c.lossless or not by_rmse or not (plan.unit.any() or plan.point_unit.any()):
+        return plan
+    for alike in (False, False, True):
+        ratio = _ratios(replace(c, plan=plan), targets, sample, backend)
+        factor = AIM / np.maximum(ratio, 1e-9)
+        factor = np.full(len(ratio), factor.min()) if alike else np.clip(factor, 0.7, 1.05)
+        plan = replace(plan, unit=plan.unit * factor, point_unit=plan.point_unit * factor)
+    return plan
+
+
+def _ratios(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> Array:
+    """RMSE over its limit, by variable, on the sample."""
     sse, count = np.zeros(len(targets)), np.zeros(len(targets))
     for raw, bad in sample.boxes:
-        coded = encode_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend, lossless=c.lossless)
-        size += len(coded.payload)
-        sse += [e.sse for e in coded.errors.variables]
-        count += [e.count for e in coded.errors.variables]
-    limit = np.array([t.rmse for t in targets])
-    ratio = np.sqrt(sse / np.maximum(count, 1)) / limit
-    return c.extra + len(encode_plan(c.plan)) + size * sample.ratio, ratio
+        errors = trial_errors(raw, bad, c.plan, targets, model=c.model, backend=backend)
+        sse += [e.sse for e in errors.variables]
+        count += [e.count for e in errors.variables]
+    return np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
+
+
+def _weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> float:
+    """Estimate bytes for the whole group from real bytes of the sample's boxes."""
+    size = sum(
+        len(encode_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend, lossless=c.lossless).payload)
+        for raw, bad in sample.boxes
+    )
+    return c.extra + len(encode_plan(c.plan)) + size * sample.ratio
 
 
 def _trial_part(sample: Sample, points: int) -> Sample:

@@ -261,10 +261,10 @@ class _Run:
 
 
 def _finer(ratio: Array, attempt: int) -> Array:
-    """Factors for the steps after a miss: first towards every variable's own limit, then finer for all."""
+    """Factors for the steps after a miss: first the variables that missed, then all alike (which keeps their balance)."""
     if attempt == 0:
-        return np.clip(0.97 / np.maximum(ratio, 1e-9), 0.6, 1.1)
-    return np.full(len(ratio), min(0.93, float(0.96 / ratio.max()) ** 1.5))
+        return np.where(ratio > 0.99, (0.98 / ratio) ** 1.2, 1.0)
+    return np.full(len(ratio), float(0.98 / ratio.max()) ** 1.25)
 
 
 def _global_ratios(totals: list[Totals], members: list[LossyVariable]) -> Array:

@@ -22,6 +22,7 @@ from hbae.pipeline.chunk import (
     encode_parts,
     inverse_of,
     linear_values,
+    values_of,
 )
 from hbae.pipeline.levels import encode_levels
 from hbae.pipeline.logdomain import split_bits
@@ -103,6 +104,24 @@ def encode_chunk(
     if parts.mask is not None and decoded[invalid].tobytes() != raw[invalid].tobytes():
         raise BoundViolationError("masked points did not come back bit for bit")
     return Coded(payload, errors, False)
+
+
+def trial_errors(
+    raw: Array,
+    invalid: Array,
+    plan: GroupPlan,
+    targets: list[Target],
+    *,
+    model: BlockEncoder | None,
+    backend: Backend,
+) -> ChunkErrors:
+    """Measure a linear-domain plan's errors on a box without coding its integers."""
+    x, valid = physical(raw, plan), ~invalid
+    parts = Parts(mask=invalid, filler=raw[invalid]) if invalid.any() else Parts()
+    x = fill_invalid(x, valid)
+    parts = _quantise(x, valid, plan, targets, parts, model, backend)
+    y = physical(values_of(parts, plan, raw.shape[1:], backend), plan)
+    return check_chunk(x, y, valid, targets, plan.geometry.block, margin=True)
 
 
 def seal(body: bytes, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) -> tuple[bytes, Array]:

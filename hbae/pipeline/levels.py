@@ -14,7 +14,8 @@ from hbae.pipeline.plan import Levels
 
 _LEVEL, _NEAR, _SLOPE = 8, 6, 10
 CONTEXTS = _LEVEL * _NEAR * _SLOPE
-_BITS = np.array([int(n).bit_length() for n in range(1 << 9)], np.uint16)
+_NEAR_PART = np.array([min(int(n).bit_length(), _NEAR - 1) * _SLOPE for n in range(512)], np.uint16)
+_SLOPE_PART = np.array([min(int(n).bit_length(), _SLOPE - 1) for n in range(512)], np.uint16)
 
 
 def encode_levels(x: Array, levels: Levels, rounding: float) -> tuple[bytes, Array]:
@@ -28,13 +29,13 @@ def quantise_levels(x: Array, levels: Levels, rounding: float, symbols: SymbolWr
     """Quantise pass by pass against what a reader knows; integers in 2**-6 units. ``symbols`` collects what to store."""
     scaled = x * float(1 << FRACTION)
     t = np.zeros(x.shape, np.int64)
-    q = np.zeros(x.shape, np.int32)
+    q = np.zeros(x.shape, np.uint8)
     start = first_points(x.shape)
     step = levels.step(top_level(x.shape[1:]))
     first = np.rint(scaled[start] / step).astype(np.int64)
     t[start] = first * step
     if symbols is not None:
-        q[start] = np.clip(first, -255, 255)
+        q[start] = np.minimum(np.abs(first), 255)
         symbols.add(first.ravel(), np.full(first.size, CONTEXTS - 1, np.uint16))
     for p in passes(x.shape, levels.order):
         want = scaled[p.target]
@@ -44,8 +45,8 @@ def quantise_levels(x: Array, levels: Levels, rounding: float, symbols: SymbolWr
         k = np.copysign(np.floor(np.abs(e) + rounding), e).astype(np.int64)
         t[p.target] = guess + k * step
         if symbols is not None:
-            symbols.add(k.ravel(), _contexts(q[p.known], slope, p.axis, p.level, step).ravel())
-            q[p.target] = np.clip(k, -255, 255)
+            symbols.add(k.ravel(), _contexts(q[p.known], slope, p.axis, p.level).ravel())
+            q[p.target] = np.minimum(np.abs(k), 255)
     return t
 
 
@@ -60,31 +61,30 @@ def decode_levels(reader: ByteReader, shape: tuple[int, ...], levels: Levels) ->
     if sorted(levels.order) != list(range(len(shape) - 1)):
         raise FormatError("levels: the order of axes does not fit the grid")
     t = np.zeros(shape, np.int64)
-    q = np.zeros(shape, np.int32)
+    q = np.zeros(shape, np.uint8)
     symbols = SymbolReader(reader, CONTEXTS)
     start = first_points(shape)
     size = t[start].size
     first = symbols.take(np.full(size, CONTEXTS - 1, np.uint16)).reshape(t[start].shape)
     t[start] = first * levels.step(top_level(shape[1:]))
-    q[start] = np.clip(first, -255, 255)
+    q[start] = np.minimum(np.abs(first), 255)
     for p in passes(shape, levels.order):
         target = t[p.target]
         guess, slope = predict(t[p.known], target.shape[p.axis], p.axis, cubic=levels.cubic)
         step = levels.step(p.level)
-        k = symbols.take(_contexts(q[p.known], slope, p.axis, p.level, step).ravel()).reshape(guess.shape)
+        k = symbols.take(_contexts(q[p.known], slope, p.axis, p.level).ravel()).reshape(guess.shape)
         t[p.target] = guess + k * step
-        q[p.target] = np.clip(k, -255, 255)
+        q[p.target] = np.minimum(np.abs(k), 255)
     return t
 
 
-def _contexts(near: Array, slope: Array, axis: int, level: int, step: int) -> Array:
-    """Context from the level, the quantised errors of the two neighbours, and the local slope in steps."""
-    n = np.moveaxis(np.abs(near), axis, 0)
+def _contexts(near: Array, slope: Array, axis: int, level: int) -> Array:
+    """Context from the level, the quantised errors of the two neighbours (at most 255 each), and the slope >> 6."""
+    n = np.moveaxis(near, axis, 0)
     count = slope.shape[axis]
     both = min(count, len(n) - 1)
-    m = n[:count].copy()
+    m = n[:count].astype(np.uint16)
     m[:both] += n[1 : both + 1]
-    a = np.minimum(_BITS[np.minimum(m, 511)], _NEAR - 1)
-    b = np.minimum(_BITS[np.minimum(slope // step, 511)], _SLOPE - 1)
-    base = np.uint16(min(level, _LEVEL - 1) * _NEAR * _SLOPE)
-    return base + np.moveaxis(a, 0, axis) * np.uint16(_SLOPE) + b
+    base = min(level, _LEVEL - 1) * _NEAR * _SLOPE
+    ctx = np.moveaxis(_NEAR_PART[m], 0, axis) + _SLOPE_PART[np.minimum(slope >> FRACTION, 511)]
+    return ctx + np.uint16(base)

@@ -84,7 +84,10 @@ class FieldWriter:
         try:
             self._target = make_target(self._temporary, self._field, self._path)
             self._chunks = {p: self._target.chunk(v) for p, v in self._variables.items()}
-        except (RuntimeError, TypeError, AttributeError, KeyError) as e:
+        except FieldError:
+            self.abort()
+            raise
+        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as e:
             self.abort()
             raise FieldError(f"{self._path}: the format's library refuses this field: {e}") from e
         except BaseException:

@@ -131,7 +131,8 @@ def _groups(
         dims = derived_dims(variables, parents)
     yield Group(path=node.path, dims=dims, attrs=attrs, variables=tuple(variables))
     visible = dict(parents) | {d.name: d for d in dims}
-    for c in children:
+    order = {str(n): i for i, n in enumerate(doc.get("groups", ()))}
+    for c in sorted(children, key=lambda c: order.get(c.folder.name, len(order))):
         if not c.is_array:
             yield from _groups(c, phony, extra, visible)
 

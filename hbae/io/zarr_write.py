@@ -69,6 +69,10 @@ class ZarrTarget:
         folder.mkdir(parents=True, exist_ok=True)
         parents = self._field.dims_of(group.path.rpartition("/")[0]) if group.path else {}
         doc = group_marker(group, _strictly(parents, group), sorted(v.name for v in group.variables))
+        inside = [g.path.rpartition("/") for g in self._field.groups if g.path]
+        children = [name for parent, _, name in inside if parent == group.path]
+        if children != sorted(children):
+            doc["groups"] = children
         attrs = _json_attributes(group.attrs, self._field.extra.get(PY_ATTRS, {}).get(group.path, {}), doc, self._own)
         if self._version == 3:
             _dump(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attrs})

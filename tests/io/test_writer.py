@@ -217,6 +217,18 @@ def test_any_array_round_trips_or_is_refused(tmp_path: Path, suffix: str, data: 
     assert same_field(again, open_field(tmp_path / f"b{suffix}")) == []
 
 
+@pytest.mark.parametrize("suffix", [".nc", ".zarr", ".h5"])
+def test_groups_keep_their_order_and_their_names(tmp_path: Path, suffix: str) -> None:
+    field = Field(format="netcdf4", groups=(Group(), Group(path="z"), Group(path="z/k"), Group(path="a")))
+    write_field(field, tmp_path / f"a{suffix}")
+    assert same_field(field, open_field(tmp_path / f"a{suffix}")) == []
+    v = Variable(name="g", dims=(), source=ArraySource(np.array(1.0)))
+    twice = Field(format="netcdf4", groups=(Group(variables=(v,)), Group(path="g")))
+    with pytest.raises(FieldError, match=r"refuses this field|share a name"):
+        write_field(twice, tmp_path / f"b{suffix}")
+    assert [p.name for p in tmp_path.iterdir()] == [f"a{suffix}"]
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_scratch_boxes(data: st.DataObject) -> None:

@@ -102,7 +102,7 @@ def test_verify_finds_a_changed_original(run: Run, files: Path) -> None:
 def test_damage_is_found_and_named(run: Run, files: Path) -> None:
     done = run("verify", "bad.hbae")
     assert done.code == 4
-    assert [line for line in done.out.splitlines() if line.startswith("damaged: chunk 1") and "T" in line]
+    assert [line for line in done.out.splitlines() if line.startswith("damaged: chunk 1")]
     machine = run("verify", "bad.hbae", "--json")
     assert machine.code == 4
     assert len(machine.doc["damaged"]) == 1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """GAE: per block, the fewest quantised coefficients that bring the residual under its limit (hbae_paper.md 2.2).
 
-Coefficients go by squared size until ``||r||_2 <= tau``; with bin ``2 tau / sqrt(P)`` a fully coded block always passes for an
-orthonormal basis. All sums are float64 suffix sums; whether it held is judged later on decoded values.
+Coefficients go by squared size until ``||r||_2 <= tau``; with bin ``2 tau / sqrt(P)`` a fully coded block always
+passes for an orthonormal basis. All sums are float64 suffix sums; whether it held is judged later on decoded values.
 """
 
 from __future__ import annotations

@@ -14,7 +14,10 @@ from hbae.arrays import Array
 
 @dataclass(frozen=True)
 class VariableErrors:
-    """Errors of one variable in one chunk: sum of squares, number of valid points, largest error; units as the variable."""
+    """Errors of one variable in one chunk: sum of squares, number of valid points, largest error.
+
+    Units as the variable.
+    """
 
     sse: float = 0.0
     count: int = 0

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Integers with contexts through one rANS stream: a writer that collects, a reader that answers step by step.
 
-The stream (32-bit words, 64-bit state, 24-bit probabilities) holds the tokens of all steps; within a step, tokens are sorted by
-context (stable), so that each context is one run under one table. Contexts that are alike share a table; a context whose tokens are
-all equal costs nothing.
+The stream (32-bit words, 64-bit state, 24-bit probabilities) holds the tokens of all steps; within a step, tokens are
+sorted by context (stable), so that each context is one run under one table. Contexts that are alike share a table; a
+context whose tokens are all equal costs nothing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Entropy coding of integer arrays with contexts, slab by slab.
 
-An array (S, R1, ..., Rr) is coded one slab after the other. The context of a value is (a) its bucket: the expected magnitude from
-per-axis log scales, and (b) the bit length of ``m = 2 |p| + |neighbours of p| + |pp|``, where p is the value at the same place
-in the slab before (whole and known to the decoder), its neighbours are one step along the marked axes, and pp is the slab before
-that. A bitmap of slabs that are not all zero comes first; zero slabs are skipped.
+An array (S, R1, ..., Rr) is coded one slab after the other. The context of a value is (a) its bucket: the expected
+magnitude from per-axis log scales, and (b) the bit length of ``m = 2 |p| + |neighbours of p| + |pp|``, where p is the
+value at the same place in the slab before (whole and known to the decoder), its neighbours are one step along the
+marked axes, and pp is the slab before that. A bitmap of slabs that are not all zero comes first; zero slabs are
+skipped.
 """
 
 from __future__ import annotations
@@ -105,4 +106,5 @@ def _contexts(q: Array, s: int, known: IntShape) -> Array:
             m[back] += p[ahead]
     if s > 1:
         m += np.minimum(np.abs(q[s - 2]), _CLIP).astype(np.uint16)
-    return ctx + _LEVEL_OF[m]
+    out: Array = ctx + _LEVEL_OF[m]
+    return out

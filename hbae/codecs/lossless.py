@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Lossless arrays: difference or XOR along an axis, byte shuffle, zstd; the smallest of a few is kept.
 
-Works on the stored bytes (seen as unsigned little-endian words), so every bit pattern comes back: NaN payloads, -0.0, denormals.
+Works on the stored bytes (seen as unsigned little-endian words), so every bit pattern comes back: NaN payloads, -0.0,
+denormals.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ _TRIAL = 1 << 18
 def encode_lossless(a: Array, level: int = 12) -> bytes:
     """Encode any array of fixed-size elements; :func:`decode_lossless` gives the same bytes.
 
-    Layout: one byte mode (0 none, 1 difference, 2 XOR), one byte axis, one byte shuffle (0/1), then a part as made by ``pack``.
-    Words are the elements' bytes read as unsigned integers of 1, 2, 4 or 8 bytes (16-byte elements as two words, other sizes as
-    bytes, on an added last axis).
+    Layout: one byte mode (0 none, 1 difference, 2 XOR), one byte axis, one byte shuffle (0/1), then a part as made by
+    ``pack``. Words are the elements' bytes read as unsigned integers of 1, 2, 4 or 8 bytes (16-byte elements as two
+    words, other sizes as bytes, on an added last axis).
     """
     words = _words(a)
     best = min(_candidates(words), key=lambda c: _trial_size(words, *c))

@@ -13,8 +13,8 @@ from hbae.errors import FormatError
 def encode_mask(mask: Array) -> bytes:
     """Encode a boolean array; :func:`decode_mask` gives the same one.
 
-    First byte: 0 for none set, 1 for all set, 2 for packed bits, 3 for bits that differ from those one step before on the first
-    axis. Bits are in C order, highest first.
+    First byte: 0 for none set, 1 for all set, 2 for packed bits, 3 for bits that differ from those one step before on
+    the first axis. Bits are in C order, highest first.
     """
     if not mask.any():
         return b"\0"

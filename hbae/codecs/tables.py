@@ -91,7 +91,8 @@ def _costs(hist: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         bits = np.where(hist > 0, hist * np.log2(hist), 0).sum(1)
     used = (hist > 0).sum(1)
-    return total * np.log2(np.maximum(total, 1)) - bits + 12 + 9.0 * used
+    out: Array = total * np.log2(np.maximum(total, 1)) - bits + 12 + 9.0 * used
+    return out
 
 
 def normalise(hist: Array) -> Array:
@@ -102,7 +103,8 @@ def normalise(hist: Array) -> Array:
     while (excess := int(freq.sum()) - TABLE_SUM) != 0:
         top = int(np.argmax(freq))
         freq[top] -= min(excess, int(freq[top]) // 2) if excess > 0 else excess
-    return freq
+    out: Array = freq
+    return out
 
 
 def write_tables(w: ByteWriter, tables: list[Array]) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Signed integers as tokens of a small alphabet plus raw bits.
 
-Zigzag ``u = (v << 1) ^ (v >> 63)``. ``u < 32`` is its own token. Else, with ``n`` the bit length of ``u`` (6 to 62), the token is
-``32 + 2 (n - 6) + b`` where ``b`` is the bit below the leading one, and the ``n - 2`` lower bits follow as raw bits, highest first.
+Zigzag ``u = (v << 1) ^ (v >> 63)``. ``u < 32`` is its own token. Else, with ``n`` the bit length of ``u`` (6 to 62),
+the token is ``32 + 2 (n - 6) + b`` where ``b`` is the bit below the leading one, and the ``n - 2`` lower bits follow
+as raw bits, highest first.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def from_tokens(tokens: Array, raw: Array) -> Array:
 
 def _bit_length(u: Array) -> Array:
     n = np.frexp(u.astype(np.float64))[1].astype(np.int32)
-    return n - ((u >> (n - 1).astype(np.uint64)) == 0)
+    out: Array = n - ((u >> (n - 1).astype(np.uint64)) == 0)
+    return out
 
 
 def pack_bits(counts: Array, values: Array) -> Array:
@@ -62,7 +64,8 @@ def pack_bits(counts: Array, values: Array) -> Array:
     owner = np.repeat(np.arange(len(counts)), counts)
     first = np.cumsum(counts) - counts
     place = (counts[owner] - 1 - (np.arange(total) - first[owner])).astype(np.uint64)
-    return ((values[owner] >> place) & np.uint64(1)).astype(np.uint8)
+    out: Array = ((values[owner] >> place) & np.uint64(1)).astype(np.uint8)
+    return out
 
 
 class BitCursor:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Frames: every byte of an archive lies in the prelude, in a frame, or in the tail, and each is under a CRC-32.
 
-Prelude (16 bytes): magic (8), format version u16, minimum reader version u16, CRC-32 of the 12 bytes before.
-Frame: mark ``HBfr``, kind u8, three zero bytes, number u32, payload length u64, payload CRC-32, CRC-32 of the 24 bytes
-before, payload. Tail (32 bytes): index offset u64, index frame length u64, file length u64, CRC-32 of the 24 bytes before,
-mark ``HBnd``. All little-endian.
+Prelude (16 bytes): magic (8), format version u16, minimum reader version u16, CRC-32 of the 12 bytes before. Frame:
+mark ``HBfr``, kind u8, three zero bytes, number u32, payload length u64, payload CRC-32, CRC-32 of the 24 bytes
+before, payload. Tail (32 bytes): index offset u64, index frame length u64, file length u64, CRC-32 of the 24 bytes
+before, mark ``HBnd``. All little-endian.
 """
 
 from __future__ import annotations

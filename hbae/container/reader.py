@@ -64,7 +64,7 @@ class ArchiveReader:
             check_prelude(self._file.read(PRELUDE.size))
             index = self._read_index()
             self._take_index(index)
-            header = read_frame(self._file, *index["header"], (HEADER, 0), "header")
+            header = read_frame(self._file, index["header"][0], index["header"][1], (HEADER, 0), "header")
         except NotHbaeFileError:
             if not salvage or self.size < PRELUDE.size:
                 raise
@@ -109,7 +109,7 @@ class ArchiveReader:
 
     def _take_index(self, index: dict[str, Any]) -> None:
         self._index = index
-        self._sections = {}
+        self._sections: dict[str, list[tuple[int, int, int]]] = {}
         for i, (name, o, n) in enumerate(index["sections"]):
             self._sections.setdefault(str(name), []).append((i, int(o), int(n)))
         self._chunks: dict[int, tuple[int, int]] = {i: (int(o), int(n)) for i, (o, n) in enumerate(index["chunks"])}
@@ -119,7 +119,7 @@ class ArchiveReader:
         """Find all frames by their marks; give the header's payload."""
         header: bytes | None = None
         index: dict[str, Any] | None = None
-        self._sections: dict[str, list[tuple[int, int, int]]] = {}
+        self._sections = {}
         self._chunks = {}
         at = 0
         while (at := _find_mark(self._file, at, self.size)) >= 0:
@@ -221,7 +221,7 @@ class ArchiveReader:
         if not copy:
             return
         with self._lock:
-            read_frame(self._file, *copy, (HEADER, 1), "second copy of the header")
+            read_frame(self._file, copy[0], copy[1], (HEADER, 1), "second copy of the header")
             self._file.seek(self.size - TAIL.size)
             offset, length = TAIL.unpack(self._file.read(TAIL.size))[:2]
             read_frame(self._file, offset - length, length, (INDEX, 1), "second copy of the index")

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Multilevel interpolation on integers: coarse points first, finer ones predicted from them.
 
-Positions are visited in passes. The first pass holds the points whose indices are all multiples of 2**L; then, for strides
-s = 2**(L-1) .. 1 and for each axis in ``order``, the points at odd multiples of s along that axis (multiples of s along the axes
-already done at this stride, of 2 s along the others). A point is predicted from known neighbours along the axis, in integers with
-floor shifts, so that every machine predicts the same (the scheme of SZ3's interpolation, on integers).
+Positions are visited in passes. The first pass holds the points whose indices are all multiples of 2**L; then, for
+strides s = 2**(L-1) .. 1 and for each axis in ``order``, the points at odd multiples of s along that axis (multiples
+of s along the axes already done at this stride, of 2 s along the others). A point is predicted from known neighbours
+along the axis, in integers with floor shifts, so that every machine predicts the same (the scheme of SZ3's
+interpolation, on integers).
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ def first_points(shape: tuple[int, ...]) -> tuple[slice, ...]:
 def predict(known: Array, count: int, axis: int, *, cubic: bool) -> tuple[Array, Array]:
     """Give predictions (int64) of ``count`` points that lie between the known ones along an axis, and the local slope.
 
-    ``b`` and ``c`` are the known values before and after a point, ``a`` and ``d`` the next ones out. Cubic:
-    (-a + 9 b + 9 c - d + 8) >> 4; without a: (3 b + 6 c - d + 4) >> 3; without d: (-a + 6 b + 3 c + 4) >> 3. Linear, and where
-    neither a nor d exists: (b + c + 1) >> 1. Without c: b + ((b - a) >> 1), or b where there is no a. The slope is |c - b|
-    (|b - a| without c).
+    ``b`` and ``c`` are the known values before and after a point, ``a`` and ``d`` the next ones out. Cubic: (-a + 9 b
+    + 9 c - d + 8) >> 4; without a: (3 b + 6 c - d + 4) >> 3; without d: (-a + 6 b + 3 c + 4) >> 3. Linear, and where
+    neither a nor d exists: (b + c + 1) >> 1. Without c: b + ((b - a) >> 1), or b where there is no a. The slope is |c
+    - b| (|b - a| without c).
     """
     k = np.moveaxis(known, axis, 0)
     m = len(k)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """A small network of exact layers: integer weights, integer activations, power-of-two scales.
 
-One layer is ``clip(rint(act((a @ W.T + b) * 2**-shift)), lo, hi)`` with ``rint`` half to even. Since every partial sum is an
-integer below 2**24 (float32) or 2**53 (float64), the sum has the same bits in any order, on any device; scaling by a power of
-two, rounding and clipping are exact as well. The limit is proved from the weights at export and again at load.
+One layer is ``clip(rint(act((a @ W.T + b) * 2**-shift)), lo, hi)`` with ``rint`` half to even. Since every partial
+sum is an integer below 2**24 (float32) or 2**53 (float64), the sum has the same bits in any order, on any device;
+scaling by a power of two, rounding and clipping are exact as well. The limit is proved from the weights at export and
+again at load.
 """
 
 from __future__ import annotations
@@ -198,7 +199,10 @@ class ExactNet:
         return self.in_lo + (i * 7919 + 104729 * (i // 3)) % span
 
     def check_crc(self, backend: Backend | None = None) -> int:
-        """CRC-32 of the outputs (int32, little-endian) for :meth:`check_vector`; stored in files, run before decoding."""
+        """CRC-32 of the outputs (int32, little-endian) for :meth:`check_vector`.
+
+        Stored in files, run before decoding.
+        """
         out = self.run(self.check_vector(), backend or NumpyBackend())
         return zlib.crc32(out.astype("<i4").tobytes())
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Separable transform with integer bases and its exact inverse.
 
-A tile of shape (V, t1, ..., tr) is transformed along each axis by an integer basis of 15 fractional bits (PCA basis, DCT by
-formula, or none). The inverse works on integers held in float64: ``v = q * 2**F``, then for every axis
-``v = rint((v @ M.T) * 2**-15)``; every sum stays below 2**53, which is proved from max|q| before anything is computed.
+A tile of shape (V, t1, ..., tr) is transformed along each axis by an integer basis of 15 fractional bits (PCA basis,
+DCT by formula, or none). The inverse works on integers held in float64: ``v = q * 2**F``, then for every axis ``v =
+rint((v @ M.T) * 2**-15)``; every sum stays below 2**53, which is proved from max|q| before anything is computed.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def info(path: PathLike, **options: Any) -> dict[str, Any]:
         When they are damaged.
     """
     with Archive(path, **options) as archive:
-        groups = []
+        groups: list[dict[str, Any]] = []
         for part in archive.parts:
             if part.group is None:
                 continue

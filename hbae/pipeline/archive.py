@@ -171,13 +171,17 @@ class Archive:
                 self._cache.move_to_end(number)
                 return self._cache[number]
         box, what = part.boxes[index], f"chunk {number} ({part.paths[0]}{', ...' if len(part.paths) > 1 else ''})"
+        try:
+            payload = self.reader.chunk(number)
+        except FormatError as e:
+            e.args = (f"{e} (holds {', '.join(part.paths[:5])}{', ...' if len(part.paths) > 5 else ''})",)
+            raise
         if part.group is None:
-            v = self._variables[part.paths[0]]
-            arrays = [decode_exact_chunk(self.reader.chunk(number), v, box, what)]
+            arrays = [decode_exact_chunk(payload, self._variables[part.paths[0]], box, what)]
         else:
             plan = self.plan(part.group)
             self._check_size(plan, box, what)
-            arrays = list(decode_chunk(self.reader.chunk(number), plan, box_shape(box), self.backend, what))
+            arrays = list(decode_chunk(payload, plan, box_shape(box), self.backend, what))
         if keep:
             self._keep(number, arrays)
         return arrays

@@ -42,8 +42,8 @@ def choose_plan(
 ) -> Choice:
     """Give the plan with the fewest bytes among the methods allowed; ties go to the simpler one.
 
-    ``draft`` holds all that is fixed (names, geometry, ranges). A first round weighs one plan of each family on a small part of
-    the sample, a second one the variants of the best families, a third one the finalists on more data.
+    ``draft`` holds all that is fixed (names, geometry, ranges). A first round weighs one plan of each family on a
+    small part of the sample, a second one the variants of the best families, a third one the finalists on more data.
     """
     families: list[Family] = []
     if "lossless" in methods:
@@ -86,7 +86,8 @@ def _ratios(c: Candidate, targets: list[Target], sample: Sample, backend: Backen
         errors = trial_errors(raw, bad, c.plan, targets, model=c.model, backend=backend)
         sse += [e.sse for e in errors.variables]
         count += [e.count for e in errors.variables]
-    return np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
+    out: Array = np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
+    return out
 
 
 def _weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> float:
@@ -101,7 +102,8 @@ def _weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend
 def _trial_part(sample: Sample, points: int) -> Sample:
     """Use no more boxes than needed to weigh plans."""
     total = sum(raw.size for raw, _ in sample.boxes)
-    kept, seen = [], 0
+    kept: list[tuple[Array, Array]] = []
+    seen = 0
     for raw, invalid in sample.boxes:
         if kept and seen + raw.size > points:
             break

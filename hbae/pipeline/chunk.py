@@ -42,10 +42,10 @@ MAX_DECODED = 256 << 20
 class Parts:
     """The integers of one chunk, before entropy coding; None where a stage is not used.
 
-    ``mask``: (V, *grid) invalid points. ``filler``: their stored values, in C order. ``z``, ``zb``: latents (N, L) and (N, K, L_b).
-    ``coefs``, ``gae``: transform integers (B, V', ...). ``point``: (V, *grid) integers. ``signs``: (V, *grid), log domain only.
-    ``coded_point``: the point stage's bytes where interpolation made them (``point`` is then in units of 2**-6).
-    ``exact``: flat indices and stored values of points kept as they are.
+    ``mask``: (V, *grid) invalid points. ``filler``: their stored values, in C order. ``z``, ``zb``: latents (N, L)
+    and (N, K, L_b). ``coefs``, ``gae``: transform integers (B, V', ...). ``point``: (V, *grid) integers. ``signs``:
+    (V, *grid), log domain only. ``coded_point``: the point stage's bytes where interpolation made them (``point`` is
+    then in units of 2**-6). ``exact``: flat indices and stored values of points kept as they are.
     """
 
     mask: Array | None = None
@@ -63,10 +63,10 @@ class Parts:
 def values_of(parts: Parts, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) -> Array:
     """Give the decoded values (V, *grid) in the stored type; the one formula of the last step.
 
-    float64, one IEEE operation at a time: ``x = offset + scale * y`` (base) or ``offset``; ``x = x + (unit * 2**-F) * t`` for
-    the transform and then the block basis; ``x = x + (point_unit * 2**-F) * q``, where F counts the fraction bits of
-    mixing basis and interpolation; clip to [low, high]; packed variables
-    ``rint((x - add_offset) / scale_factor)``; cast to the type. Masked and exact points are then put in bit for bit.
+    float64, one IEEE operation at a time: ``x = offset + scale * y`` (base) or ``offset``; ``x = x + (unit * 2**-F) *
+    t`` for the transform and then the block basis; ``x = x + (point_unit * 2**-F) * q``, where F counts the fraction
+    bits of mixing basis and interpolation; clip to [low, high]; packed variables ``rint((x - add_offset) /
+    scale_factor)``; cast to the type. Masked and exact points are then put in bit for bit.
     """
     shape = (plan.num_variables, *grid)
     if plan.domain == "log":
@@ -98,7 +98,8 @@ def linear_values(parts: Parts, plan: GroupPlan, shape: tuple[int, ...], backend
             t, fraction = inverse_of(plan.mix, parts.point.reshape(1, len(parts.point), -1))
         fraction += FRACTION if plan.levels is not None else 0
         x += _column(plan.point_unit * 2.0**-fraction, shape) * t.reshape(shape)
-    return x
+    out: Array = x
+    return out
 
 
 def inverse_of(basis: Transform, q: Array) -> tuple[Array, int]:
@@ -134,7 +135,10 @@ def digest(a: Array) -> bytes:
 
 
 def encode_parts(parts: Parts, plan: GroupPlan, grid: tuple[int, ...]) -> bytes:
-    """Encode a chunk's integers: kind byte, SHA-256 (zeros for now), flags, then the parts in the order of the flags."""
+    """Encode a chunk's integers: kind byte, SHA-256 (zeros for now), flags.
+
+    Then the parts in the order of the flags.
+    """
     w = ByteWriter()
     flags = 0
     geometry = plan.geometry

@@ -20,7 +20,7 @@ from hbae.bound import Target, Totals, VariableErrors
 from hbae.bound.targets import MARGIN
 from hbae.config import BoundLike, parse_rules
 from hbae.container import ArchiveWriter
-from hbae.errors import BoundViolationError, FieldError, ModelMismatchError, OutputExistsError
+from hbae.errors import BoundViolationError, FieldError, ModelMismatchError, OutputExistsError, UnknownNameError
 from hbae.exact import get_backend
 from hbae.io import open_field
 from hbae.pipeline.calibrate import Choice, choose_plan
@@ -65,6 +65,8 @@ def compress_field(source: Any, out: str | os.PathLike[str], bound: BoundLike, o
     begin = time.monotonic()
     if Path(out).exists() and not options.overwrite:
         raise OutputExistsError(f"{out} exists; use -f or overwrite=True to replace it")
+    if not Path(out).absolute().parent.is_dir():
+        raise FieldError(f"{out}: there is no such folder")
     rules = parse_rules(bound)
     field = source if isinstance(source, Field) else open_field(source)
     wanted = lossy_bounds(field, rules, options.variables)
@@ -91,7 +93,7 @@ class _Run:
         self.field, self.inputs, self.options = field, inputs, options
         for name in options.ranges:
             if name not in wanted:
-                raise ModelMismatchError(f"range: {name!r} is no lossy variable")
+                raise UnknownNameError(f"range: {name!r} is no lossy variable")
         self.lossy = [
             judge_variable(field.variable(p), b, inputs.stats[p], options.ranges.get(p)) for p, b in wanted.items()
         ]
@@ -261,7 +263,10 @@ class _Run:
 
 
 def _finer(ratio: Array, attempt: int) -> Array:
-    """Factors for the steps after a miss: first the variables that missed, then all alike (which keeps their balance)."""
+    """Factors for the steps after a miss: first the variables that missed.
+
+    Then all alike (which keeps their balance).
+    """
     if attempt == 0:
         return np.where(ratio > 0.99, (0.98 / ratio) ** 1.2, 1.0)
     return np.full(len(ratio), float(0.98 / ratio.max()) ** 1.25)
@@ -272,4 +277,5 @@ def _global_ratios(totals: list[Totals], members: list[LossyVariable]) -> Array:
     out = [
         t.sse / (m.target.rmse * m.target.rmse * max(t.count, 1)) / MARGIN for t, m in zip(totals, members, strict=True)
     ]
-    return np.sqrt(np.array(out))
+    ratio: Array = np.sqrt(np.array(out))
+    return ratio

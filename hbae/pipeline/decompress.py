@@ -53,7 +53,7 @@ def decompress_file(
     """
     lost: list[tuple[str, int, str]] = []
     with Archive(path, salvage=salvage, backend=backend, model=model) as archive:
-        field, cuts = select(archive.field, variables, window or {})
+        field, cuts = select(archive.field, variables, window or {}, alone=Path(out).suffix == ".npy")
         extra = _provenance(archive, field) if provenance else None
         options: dict[str, Any] = {"overwrite": overwrite, "scratch_dir": scratch, "provenance": extra}
         with FieldWriter(out, field, **options) as writer:
@@ -64,9 +64,11 @@ def decompress_file(
 
 
 def select(
-    field: Field, variables: tuple[str, ...], window: Mapping[str, tuple[int, int]]
+    field: Field, variables: tuple[str, ...], window: Mapping[str, tuple[int, int]], *, alone: bool = False
 ) -> tuple[Field, dict[str, Box]]:
     """Give the part of a field that globs and windows leave, and for every variable the box of the whole it keeps.
+
+    Globs bring along the coordinates of the dimensions, unless ``alone``.
 
     Raises
     ------
@@ -78,19 +80,20 @@ def select(
     keep = {v.path for v in field.variables()}
     if variables:
         keep = set()
-        for g in variables:
-            hits = {v.path for v in field.variables() if glob_matches(g, v.path)}
+        for glob in variables:
+            hits = {v.path for v in field.variables() if glob_matches(glob, v.path)}
             if not hits:
-                raise UnknownNameError(f"vars: {g!r} matches no variable")
+                raise UnknownNameError(f"vars: {glob!r} matches no variable")
             keep |= hits
         dims = {d for v in field.variables() if v.path in keep for d in v.dims}
-        keep |= {v.path for v in field.variables() if v.dims == (v.name,) and v.name in dims}
+        if not alone:
+            keep |= {v.path for v in field.variables() if v.dims == (v.name,) and v.name in dims}
     sizes = {d.name: d.size for g in field.groups for d in g.dims}
-    for name, (a, b) in window.items():
+    for name, (start, stop) in window.items():
         if name not in sizes:
             raise UnknownNameError(f"window: no dimension {name!r}; known: {', '.join(sizes)}")
-        if not 0 <= a < b <= sizes[name]:
-            raise ConfigError(f"window {name}={a}:{b}: the dimension has length {sizes[name]}")
+        if not 0 <= start < stop <= sizes[name]:
+            raise ConfigError(f"window {name}={start}:{stop}: the dimension has length {sizes[name]}")
     cuts: dict[str, Box] = {}
     groups = []
     for g in field.groups:
@@ -165,7 +168,10 @@ def _overlap(a: Box, b: Box) -> Box | None:
 
 
 def lost_value(v: Variable) -> Any:
-    """What a lost point becomes: the declared fill value, else NaN for floats, the lowest value of integers, empty text."""
+    """What a lost point becomes: the declared fill value, else NaN for floats, the lowest value of integers.
+
+    Empty text.
+    """
     fills = fill_patterns(v)
     if fills:
         return np.ravel(fills[0])[0]

@@ -146,7 +146,10 @@ def _quantise(
     model: BlockEncoder | None,
     backend: Backend,
 ) -> Parts:
-    """Run the stages of a linear-domain plan one after the other, each on what the ones before leave; GAE comes last."""
+    """Run the stages of a linear-domain plan one after the other, each on what the ones before leave.
+
+    GAE comes last.
+    """
     grid, geometry = x.shape[1:], plan.geometry
     column = (-1, *(1,) * len(grid))
     if plan.decoder is not None and model is not None:

@@ -134,10 +134,10 @@ def make_drafts(
     """Put variables of one grid, type and kind of bound together; variables of a model keep the model's order."""
     grouped: dict[Any, list[LossyVariable]] = {}
     for item in items:
-        v = item.variable
+        v, log = item.variable, math.isfinite(item.target.pw_rel)
         mine = model_names is not None and v.path in model_names
-        log = math.isfinite(item.target.pw_rel)
-        key = (v.group, v.dims, v.shape, v.dtype.str, log, item.target.by_point, item.packing is not None, mine)
+        pointwise = item.target.by_point and not mine
+        key = (v.group, v.dims, v.shape, v.dtype.str, log, pointwise, item.packing is not None, mine)
         grouped.setdefault(key, []).append(item)
     out = []
     for members in grouped.values():

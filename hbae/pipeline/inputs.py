@@ -19,7 +19,10 @@ KEEP_BYTES = 192 << 20
 
 
 class Inputs:
-    """Promises cheap boxes: small inputs stay in memory, stored chunks that boxes would cut go to a scratch file once."""
+    """Promises cheap boxes: small inputs stay in memory.
+
+    Stored chunks that boxes would cut go to a scratch file once.
+    """
 
     def __init__(self, variables: Iterable[Variable], options: CompressOptions) -> None:
         self._variables = list(variables)
@@ -61,7 +64,9 @@ class Inputs:
 
     def read(self, paths: tuple[str, ...], box: Box) -> Array:
         """Give a box of several variables, (V, *box), in the stored type."""
-        return np.stack([np.asarray(self._sources[p].read(box)) for p in paths])
+        parts = [np.asarray(self._sources[p].read(box)) for p in paths]
+        # np.stack alone would give the machine's byte order.
+        return np.stack(parts, out=np.empty((len(parts), *parts[0].shape), parts[0].dtype))
 
     def close(self) -> None:
         """Remove scratch files."""

@@ -26,7 +26,10 @@ def encode_levels(x: Array, levels: Levels, rounding: float) -> tuple[bytes, Arr
 
 
 def quantise_levels(x: Array, levels: Levels, rounding: float, symbols: SymbolWriter | None = None) -> Array:
-    """Quantise pass by pass against what a reader knows; integers in 2**-6 units. ``symbols`` collects what to store."""
+    """Quantise pass by pass against what a reader knows.
+
+    Integers in 2**-6 units. ``symbols`` collects what to store.
+    """
     scaled = x * float(1 << FRACTION)
     t = np.zeros(x.shape, np.int64)
     q = np.zeros(x.shape, np.uint8)
@@ -87,4 +90,5 @@ def _contexts(near: Array, slope: Array, axis: int, level: int) -> Array:
     m[:both] += n[1 : both + 1]
     base = min(level, _LEVEL - 1) * _NEAR * _SLOPE
     ctx = np.moveaxis(_NEAR_PART[m], 0, axis) + _SLOPE_PART[np.minimum(slope >> FRACTION, 511)]
-    return ctx + np.uint16(base)
+    out: Array = ctx + np.uint16(base)
+    return out

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Values as ordered integers of their IEEE bits: the domain of pointwise relative bounds (no log, no exp).
 
-``m`` is the magnitude's bit pattern seen as an integer, a piecewise-linear log2. A step of n units changes a normal float of
-p fraction bits by at most n * 2**-p of its magnitude. Signs are a mask; zeros and non-finite values are invalid points.
+``m`` is the magnitude's bit pattern seen as an integer, a piecewise-linear log2. A step of n units changes a normal
+float of p fraction bits by at most n * 2**-p of its magnitude. Signs are a mask; zeros and non-finite values are
+invalid points.
 """
 
 from __future__ import annotations

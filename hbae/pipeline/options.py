@@ -19,8 +19,9 @@ Progress = Callable[[str, float], None]
 class CompressOptions:
     """How to compress; see the command line's help for each.
 
-    ``variables``: globs that limit what is lossy. ``model``: a MODEL file. ``budget``: train within it. ``ranges``: the range
-    (low, high) by variable, for range kinds and streams. ``chunk``: MiB decoded. ``scratch``: folder for a scratch file.
+    ``variables``: globs that limit what is lossy. ``model``: a MODEL file. ``budget``: train within it. ``ranges``:
+    the range (low, high) by variable, for range kinds and streams. ``chunk``: MiB decoded. ``scratch``: folder for a
+    scratch file.
 
     Raises
     ------

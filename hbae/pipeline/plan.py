@@ -15,7 +15,7 @@ from hbae.blocks import Geometry
 from hbae.codecs import ByteReader, ByteWriter, pack, unpack
 from hbae.config import ErrorBound
 from hbae.container import decode_transform, encode_transform
-from hbae.errors import FormatError
+from hbae.errors import FormatError, ModelMismatchError
 from hbae.exact import BlockDecoder, Transform
 
 _NUMBERS = ("low", "high", "span", "offset", "unit", "gae_unit", "point_unit")
@@ -23,7 +23,10 @@ _NUMBERS = ("low", "high", "span", "offset", "unit", "gae_unit", "point_unit")
 
 @dataclass(frozen=True)
 class Levels:
-    """Multilevel interpolation of the point stage: order of grid axes, cubic or linear, and steps by level (2**-6 units)."""
+    """Multilevel interpolation of the point stage: order of grid axes, cubic or linear.
+
+    And steps by level (2**-6 units).
+    """
 
     order: tuple[int, ...]
     cubic: bool
@@ -42,11 +45,12 @@ class Levels:
 class GroupPlan:
     """Everything that turns a chunk's integers into values for V variables of one grid and type.
 
-    ``domain``: ``linear``, or ``log`` (ordered integers of the IEEE bits). ``low``, ``high``: (V,) clip of decoded values.
-    ``span``: (V,) the range that bounds refer to. ``offset``: (V,) value where no base is used. ``unit``, ``gae_unit``,
-    ``point_unit``: (V,) steps of the three correctors, in the variables' units. ``packing``: (scale, offset) or None for each
-    variable. ``diff_axes``: grid axes along which the point stage is differenced. ``mix``: basis over the variables for the point
-    stage, or None. ``levels``: the point stage by interpolation instead of differences, or None. ``model``: SHA-256 of the decoder or None.
+    ``domain``: ``linear``, or ``log`` (ordered integers of the IEEE bits). ``low``, ``high``: (V,) clip of decoded
+    values. ``span``: (V,) the range that bounds refer to. ``offset``: (V,) value where no base is used. ``unit``,
+    ``gae_unit``, ``point_unit``: (V,) steps of the three correctors, in the variables' units. ``packing``: (scale,
+    offset) or None for each variable. ``diff_axes``: grid axes along which the point stage is differenced. ``mix``:
+    basis over the variables for the point stage, or None. ``levels``: the point stage by interpolation instead of
+    differences, or None. ``model``: SHA-256 of the decoder or None.
     """
 
     paths: tuple[str, ...]
@@ -161,7 +165,7 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
             decoder=None if doc["model"] is None else find_model(str(doc["model"])),
             **dict(zip(_NUMBERS, numbers, strict=True)),
         )
-    except FormatError:
+    except (FormatError, ModelMismatchError):
         raise
     except (KeyError, TypeError, ValueError, IndexError, RecursionError) as e:
         raise FormatError(f"group section is malformed: {e!r}") from e

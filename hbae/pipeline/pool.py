@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -67,6 +68,8 @@ def encode_all(job: Job, chunks: Iterable[tuple[Array, Array]], workers: int) ->
 
 
 def _set_job(job: Job) -> None:
+    # Ctrl-C is the parent's business: it cancels the work and removes what was written.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _work["job"] = job
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def _spread(boxes: list[Box], total: int, seed: int) -> list[Box]:
     count = max(4, int(len(boxes) * SAMPLE_BYTES / total))
     edges = np.linspace(0, len(boxes), min(count, len(boxes)) + 1).astype(int)
     rng = np.random.default_rng(seed)
-    picked = [int(rng.integers(a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    picked = [int(rng.integers(a, b)) for a, b in pairwise(edges) if b > a]
     rng.shuffle(picked)
     return [boxes[i] for i in picked]
 

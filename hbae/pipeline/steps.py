@@ -47,7 +47,8 @@ def solve_levels(left: list[Array], sample: Sample, tol: Array, start: tuple[Arr
 
 def _few(boxes: list[tuple[Array, Array]]) -> list[tuple[Array, Array]]:
     """The first boxes, up to a number of points."""
-    kept, seen = [], 0
+    kept: list[tuple[Array, Array]] = []
+    seen = 0
     for x, ok in boxes:
         if kept and seen + x.size > FIT_POINTS:
             break

@@ -89,7 +89,7 @@ def verify_file(
             failures += walk.failures()
             errors |= walk.errors()
             hashes |= walk.hashes()
-        failures += _check_small(archive, original, damaged, hashes)
+        failures += _check_small(archive, None if failures else original, damaged, hashes)
         name = None if against is None else str(against) if isinstance(against, str | os.PathLike) else "dataset"
     return Verification(
         path=str(path),

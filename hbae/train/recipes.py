@@ -9,7 +9,7 @@ from hbae.errors import ConfigError
 from hbae.models.config import ModelConfig
 from hbae.train.config import TrainConfig
 
-BYTES_PER_WEIGHT = 420
+BYTES_PER_WEIGHT = 1700
 WEIGHT_BITS = 9
 FEWEST, MOST = 3_000, 1_500_000
 VALUES_PER_STEP = 1_050_000
@@ -64,7 +64,7 @@ def recipe(preset: str, shape: tuple[int, int, int, int], stored_hyper: int | No
 def fit_model(
     num_hyper: int, num_blocks: int, points: int, num_variables: int, *, latents: int, block_latents: int = 0
 ) -> ModelConfig:
-    """Give the widest networks whose stored weights stay below one per 420 raw bytes (3 k to 1.5 M)."""
+    """Give the widest networks whose stored weights stay below one per 1,700 raw bytes (3 k to 1.5 M)."""
     room = num_hyper * num_blocks * points * num_variables * 4 / BYTES_PER_WEIGHT
     room = max(FEWEST, min(MOST, room))
     models = []

@@ -62,9 +62,11 @@ def encode_all(job: Job, chunks: Iterable[tuple[Array, Array]], workers: int) ->
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:
-            for f in waiting:
-                f.cancel()
+        except BaseException:
+            # Leaving the pool waits for its workers: end them, their work is of no use any more.
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            raise
 
 
 def _set_job(job: Job) -> None:

@@ -11,14 +11,23 @@ from __future__ import annotations
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.errors import TruncatedError
+from hbae.errors import FormatError, TruncatedError
 
 DIRECT = 32
 MAX_TOKENS = DIRECT + 2 * 57
+LARGEST = 1 << 61
 
 
 def to_tokens(v: Array) -> tuple[Array, Array, Array]:
-    """Give tokens (int32), and number and value of the raw bits of those tokens that have some."""
+    """Give tokens (int32), and number and value of the raw bits of those tokens that have some.
+
+    Raises
+    ------
+    FormatError
+        When a magnitude is 2**61 or more.
+    """
+    if v.size and not -LARGEST < int(v.min()) <= int(v.max()) < LARGEST:
+        raise FormatError("an integer is too large to be coded")
     big = np.flatnonzero(np.abs(v) >= DIRECT // 2)
     tokens = v.astype(np.int32)
     tokens = (tokens << 1) ^ (tokens >> 31)

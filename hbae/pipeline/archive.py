@@ -279,7 +279,10 @@ class SmallSource:
         return None
 
     def read(self, box: Box) -> Array:
-        return self.archive.small(self.variable.path)[box].copy()
+        # The ellipsis keeps an array (with its byte order) where a scalar would come out.
+        key: Any = (*box, ...)
+        out: Array = self.archive.small(self.variable.path)[key].copy()
+        return out
 
 
 def find_shared_model(sha: str, given: Path | None, folder: Path) -> bytes:

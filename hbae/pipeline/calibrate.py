@@ -9,6 +9,7 @@ import numpy as np
 
 from hbae.arrays import Array
 from hbae.bound import Target
+from hbae.errors import FormatError
 from hbae.exact import Backend
 from hbae.pipeline.encode import encode_chunk, trial_errors
 from hbae.pipeline.families import Candidate, Family, ModelOption, families_of
@@ -72,7 +73,11 @@ def _settle(c: Candidate, targets: list[Target], sample: Sample, backend: Backen
     if c.lossless or not by_rmse or not (plan.unit.any() or plan.point_unit.any()):
         return plan
     for alike in (False, False, True):
-        ratio = _ratios(replace(c, plan=plan), targets, sample, backend)
+        try:
+            ratio = _ratios(replace(c, plan=plan), targets, sample, backend)
+        except FormatError:
+            # Integers too large for exact arithmetic: such chunks are kept without loss.
+            return plan
         factor = AIM / np.maximum(ratio, 1e-9)
         factor = np.full(len(ratio), factor.min()) if alike else np.clip(factor, 0.7, 1.05)
         plan = replace(plan, unit=plan.unit * factor, point_unit=plan.point_unit * factor)

@@ -24,8 +24,9 @@ from hbae.errors import BoundViolationError, FieldError, ModelMismatchError, Out
 from hbae.exact import get_backend
 from hbae.io import open_field
 from hbae.pipeline.calibrate import Choice, choose_plan
+from hbae.pipeline.encode import quiet
 from hbae.pipeline.exactvars import chunk_boxes, chunk_step, encode_exact_chunk, encode_small, is_small
-from hbae.pipeline.families import ModelOption, with_block_limits
+from hbae.pipeline.families import ModelOption, finer_plan, with_block_limits
 from hbae.pipeline.groups import LossyVariable, judge_variable, lossy_bounds, make_drafts
 from hbae.pipeline.inputs import Inputs, scratch_space
 from hbae.pipeline.learn import GroupModel, prepare_model
@@ -70,7 +71,7 @@ def compress_field(source: Any, out: str | os.PathLike[str], bound: BoundLike, o
     rules = parse_rules(bound)
     field = source if isinstance(source, Field) else open_field(source)
     wanted = lossy_bounds(field, rules, options.variables)
-    with threadpool_limits(1), Inputs([field.variable(p) for p in wanted], options) as inputs:
+    with quiet(), threadpool_limits(1), Inputs([field.variable(p) for p in wanted], options) as inputs:
         _check_scratch(field, wanted, options)
         inputs.read_all()
         read = time.monotonic()
@@ -169,6 +170,7 @@ class _Run:
                     w.add_chunk(encode_exact_chunk(v, box))
             sizes = w.sizes()
             size = w.finish()
+            sizes["header and index"] = size - sum(sizes.values())
         self.seconds["encode"] = time.monotonic() - start
         return self._report(out, size, sizes, used)
 
@@ -188,7 +190,7 @@ class _Run:
                 return
             if attempt < REDO and (plan.unit.any() or plan.point_unit.any()):
                 shrink = _finer(ratio, attempt)
-                plan = replace(plan, unit=plan.unit * shrink, point_unit=plan.point_unit * shrink)
+                plan = finer_plan(plan, shrink)
             else:
                 plan, targets = with_block_limits(plan, targets, g.sample)
         raise BoundViolationError(f"the global bound of {', '.join(g.draft.paths[:3])} could not be kept")
@@ -275,7 +277,8 @@ def _finer(ratio: Array, attempt: int) -> Array:
 def _global_ratios(totals: list[Totals], members: list[LossyVariable]) -> Array:
     """RMSE over its global limit for every variable; at most 1 (with the inner margin) means it holds."""
     out = [
-        t.sse / (m.target.rmse * m.target.rmse * max(t.count, 1)) / MARGIN for t, m in zip(totals, members, strict=True)
+        t.sse / (m.target.rmse * m.target.rmse * max(t.count, 1)) / MARGIN if np.isfinite(m.target.rmse) else 0.0
+        for t, m in zip(totals, members, strict=True)
     ]
     ratio: Array = np.sqrt(np.array(out))
     return ratio

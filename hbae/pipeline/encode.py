@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,8 +14,9 @@ from hbae.arrays import Array
 from hbae.blocks import block_sums, fill_invalid, split_blocks, split_tiles
 from hbae.bound import ChunkErrors, Target, block_limits, check_chunk, dead_zone, failing_points, select_coefficients
 from hbae.codecs import estimate_lossless
-from hbae.errors import BoundViolationError
-from hbae.exact import Backend
+from hbae.errors import BoundViolationError, FormatError
+from hbae.exact import Backend, BlockDecoder, ExactNet
+from hbae.exact.backend import NumpyBackend
 from hbae.pipeline.chunk import (
     Parts,
     decode_chunk,
@@ -31,6 +34,13 @@ from hbae.pipeline.plan import GroupPlan
 LEVEL_ROUNDING = 0.4
 _REPAIRS = 3
 _REFINE_ABOVE = 2048.0
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence NumPy's floating-point warnings: odd values are expected, and every result is judged."""
+    with np.errstate(all="ignore"):
+        yield
 
 
 class BlockEncoder(Protocol):
@@ -84,17 +94,24 @@ def encode_chunk(
     if invalid.any():
         parts = Parts(mask=invalid, filler=raw[invalid])
         x = fill_invalid(x, valid)
-    if plan.domain == "log":
-        parts = _quantise_log(raw, valid, plan, parts)
-    else:
-        parts = _quantise(x, valid, plan, targets, parts, model, backend)
+    try:
+        if plan.domain == "log":
+            parts = _quantise_log(raw, valid, plan, parts)
+        else:
+            parts = _quantise(x, valid, plan, targets, parts, model, backend)
+        _prove(parts, plan)
+        coded = encode_parts(parts, plan, grid)
+    except FormatError:
+        # Integers too large for exact arithmetic or for the coder: the plan does not suit this chunk.
+        return _as_lossless(raw, invalid, plan, targets)
     for _ in range(_REPAIRS + 1):
-        payload, decoded = seal(encode_parts(parts, plan, grid), plan, grid, backend)
+        payload, decoded = seal(coded, plan, grid, backend)
         y = physical(decoded, plan)
         errors = check_chunk(x, y, valid, targets, plan.geometry.block, margin=True)
         if errors.hold:
             break
         parts = _repair(raw, x, y, valid, plan, targets, parts)
+        coded = encode_parts(parts, plan, grid)
     else:
         return _as_lossless(raw, invalid, plan, targets)
     if estimate_lossless(raw) < 1.25 * len(payload):
@@ -132,6 +149,9 @@ def seal(body: bytes, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) 
 
 def _as_lossless(raw: Array, invalid: Array, plan: GroupPlan, targets: list[Target]) -> Coded:
     payload = encode_lossless_chunk(raw)
+    decoded = decode_chunk(payload, plan, raw.shape[1:], NumpyBackend())
+    if decoded.dtype != raw.dtype or decoded.tobytes() != raw.tobytes():
+        raise BoundViolationError("a chunk that is kept without loss did not come back bit for bit")
     x = np.where(invalid, 0.0, physical(raw, plan)) if invalid.any() else physical(raw, plan)
     errors = check_chunk(x, x, ~invalid, targets, plan.geometry.block, margin=True)
     return Coded(payload, errors, True)
@@ -153,8 +173,7 @@ def _quantise(
     grid, geometry = x.shape[1:], plan.geometry
     column = (-1, *(1,) * len(grid))
     if plan.decoder is not None and model is not None:
-        z, zb = model.encode(split_blocks(x, geometry).astype(np.float32))
-        parts = replace(parts, z=z, zb=zb)
+        parts = latents_of(model, plan.decoder, split_blocks(x, geometry), parts)
     if plan.transform is not None:
         left = x - linear_values(parts, plan, x.shape, backend)
         c = plan.transform.forward(split_tiles(left / plan.unit.reshape(column), geometry.tile))
@@ -178,6 +197,31 @@ def _quantise(
     if plan.gae is not None:
         parts = _quantise_gae(x, valid, plan, targets, parts, backend)
     return parts
+
+
+def _prove(parts: Parts, plan: GroupPlan) -> None:
+    """Check that a reader's inverse transforms are exact for these integers.
+
+    Raises
+    ------
+    FormatError
+        When they are too large.
+    """
+    for q, basis in ((parts.coefs, plan.transform), (parts.gae, plan.gae), (parts.point, plan.mix)):
+        if q is not None and basis is not None:
+            basis.fraction_for(float(max(int(q.max(initial=0)), -int(q.min(initial=0)))))
+
+
+def latents_of(model: BlockEncoder, decoder: BlockDecoder, blocks: Array, parts: Parts) -> Parts:
+    """Ask the model for latents of blocks (N, K, P, V); of any answer, integers in the decoder's range are kept."""
+    z, zb = model.encode(blocks.astype(np.float32))
+    z = _latents(z, decoder.hyper)
+    return replace(parts, z=z, zb=None if zb is None or decoder.block is None else _latents(zb, decoder.block))
+
+
+def _latents(z: Array, net: ExactNet) -> Array:
+    known = np.nan_to_num(np.asarray(z, np.float64), nan=0.0)
+    return np.rint(np.clip(known, net.in_lo, net.in_hi)).astype(np.int64)
 
 
 def _quantise_gae(
@@ -219,7 +263,8 @@ def _repair(
     for v, t in enumerate(targets):
         bad[v] = failing_points(y[v] - x[v], x[v], valid[v], t, margin=True)
         if t.by_block:
-            bad[v] |= _worst_of_blocks((y[v] - x[v]) * valid[v], valid[v], t, plan.geometry.block)
+            error = np.where(valid[v], y[v] - x[v], 0.0)
+            bad[v] |= _worst_of_blocks(error, valid[v], t, plan.geometry.block)
     if parts.exact is not None:
         bad.reshape(-1)[parts.exact[0]] = True
     index = np.flatnonzero(bad)

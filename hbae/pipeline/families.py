@@ -16,7 +16,7 @@ from hbae.bound import Target, fit_transform
 from hbae.exact import Backend, BlockDecoder, Transform
 from hbae.exact.interpolate import level_steps
 from hbae.pipeline.chunk import Parts, linear_values
-from hbae.pipeline.encode import BlockEncoder, physical
+from hbae.pipeline.encode import BlockEncoder, latents_of, physical
 from hbae.pipeline.logdomain import step_for
 from hbae.pipeline.plan import GroupPlan, Levels
 from hbae.pipeline.sampling import Sample
@@ -173,8 +173,7 @@ def _residual(raw: Array, invalid: Array, draft: GroupPlan, model: ModelOption |
     x = fill_invalid(physical(raw, draft), ~invalid)
     parts = Parts()
     if model is not None:
-        z, zb = model.encoder.encode(split_blocks(x, draft.geometry).astype(np.float32))
-        parts = Parts(z=z, zb=zb)
+        parts = latents_of(model.encoder, model.decoder, split_blocks(x, draft.geometry), Parts())
     return x - linear_values(parts, draft, x.shape, backend)
 
 
@@ -234,9 +233,19 @@ def fit_blocks(left: list[Array], draft: GroupPlan, unit: Array) -> Transform:
     return fit_transform(tiles, kinds)
 
 
+def finer_plan(plan: GroupPlan, factor: Array) -> GroupPlan:
+    """Give the plan with steps times ``factor``; steps of the log domain stay integers of at least 1."""
+    point = plan.point_unit * factor
+    if plan.domain == "log":
+        point = np.maximum(1.0, np.floor(point))
+    return replace(plan, unit=plan.unit * factor, point_unit=point)
+
+
 def with_block_limits(plan: GroupPlan, targets: list[Target], sample: Sample) -> tuple[GroupPlan, list[Target]]:
     """Give the plan with a block stage, and targets whose global RMSE is asked of every block (which implies it)."""
     tight = [replace(t, block_rmse=min(t.block_rmse, t.rmse)) for t in targets]
+    if plan.domain == "log":
+        return plan, tight
     points = plan.geometry.points
     unit = np.array([2 * t.tolerance(points) * 0.98 for t in tight])
     if plan.gae is None:

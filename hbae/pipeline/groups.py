@@ -21,6 +21,7 @@ from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.stats import VariableStats
 
 MAX_TOGETHER_BYTES = 24 << 20
+_LARGE = 1e140
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +105,22 @@ def judge_variable(
         reason = "the range overflows float64"
     elif stats.span == 0 or (needs_span and not width > 0):
         reason = "the range is 0"
+    elif _squares_overflow(target, stats):
+        reason = "the squares of its errors overflow or vanish in float64"
     else:
         reason = _too_tight(variable, target, stats)
     return LossyVariable(
         variable=variable, bounds=bounds, stats=stats, target=target, packing=packing(variable), reason=reason
     )
+
+
+def _squares_overflow(target: Target, stats: VariableStats) -> bool:
+    """Tell whether sums of squared errors could not be judged in float64; limits by point alone need none."""
+    norms = [t for t in (target.rmse, target.block_rmse, target.block_l2) if math.isfinite(t)]
+    if not norms and math.isfinite(target.pw_rel):
+        return False
+    top = max(abs(stats.low), abs(stats.high))
+    return top > _LARGE or min(stats.span, *norms, target.point) < 1 / _LARGE or max(norms, default=0) > _LARGE
 
 
 def _too_tight(variable: Variable, target: Target, stats: VariableStats) -> str:

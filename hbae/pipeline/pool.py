@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from hbae.arrays import Array
 from hbae.bound import Target
 from hbae.exact import get_backend
-from hbae.pipeline.encode import BlockEncoder, Coded, encode_chunk
+from hbae.pipeline.encode import BlockEncoder, Coded, encode_chunk, quiet
 from hbae.pipeline.plan import GroupPlan
 
 _work: dict[str, Any] = {}
@@ -34,7 +34,7 @@ class Job:
 
     def run(self, raw: Array, invalid: Array) -> Coded:
         """Encode one chunk on one thread (the number of threads must not show in the bytes)."""
-        with threadpool_limits(1):
+        with quiet(), threadpool_limits(1):
             return encode_chunk(
                 raw,
                 invalid,

@@ -17,6 +17,7 @@ from hbae.errors import FormatError
 from hbae.io import open_field
 from hbae.pipeline.archive import Archive, Part
 from hbae.pipeline.chunk import digest
+from hbae.pipeline.encode import quiet
 from hbae.pipeline.options import Progress
 from hbae.pipeline.stats import Validity
 
@@ -65,7 +66,7 @@ def verify_file(
     FormatError
         When not even header and index can be read.
     """
-    with Archive(path, backend=backend, model=model) as archive:
+    with quiet(), Archive(path, backend=backend, model=model) as archive:
         damaged: list[str] = []
         try:
             archive.reader.check_copies()

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""Everything that is coded comes back bit for bit, and damaged bytes are refused, never misread by a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hbae.arrays import Array
+from hbae.codecs import (
+    ByteReader,
+    ByteWriter,
+    IntShape,
+    decode_ints,
+    decode_lossless,
+    decode_mask,
+    difference,
+    encode_ints,
+    encode_lossless,
+    encode_mask,
+    integrate,
+    pack,
+    unpack,
+)
+from hbae.errors import FormatError
+
+SHAPES = st.lists(st.integers(1, 7), min_size=1, max_size=5).map(tuple)
+DTYPES = ("<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "i1", "<u2", ">i4", "<i8", ">u8", "?", "<c8", ">c16", "S1", "S5")
+
+
+def integers(shape: tuple[int, ...], scale: int, seed: int) -> Array:
+    rng = np.random.default_rng(seed)
+    q = rng.integers(-(2**scale), 2**scale, shape, endpoint=True)
+    return np.where(rng.random(shape) < 0.3, 0, q)
+
+
+@settings(max_examples=80)
+@given(shape=SHAPES, scale=st.integers(0, 60), seed=st.integers(0, 999), logs=st.booleans())
+def test_integers(shape: tuple[int, ...], scale: int, seed: int, logs: bool) -> None:
+    q = integers(shape, scale, seed)
+    known = IntShape.plain(shape)
+    if logs:
+        known = IntShape(shape, tuple(np.arange(n) * 9 for n in shape), (True,) * (len(shape) - 1))
+    r = ByteReader(encode_ints(q, known))
+    back = decode_ints(r, known)
+    r.end()
+    assert back.dtype == np.int64
+    assert np.array_equal(back, q)
+
+
+@pytest.mark.parametrize(
+    "value", [0, 15, 16, -16, -17, 31, 32, 63, 64, 2**31, -(2**31), 2**53 + 1, 2**60, -(2**60), 2**61 - 1]
+)
+def test_extreme_integers(value: int) -> None:
+    for q in (np.array([[value]]), np.array([[value, 0, -1], [value, value, 1]]), np.full((3, 40), value)):
+        known = IntShape.plain(q.shape)
+        assert np.array_equal(decode_ints(ByteReader(encode_ints(q, known)), known), q)
+
+
+@pytest.mark.parametrize("value", [2**61, -(2**61), 2**63 - 1, -(2**63)])
+def test_integers_beyond_the_alphabet_are_refused(value: int) -> None:
+    with pytest.raises(FormatError, match="too large"):
+        encode_ints(np.array([[1, value]]), IntShape.plain((1, 2)))
+
+
+@settings(max_examples=40)
+@given(shape=SHAPES, seed=st.integers(0, 99), axes=st.sets(st.integers(0, 4)))
+def test_differences_wrap_and_return(shape: tuple[int, ...], seed: int, axes: set[int]) -> None:
+    q = np.random.default_rng(seed).integers(-(2**63), 2**63 - 1, shape)
+    used = [a for a in sorted(axes) if a < len(shape)]
+    assert np.array_equal(integrate(difference(q, used), used), q)
+
+
+@settings(max_examples=60)
+@given(
+    shape=st.lists(st.integers(0, 9), max_size=4).map(tuple),
+    share=st.sampled_from([0.0, 0.02, 0.5, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_masks(shape: tuple[int, ...], share: float, seed: int) -> None:
+    mask = np.random.default_rng(seed).random(shape) < share
+    mask = np.asarray(mask)
+    r = ByteReader(encode_mask(mask))
+    back = decode_mask(r, shape)
+    r.end()
+    assert back.dtype == bool
+    assert np.array_equal(back, mask)
+
+
+@settings(max_examples=120)
+@given(
+    dtype=st.sampled_from(DTYPES),
+    shape=st.lists(st.integers(0, 9), max_size=4).map(tuple),
+    repeated=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_lossless_keeps_every_bit(dtype: str, shape: tuple[int, ...], repeated: bool, seed: int) -> None:
+    """Random bytes hold NaN payloads, infinities, denormals and -0.0."""
+    rng = np.random.default_rng(seed)
+    t = np.dtype(dtype)
+    n = int(np.prod(shape))
+    raw = rng.integers(0, 2 if t.kind == "b" else 256, n * t.itemsize).astype(np.uint8)
+    if repeated and n:
+        raw = np.tile(raw[: t.itemsize], n)
+    a = np.frombuffer(raw.tobytes(), t).reshape(shape)
+    r = ByteReader(encode_lossless(a))
+    back = decode_lossless(r, shape, t)
+    r.end()
+    assert back.dtype == t
+    assert back.shape == shape
+    assert back.tobytes() == a.tobytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 2**14, 2**40])
+def test_varints(size: int) -> None:
+    w = ByteWriter()
+    w.varint(size)
+    r = ByteReader(w.getvalue())
+    assert r.varint() == size
+    r.end()
+
+
+def test_a_frame_that_declares_too_much_is_refused_before_it_is_opened() -> None:
+    bomb = pack(bytes(1 << 20))
+    assert len(bomb) < 200
+    with pytest.raises(FormatError, match="limit"):
+        unpack(ByteReader(bomb), 1000)
+
+
+def coded() -> dict[str, tuple[bytes, Callable[[ByteReader], Any]]]:
+    """Coded bytes of each kind and the call that reads them."""
+    rng = np.random.default_rng(1)
+    q = np.rint(rng.normal(0, 20, (5, 9, 8))).astype(np.int64)
+    q[2, 3, 4] = 2**50
+    mask = rng.random((6, 20, 9)) < 0.1
+    x = np.cumsum(rng.normal(size=(20, 30)), 0).astype("<f4")
+    known = IntShape.plain(q.shape)
+    return {
+        "ints": (encode_ints(q, known), lambda r: decode_ints(r, known)),
+        "mask": (encode_mask(mask), lambda r: decode_mask(r, mask.shape)),
+        "lossless": (encode_lossless(x), lambda r: decode_lossless(r, x.shape, x.dtype)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["ints", "mask", "lossless"])
+def test_damaged_bytes_give_a_format_error_or_values(kind: str) -> None:
+    data, read = coded()[kind]
+    rng = np.random.default_rng(7)
+    for i in range(300):
+        bad = bytearray(data)
+        for _ in range(int(rng.integers(1, 4))):
+            bad[int(rng.integers(min(len(bad), 40 if i % 2 else len(bad))))] = int(rng.integers(256))
+        try:
+            read(ByteReader(bytes(bad)))
+        except FormatError:
+            continue
+
+
+@pytest.mark.parametrize("kind", ["ints", "mask", "lossless"])
+def test_cut_bytes_give_a_format_error(kind: str) -> None:
+    data, read = coded()[kind]
+    for n in range(len(data)):
+        with pytest.raises(FormatError):
+            read(ByteReader(data[:n]))

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""Transforms against whole numbers of any size: the basis, the inverse and the proof that nothing overflows."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_UP, Decimal, getcontext
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hbae.arrays import Array
+from hbae.errors import FormatError
+from hbae.exact import AxisBasis, Transform, dct_basis
+
+getcontext().prec = 60
+
+
+def pi() -> Decimal:
+    """Pi by Gauss and Legendre."""
+    a, b, t, p = Decimal(1), 1 / Decimal(2).sqrt(), Decimal("0.25"), Decimal(1)
+    for _ in range(8):
+        a, b, t, p = (a + b) / 2, (a * b).sqrt(), t - p * ((a - b) / 2) ** 2, 2 * p
+    return (a + b) ** 2 / (4 * t)
+
+
+def cosine(x: Decimal) -> Decimal:
+    x %= 2 * pi()
+    total, term, k = Decimal(1), Decimal(1), 0
+    while abs(term) > Decimal("1e-55"):
+        k += 2
+        term *= -x * x / (k * (k - 1))
+        total += term
+    return total
+
+
+@pytest.mark.parametrize("n", range(1, 17))
+def test_dct_is_correctly_rounded(n: int) -> None:
+    got = dct_basis(n)
+    for k in range(n):
+        norm = (Decimal(1 if k == 0 else 2) / n).sqrt()
+        for i in range(n):
+            exact = norm * cosine(pi() * (2 * i + 1) * k / (2 * n)) * 2**15
+            nearest = int(exact.to_integral_value(ROUND_HALF_UP))
+            # A zero of the cosine is computed as a tiny number of either sign.
+            assert got[i, k] == nearest, (n, i, k, exact)
+
+
+def big_inverse(q: Array, axes: list[Array | None], fraction: int) -> Array:
+    """The documented inverse with Python's integers: exact products, halves to even."""
+    v = q.astype(object) * 2**fraction
+    for axis, m in enumerate(axes, start=1):
+        if m is None:
+            continue
+        moved = np.moveaxis(v, axis, -1)
+        out = np.empty((*moved.shape[:-1], m.shape[0]), object)
+        for index in np.ndindex(*moved.shape[:-1]):
+            for j in range(m.shape[0]):
+                total = sum(int(m[j, c]) * int(moved[index][c]) for c in range(m.shape[1]))
+                low, rest = divmod(total, 2**15)
+                out[(*index, j)] = low + (rest > 2**14 or (rest == 2**14 and low % 2 == 1))
+        v = np.moveaxis(out, -1, axis)
+    return v
+
+
+@settings(max_examples=60)
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    kinds=st.lists(st.sampled_from(["none", "dct", "klt"]), min_size=3, max_size=3),
+    scale=st.integers(0, 34),
+    seed=st.integers(0, 999),
+)
+def test_inverse_equals_whole_numbers(shape: list[int], kinds: list[str], scale: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    axes, matrices = [], []
+    for n, kind in zip(shape, kinds, strict=False):
+        m = None
+        if kind == "dct":
+            m = dct_basis(n)
+        elif kind == "klt":
+            m = rng.integers(-(2**15), 2**15, (n, int(rng.integers(1, n + 1))))
+        kept = n if m is None else m.shape[1]
+        axes.append(AxisBasis(kind, n, m, np.zeros(kept, np.int64)))
+        matrices.append(m)
+    t = Transform(tuple(axes))
+    q = rng.integers(-(2**scale), 2**scale, (3, *t.kept), endpoint=True)
+    fraction = t.fraction_for(float(np.abs(q).max(initial=0)))
+    got = t.inverse(q, fraction)
+    want = big_inverse(q, matrices, fraction)
+    assert [int(x) for x in got.ravel()] == [int(x) for x in want.ravel()]
+
+
+def test_too_large_coefficients_are_refused() -> None:
+    t = Transform((AxisBasis("dct", 8, dct_basis(8), np.zeros(8, np.int64)),))
+    q = np.full((1, 8), 2**40)
+    with pytest.raises(FormatError, match="too large"):
+        t.fraction_for(2.0**40)
+    with pytest.raises(FormatError, match="too large"):
+        t.inverse(q, 0)
+    with pytest.raises(FormatError, match="too large"):
+        t.inverse(q // 2**20, 9)

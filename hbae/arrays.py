@@ -211,7 +211,7 @@ class Field:
         try:
             groups = tuple(_group_from(g) for g in doc["groups"])
             return Field(format=str(doc["format"]), groups=groups, extra=dict(doc["extra"]))
-        except (KeyError, TypeError, ValueError, IndexError) as e:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as e:
             raise FormatError(f"field description is malformed: {e!r}") from e
 
 

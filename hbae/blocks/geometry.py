@@ -70,7 +70,7 @@ class Geometry:
         try:
             names = ("shape", "block", "hyper", "tile", "chunk")
             return Geometry(**{k: tuple(int(n) for n in doc[k]) for k in names})
-        except (KeyError, TypeError, ValueError) as e:
+        except (KeyError, TypeError, ValueError, OverflowError) as e:
             raise FormatError(f"geometry is malformed: {e!r}") from e
 
 

@@ -93,7 +93,7 @@ class ArchiveReader:
             places = [index["header"], *([index["copy"]] if index["copy"] else [])]
             places += [s[1:] for s in index["sections"]] + list(index["chunks"])
             spans = sorted((int(o), int(n)) for o, n in places)
-        except (KeyError, TypeError, ValueError) as e:
+        except (KeyError, TypeError, ValueError, OverflowError) as e:
             raise FormatError(f"the index is malformed: {e!r}") from e
         if len(index["sections"]) > MAX_SECTIONS:
             raise FormatError("the index names too many sections")

@@ -101,7 +101,7 @@ def decode_transform(data: bytes) -> Transform:
                     raise FormatError("axis basis: DCT of an unsupported length")
                 matrix = dct_basis(int(size))[:, : int(kept)]
             axes.append(AxisBasis(str(kind), int(size), matrix, arrays[f"{i}.logs"]))
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         if isinstance(e, FormatError):
             raise
         raise FormatError(f"transform is malformed: {e!r}") from e

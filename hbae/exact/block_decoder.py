@@ -90,7 +90,7 @@ class BlockDecoder:
                 offset=np.array([float.fromhex(v) for v in doc["offset"]]),
                 scale=np.array([float.fromhex(v) for v in doc["scale"]]),
             )
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as e:
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as e:
             if isinstance(e, FormatError):
                 raise
             raise FormatError(f"block decoder is malformed: {e!r}") from e

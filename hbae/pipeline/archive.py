@@ -114,7 +114,7 @@ class Archive:
                 boxes = self._boxes(self._variables[path].shape, step, at)
                 parts.append(Part(at, boxes, (str(path),)))
                 at += len(boxes)
-        except (KeyError, TypeError, ValueError) as e:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as e:
             if isinstance(e, FormatError):
                 raise
             raise FormatError(f"header is malformed: {e!r}") from e

@@ -167,5 +167,5 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
         )
     except (FormatError, ModelMismatchError):
         raise
-    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as e:
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError, OverflowError) as e:
         raise FormatError(f"group section is malformed: {e!r}") from e

@@ -1,0 +1,605 @@
+# SPDX-License-Identifier: MIT
+"""A reader of archives written from docs/format.md alone: NumPy, zstandard and the standard library.
+
+Slow and small: it shows that the page is complete. ``python tests/reference_reader.py FILE OUT_DIR`` writes .npy files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import struct
+import sys
+import zlib
+from bisect import bisect_right
+from pathlib import Path
+
+import numpy as np
+import zstandard
+
+
+class Invalid(ValueError):
+    """The file breaks a rule of the page."""
+
+
+def need(ok, text):
+    if not ok:
+        raise Invalid(text)
+
+
+# Sections 1 and 2: file, frames, basic pieces.
+
+
+class Bytes:
+    """Bytes read from front to back."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def raw(self, n):
+        need(self.at + n <= len(self.data), "bytes end early")
+        self.at += n
+        return self.data[self.at - n : self.at]
+
+    def varint(self):
+        n = 0
+        for shift in range(0, 63, 7):
+            b = self.raw(1)[0]
+            n |= (b & 127) << shift
+            if b < 128:
+                return n
+        raise Invalid("varint too long")
+
+    def part(self):
+        return self.raw(self.varint())
+
+    def packed(self, limit):
+        head = self.varint()
+        size = head >> 1
+        need(size <= limit, "packed part over its limit")
+        if not head & 1:
+            return self.raw(size)
+        frame = self.part()
+        need(zstandard.frame_content_size(frame) == size, "zstd frame declares another size")
+        out = zstandard.ZstdDecompressor().decompress(frame, max_output_size=size)
+        need(len(out) == size, "zstd frame has another size")
+        return out
+
+    def end(self):
+        need(self.at == len(self.data), "bytes left over")
+
+
+def frame_at(data, offset, length, kind, number):
+    head = data[offset : offset + 28]
+    mark, k, zero, n, size, crc, own = struct.unpack("<4sB3sIQII", head)
+    need(mark == b"HBfr" and zero == b"\0\0\0" and zlib.crc32(head[:24]) == own, "damaged frame")
+    need((k, n, size + 28) == (kind, number, length), "another frame")
+    payload = data[offset + 28 : offset + length]
+    need(len(payload) == size and zlib.crc32(payload) == crc, "damaged payload")
+    return payload
+
+
+def read_file(data):
+    """Header, sections by name, chunks."""
+    magic, _, minimum, crc = struct.unpack("<8sHHI", data[:16])
+    need(magic == b"\x89HBAE\r\n\n" and zlib.crc32(data[:12]) == crc and minimum <= 1, "bad prelude")
+    offset, length, total, crc, mark = struct.unpack("<QQQI4s", data[-32:])
+    need(mark == b"HBnd" and zlib.crc32(data[-32:-8]) == crc, "bad tail")
+    need(total == len(data) and offset + length + 32 == total, "cut file")
+    index = json.loads(Bytes(frame_at(data, offset, length, 4, 0)).packed(256 << 20))
+    header = json.loads(Bytes(frame_at(data, *index["header"], 1, 0)).packed(64 << 20))
+    places = [index["header"], *([index["copy"]] if index["copy"] else [])]
+    places += [s[1:] for s in index["sections"]] + index["chunks"]
+    at = 16
+    for o, n in sorted(places):
+        need(o == at, "gap or overlap")
+        at = o + n
+    need(at + (length if index["copy"] else 0) == offset, "index does not cover the file")
+    sections = {}
+    for i, (name, o, n) in enumerate(index["sections"]):
+        r = Bytes(frame_at(data, o, n, 2, i))
+        need(r.part().decode() == name, "another section")
+        sections.setdefault(name, r.raw(len(r.data) - r.at))
+    return header, sections, [frame_at(data, o, n, 3, i) for i, (o, n) in enumerate(index["chunks"])]
+
+
+# Section 5: lossless arrays and masks.
+
+
+def bits_of(data, n):
+    need(len(data) == (n + 7) // 8, "bits of a wrong size")
+    return np.unpackbits(np.frombuffer(data, np.uint8))[:n]
+
+
+def lossless(r, shape, dtype):
+    mode, axis, shuffle = r.raw(3)
+    nbytes = math.prod(shape) * dtype.itemsize
+    raw = np.frombuffer(r.packed(nbytes), np.uint8)
+    need(len(raw) == nbytes and mode < 3 and shuffle < 2, "bad lossless array")
+    order = ">" if dtype.byteorder == ">" else "<"
+    unit, tail = "u1", (dtype.itemsize,)
+    if dtype.itemsize in (1, 2, 4, 8):
+        unit, tail = f"{order}u{dtype.itemsize}", ()
+    elif dtype.kind == "c" and dtype.itemsize == 16:
+        unit, tail = f"{order}u8", (2,)
+    if shuffle:
+        raw = np.ascontiguousarray(raw.reshape(np.dtype(unit).itemsize, -1).T).ravel()
+    words = raw.view(unit).reshape((*shape, *tail))
+    words = words.astype(words.dtype.newbyteorder("="))
+    if mode:
+        words = (np.add if mode == 1 else np.bitwise_xor).accumulate(words, axis=axis, dtype=words.dtype)
+    return np.frombuffer(words.astype(unit).tobytes(), dtype).reshape(shape)
+
+
+def mask_of(r, shape):
+    mode = r.raw(1)[0]
+    need(mode < 4, "bad mask")
+    if mode < 2:
+        return np.full(shape, bool(mode))
+    n = math.prod(shape)
+    mask = bits_of(r.packed((n + 7) // 8), n).reshape(shape)
+    return (np.bitwise_xor.accumulate(mask, axis=0) if mode == 3 else mask).astype(bool)
+
+
+# Section 6: integers with contexts.
+
+
+class Symbols:
+    """A symbol stream, read step by step."""
+
+    def __init__(self, r, contexts):
+        t = Bytes(r.packed(450 * contexts + 16))
+        kinds = [t.varint() for _ in range(t.varint())]
+        self.labels = np.frombuffer(t.raw(2 * contexts if kinds else 0), "<u2").astype(int) - 1
+        need(t.varint() == kinds.count(0), "wrong number of tables")
+        self.models = []
+        for k in kinds:
+            if k:
+                self.models.append(k - 1)
+                continue
+            size, top = t.varint(), t.varint()
+            need(2 <= size <= 146 and top < size, "bad table")
+            f = [0 if i == top else t.varint() + 1 for i in range(size)]
+            f[top] = 16384 - sum(f)
+            need(f[top] > 0, "bad table")
+            self.models.append((f, [0, *itertools.accumulate(f)]))
+        t.end()
+        self.raw = "".join(f"{b:08b}" for b in r.part())
+        self.raw_at = 0
+        words = r.part()
+        self.words = list(struct.unpack(f"<{len(words) // 4}I", words))
+        self.state = 0
+        for _ in range(2):
+            self.state = self.state << 32 | self.words.pop() if self.words else self.state
+
+    def token(self, model):
+        if isinstance(model, int):
+            return model
+        f, left = model
+        slot = (self.state & 0xFFFFFF) >> 10
+        t = bisect_right(left, slot) - 1
+        self.state = (self.state >> 24) * (f[t] << 10) + (self.state & 0xFFFFFF) - (left[t] << 10)
+        if self.state < 1 << 32 and self.words:
+            self.state = self.state << 32 | self.words.pop()
+        return t
+
+    def value(self, token):
+        u = token
+        if token >= 32:
+            count = (token - 32) // 2 + 4
+            text = self.raw[self.raw_at : self.raw_at + count]
+            need(len(text) == count, "raw bits run out")
+            self.raw_at += count
+            u = (2 + (token & 1)) << count | int(text, 2)
+        return -(u + 1 >> 1) if u & 1 else u >> 1
+
+    def step(self, contexts):
+        contexts = np.asarray(contexts)
+        order = np.argsort(contexts.ravel(), kind="stable")
+        tokens = [self.token(self.models[self.labels[c]]) for c in contexts.ravel()[order].tolist()]
+        out = np.zeros(contexts.size, np.int64)
+        out[order] = [self.value(t) for t in tokens]
+        return out.reshape(contexts.shape)
+
+
+BIT_LENGTH = np.array([n.bit_length() for n in range(1 << 18)])
+
+
+def integers(r, shape, logs=None, near=None):
+    rest = shape[1:]
+    logs = logs or [None] * len(shape)
+    near = [True] * len(rest) if near is None else near
+    live = bits_of(r.packed((shape[0] + 7) // 8), shape[0])
+    q = np.zeros(shape, np.int64)
+    symbols = Symbols(r, 560) if live.any() else None
+    for s in np.flatnonzero(live):
+        bucket = np.zeros(rest, np.int64) + (0 if logs[0] is None else logs[0][s])
+        for i, log in enumerate(logs[1:]):
+            if log is not None:
+                bucket = bucket + log.reshape([-1 if k == i else 1 for k in range(len(rest))])
+        level = np.zeros(rest, np.int64)
+        if s:
+            a = np.minimum(np.abs(q[s - 1]), 2047)
+            m = 2 * a + (np.minimum(np.abs(q[s - 2]), 2047) if s > 1 else 0)
+            for axis in range(len(rest)):
+                if near[axis]:
+                    p = np.pad(a, [(int(k == axis),) * 2 for k in range(len(rest))])
+                    m = m + p.take(range(rest[axis]), axis) + p.take(range(2, rest[axis] + 2), axis)
+            level = np.minimum(BIT_LENGTH[m], 12) + 1
+        q[s] = symbols.step(np.clip(bucket, 0, 39) * 14 + level)
+    return q
+
+
+def summed(d, axes):
+    for a in axes:
+        d = np.cumsum(d, axis=a, dtype=np.int64)
+    return d
+
+
+# Section 7: transforms.
+
+
+def named(data):
+    r = Bytes(data)
+    head = json.loads(r.packed(16 << 20))
+    arrays = {n: integers(r, (1, math.prod(s))).reshape(s) for n, s in head["arrays"]}
+    r.end()
+    return head["doc"], arrays
+
+
+def transform_of(data):
+    """List of (matrix or None, logs)."""
+    doc, arrays = named(data)
+    out = []
+    for i, (kind, size, kept) in enumerate(doc["axes"]):
+        need(kind in ("none", "klt", "dct"), "unknown basis")
+        matrix = None if kind == "none" else arrays[f"{i}.matrix"] if kind == "klt" else dct(size)[:, :kept]
+        out.append((matrix, arrays[f"{i}.logs"]))
+    return out
+
+
+def dct(n):
+    one = 1 << 96
+
+    def arctan_inverse(x):
+        term, total, k, sign = (1 << 112) // x, 0, 1, 1
+        while term:
+            total += sign * (term // k)
+            term //= x * x
+            k, sign = k + 2, -sign
+        return total
+
+    pi = (4 * (4 * arctan_inverse(5) - arctan_inverse(239))) >> 16
+
+    def cos(x):
+        total, term, k = one, one, 0
+        while term:
+            k += 2
+            term = -(((term * x) >> 96) * x >> 96) // (k * (k - 1))
+            total += term
+            if -2 < term < 2:
+                break
+        return total
+
+    quarter = [cos(pi * j // (2 * n)) for j in range(n + 1)]
+
+    def at(j):
+        j %= 4 * n
+        j = 4 * n - j if j > 2 * n else j
+        return quarter[j] if j <= n else -quarter[2 * n - j]
+
+    norms = [math.isqrt((1 + (k > 0)) * one * one // n) for k in range(n)]
+    rows = [[(((at((2 * i + 1) * k) * norms[k]) >> 96) + (1 << 80)) >> 81 for k in range(n)] for i in range(n)]
+    return np.array(rows, np.int64)
+
+
+def inverse(bases, q):
+    """Integers with F fraction bits, and F."""
+    qmax = float(np.abs(q).max(initial=0))
+    for fraction in range(8, -1, -1):
+        amax = worst = qmax * 2.0**fraction
+        for matrix, _ in bases:
+            if matrix is not None:
+                total = amax * float(np.abs(matrix).sum(1).max(initial=0))
+                worst, amax = max(worst, total), total * 2.0**-15 + 1
+        if worst * 1.0000001 < 2.0**53:
+            break
+    else:
+        raise Invalid("coefficients are too large")
+    v = q.astype(np.float64) * 2.0**fraction
+    for axis, (matrix, _) in enumerate(bases, 1):
+        if matrix is not None:
+            v = np.moveaxis(np.tensordot(matrix.astype(np.float64), v, (1, axis)), 0, axis)
+            v = np.rint(v * 2.0**-15)
+    return v, fraction
+
+
+# Section 10: interpolation.
+
+
+def interpolated(r, shape, levels):
+    order, cubic, steps = levels
+    grid = shape[1:]
+    need(sorted(order) == list(range(len(grid))), "bad order of axes")
+    top = max(0, (max(grid, default=1) - 1).bit_length())
+    symbols = Symbols(r, 480)
+    t, q = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+
+    def step(level):
+        return steps[min(level, len(steps) - 1)]
+
+    corner = (slice(None), *(slice(0, 1) for _ in grid))
+    k = symbols.step(np.full(t[corner].shape, 479))
+    t[corner], q[corner] = k * step(top), np.minimum(np.abs(k), 255)
+    for level in range(top - 1, -1, -1):
+        s = 1 << level
+        for place, axis in enumerate(order):
+            if grid[axis] <= s:
+                continue
+            known = [slice(0, None, s if a in order[:place] else 2 * s) for a in range(len(grid))]
+            target = list(known)
+            target[axis] = slice(s, None, 2 * s)
+            known, target = (slice(None), *known), (slice(None), *target)
+            x, near = np.moveaxis(t[known], axis + 1, 0), np.moveaxis(q[known], axis + 1, 0)
+            want = np.moveaxis(t[target], axis + 1, 0)
+            guess, slope, around = np.zeros_like(want), np.zeros_like(want), near[: len(want)].copy()
+            for i in range(len(want)):
+                b, before, after = x[i], i > 0, i + 2 < len(x)
+                if i + 1 == len(x):
+                    guess[i] = b + ((b - x[i - 1]) >> 1) if before else b
+                    slope[i] = np.abs(b - x[i - 1]) if before else 0
+                    continue
+                c = x[i + 1]
+                slope[i] = np.abs(c - b)
+                around[i] += near[i + 1]
+                if cubic and before and after:
+                    guess[i] = (-x[i - 1] + 9 * b + 9 * c - x[i + 2] + 8) >> 4
+                elif cubic and after:
+                    guess[i] = (3 * b + 6 * c - x[i + 2] + 4) >> 3
+                elif cubic and before:
+                    guess[i] = (-x[i - 1] + 6 * b + 3 * c + 4) >> 3
+                else:
+                    guess[i] = (b + c + 1) >> 1
+            rough = BIT_LENGTH[np.minimum(slope >> 6, 511)]
+            ctx = 60 * min(level, 7) + 10 * np.minimum(BIT_LENGTH[around], 5) + np.minimum(rough, 9)
+            k = symbols.step(np.moveaxis(ctx, 0, axis + 1))
+            t[target] = np.moveaxis(guess, 0, axis + 1) + k * step(level)
+            q[target] = np.minimum(np.abs(k), 255)
+    return t
+
+
+# Section 11: block decoder.
+
+
+class Net:
+    def __init__(self, doc, name, arrays):
+        self.doc, self.layers = doc, []
+        for i, item in enumerate(doc["layers"]):
+            self.layers.append((item, *(arrays.get(f"{name}.{i}.{p}") for p in ("weight", "bias", "shift"))))
+        self.latents = self.layers[0][1].shape[1]
+        self.prove()
+
+    def prove(self):
+        amax = max(abs(self.doc["lo"]), abs(self.doc["hi"]))
+        for item, weight, bias, _ in self.layers:
+            if item[0] == "linear":
+                need((amax * np.abs(weight).sum(1) + np.abs(bias)).max(initial=0) < 2**53, "a sum can overflow")
+                amax = max(abs(item[2]), abs(item[3]))
+
+    def run(self, z):
+        a = np.clip(z, self.doc["lo"], self.doc["hi"]).astype(np.float64)
+        for item, weight, bias, shift in self.layers:
+            if item[0] == "split":
+                a = a.reshape(a.shape[0] * item[1], -1)
+                continue
+            a = (a @ weight.T.astype(np.float64) + bias) * np.ldexp(1.0, -shift)
+            if item[1] != "none":
+                a = np.maximum(a, 0 if item[1] == "relu" else a / 8)
+            a = np.clip(np.rint(a), item[2], item[3])
+        return a.reshape(len(z), -1)
+
+    def crc(self):
+        lo, i = self.doc["lo"], np.arange(4 * self.latents, dtype=np.int64).reshape(4, -1)
+        z = lo + (7919 * i + 104729 * (i // 3)) % (self.doc["hi"] - lo + 1)
+        return zlib.crc32(self.run(z).astype("<i4").tobytes())
+
+
+def model_of(sections, sha):
+    body = sections[f"model {sha[:16]}"]
+    need(hashlib.sha256(body).hexdigest() == sha, "another model")
+    doc, arrays = named(body)
+    nets = [Net(doc[n], n, arrays) if doc[n] else None for n in ("hyper", "block")]
+    need([n.crc() for n in nets if n] == doc["check"], "the test vector differs")
+    return (*nets, *(np.array([float.fromhex(v) for v in doc[n]]) for n in ("offset", "scale")))
+
+
+# Sections 8, 9 and 12: plans, chunks, values.
+
+
+def cells(grid, cell):
+    return [-(-n // c) for n, c in zip(grid, cell)]
+
+
+def join(tiles, grid):
+    """(B, V, *cell) to (V, *grid)."""
+    cell, r = tiles.shape[2:], len(grid)
+    count = cells(grid, cell)
+    z = tiles.reshape(*count, *tiles.shape[1:])
+    z = z.transpose([r] + [k for i in range(r) for k in (i, r + 1 + i)])
+    z = z.reshape(tiles.shape[1], *(n * c for n, c in zip(count, cell)))
+    return z[(slice(None), *(slice(0, n) for n in grid))]
+
+
+class Plan:
+    def __init__(self, data, sections):
+        r = Bytes(data)
+        self.doc = json.loads(r.packed(64 << 20))
+        v = len(self.doc["vars"])
+        numbers = np.frombuffer(r.packed(56 * v), "<f8").astype(float).reshape(7, v)
+        self.low, self.high, _, self.offset, self.unit, self.gae_unit, self.point_unit = numbers
+        self.bases = {n: transform_of(r.part()) if self.doc[n] else None for n in ("transform", "gae", "mix")}
+        r.end()
+        self.dtype, self.geometry = np.dtype(self.doc["dtype"]), self.doc["geometry"]
+        self.model = model_of(sections, self.doc["model"]) if self.doc["model"] else None
+
+    def latents(self, r, grid, count, k):
+        g = self.geometry
+        hyper = cells(grid, [b * h for b, h in zip(g["block"], g["hyper"])])
+        mode, shape = r.raw(1)[0], (count, *hyper, k)
+        z = integers(r, shape)
+        if mode:
+            z = summed(z, [i for i in range(1, len(shape)) if shape[i] > 1])
+        return z.reshape(count, -1, k).transpose(1, 2, 0)
+
+    def coefficients(self, r, grid, name, cell):
+        logs = [log for _, log in self.bases[name]]
+        kept = [len(log) for log in logs]
+        slab = next((i for i, n in enumerate(kept) if n > 1), 0)
+        rest = [i for i in range(len(kept)) if i != slab]
+        shape = (kept[slab], math.prod(cells(grid, cell)), *(kept[i] for i in rest))
+        q = integers(r, shape, [logs[slab], None, *(logs[i] for i in rest)], [False, *(True for _ in rest)])
+        return np.moveaxis(q, 0, slab + 1)
+
+    def base(self, y, grid):
+        """Block values (N, K, P, V) to (V, *grid)."""
+        g, r = self.geometry, len(grid)
+        z = y.reshape(len(y), *g["hyper"], *g["block"], -1)
+        z = z.transpose([0, 1 + 2 * r] + [k for i in range(r) for k in (1 + i, 1 + r + i)])
+        return join(z.reshape(len(y), y.shape[-1], *(b * h for b, h in zip(g["block"], g["hyper"]))), grid)
+
+    def chunk(self, payload, grid):
+        r, shape = Bytes(payload), (len(self.doc["vars"]), *grid)
+        kind, sha = r.raw(1)[0], r.raw(32)
+        need(kind < 2, "unknown kind of chunk")
+        out = self.coded(r, shape) if kind else lossless(r, shape, self.dtype)
+        r.end()
+        need(hashlib.sha256(out.tobytes()).digest() == sha, "other values than were written")
+        return out
+
+    def coded(self, r, shape):
+        grid, g, flags = shape[1:], self.geometry, r.raw(1)[0]
+        mask = filler = None
+
+        def spread(a):
+            return a.reshape(-1, *(1 for _ in grid))
+
+        if flags & 1:
+            mask = mask_of(r, shape)
+            same, n = r.raw(1)[0], int(mask.sum())
+            filler = np.repeat(lossless(r, (1,), self.dtype), n) if same else lossless(r, (n,), self.dtype)
+        x = spread(self.offset) + np.zeros(shape)
+        if flags & 2:
+            hyper, block, offset, scale = self.model
+            z = self.latents(r, grid, hyper.latents, 1)[:, 0]
+            k = math.prod(g["hyper"])
+            y = hyper.run(z).reshape(len(z), k, -1)
+            if flags & 4:
+                zb = self.latents(r, grid, block.latents, k)
+                y = y + block.run(zb.reshape(-1, block.latents)).reshape(y.shape)
+            y = self.base(y.reshape(len(z), k, -1, len(offset)), grid)
+            x = spread(offset) + spread(scale) * y
+        for flag, name, unit, cell in ((8, "transform", self.unit, "tile"), (16, "gae", self.gae_unit, "block")):
+            if flags & flag:
+                t, fraction = inverse(self.bases[name], self.coefficients(r, grid, name, g[cell]))
+                x = x + spread(unit * 2.0**-fraction) * join(t, grid)
+        if flags & 32:
+            mix, levels = self.bases["mix"], self.doc["levels"]
+            mixed = (len(mix[0][1]), *grid) if mix else shape
+            if levels:
+                q = interpolated(r, mixed, levels)
+            else:
+                slab = next((i for i, n in enumerate(mixed) if n > 1), 0)
+                q = integers(r, (mixed[slab], *(n for i, n in enumerate(mixed) if i != slab)))
+                q = summed(np.moveaxis(q, 0, slab), [a + 1 for a in self.doc["diff"]])
+            if self.doc["domain"] == "log":
+                signs = mask_of(r, shape)
+            else:
+                t, fraction = inverse(mix, q.reshape(1, len(q), -1)) if mix else (q.astype(float), 0)
+                fraction += 6 if levels else 0
+                x = x + spread(self.point_unit * 2.0**-fraction) * t.reshape(shape)
+        if self.doc["domain"] == "log":
+            out = self.from_log(q, signs, spread)
+        else:
+            x = np.clip(x, spread(self.low), spread(self.high))
+            for v, p in enumerate(self.doc["packing"]):
+                if p:
+                    info = np.iinfo(self.dtype)
+                    x[v] = np.clip(np.rint((x[v] - p[1]) / p[0]), info.min, info.max)
+            out = x.astype(self.dtype)
+        if mask is not None:
+            out[mask] = filler
+        if flags & 64:
+            n = r.varint()
+            index = np.cumsum(np.frombuffer(r.packed(4 * n), "<u4").astype(np.int64))
+            out.reshape(-1)[index] = lossless(r, (n,), self.dtype)
+        return out
+
+    def from_log(self, q, signs, spread):
+        native, size = self.dtype.newbyteorder("="), self.dtype.itemsize
+        low, high = (
+            spread(np.abs(a).astype(native).view(f"u{size}").astype(np.int64)) for a in (self.low, self.high)
+        )
+        step = spread(self.point_unit.astype(np.int64))
+        m = np.clip(np.clip(q, 0, (1 << 62) // step) * step, low, high).astype(np.uint64)
+        m |= signs.astype(np.uint64) << np.uint64(8 * size - 1)
+        return m.astype(f"u{size}").view(native).astype(self.dtype)
+
+
+def boxes(shape, step):
+    starts = [range(0, n, s) for n, s in zip(shape, step)]
+    for corner in itertools.product(*starts):
+        yield tuple(slice(a, min(a + s, n)) for a, s, n in zip(corner, step, shape))
+
+
+def read(path):
+    """Arrays of all variables by path."""
+    header, sections, chunks = read_file(Path(path).read_bytes())
+    known = {}
+    for group in header["field"]["groups"]:
+        for v in group["vars"]:
+            name = f"{group['path']}/{v['name']}" if group["path"] else v["name"]
+            known[name] = (tuple(v["shape"]), np.dtype(v["dtype"]))
+    out, todo = {}, iter(chunks)
+    for i, group in enumerate(header["groups"]):
+        plan = Plan(sections[f"group {i}"], sections)
+        out |= {p: np.empty(*known[p]) for p in group["vars"]}
+        for box in boxes(known[group["vars"][0]][0], group["chunk"]):
+            for p, a in zip(group["vars"], plan.chunk(next(todo), [b.stop - b.start for b in box])):
+                out[p][box] = a
+    for p, step in header["exact"]:
+        out[p] = np.empty(*known[p])
+        for box in boxes(known[p][0], step):
+            r = Bytes(next(todo))
+            kind, sha = r.raw(1)[0], r.raw(32)
+            out[p][box] = a = lossless(r, tuple(b.stop - b.start for b in box), known[p][1])
+            r.end()
+            need(kind == 0 and hashlib.sha256(a.tobytes()).digest() == sha, "other values than were written")
+    need(next(todo, None) is None, "chunks left over")
+    values = Bytes(sections["values"])
+    for p, (shape, dtype) in known.items():
+        if p in out:
+            continue
+        part = Bytes(values.part())
+        if dtype.hasobject:
+            out[p] = np.empty(math.prod(shape), object)
+            out[p][:] = json.loads(part.packed(1 << 30))
+            out[p] = out[p].reshape(shape)
+        else:
+            out[p] = lossless(part, shape, dtype)
+        part.end()
+    values.end()
+    return {p: out[p] for p in known}
+
+
+def main(argv):
+    folder = Path(argv[1])
+    for name, a in read(argv[0]).items():
+        file = folder / f"{name}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, a.astype(str) if a.dtype.hasobject else a)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ignition of natural gas at constant volume, tabulated: GRI-3.0 chemistry through Cantera (Gas Research Institute, 1999)."""
+"""Ignition of natural gas at constant volume, tabulated: GRI-3.0 chemistry (Gas Research Institute, 1999) by Cantera."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def make_reactor(ct: Any, gas: Any) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class IgnitionTable:
-    """States of igniting mixtures over (initial temperature A, equivalence ratio P, warped time W): values (A, P, W, S + 1).
+    """States of igniting mixtures, values (A, P, W, S + 1): initial temperature A, equivalence ratio P, warped time W.
 
     The last axis holds the S mass fractions and the temperature (K). The time of a trajectory is warped so that
     ignition is at warp 0 for every mixture: (time / delay - 1) / (1 + |time / delay - 1| * stretch), which keeps
@@ -117,7 +117,7 @@ def ignition_table(
     end: float = 4.0,
     processes: int = 2,
 ) -> IgnitionTable:
-    """Integrate a grid of mixtures to ``end`` delays and refine the grid by cubic interpolation; same bits for any processes.
+    """Integrate mixtures to ``end`` delays and refine their grid by cubic interpolation; same bits for any processes.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def _row(job: tuple[float, Array, float, Array]) -> tuple[Array, Array]:
 
 
 def _trajectory(ct: Any, gas: Any, end: float) -> tuple[Array, Array]:
-    """Integrate until ``end`` times the time of 80 % burnt; give times (n) and states (n, S + 1) of all internal steps."""
+    """Integrate until ``end`` times the time of 80 % burnt; give times (n) and states (n, S + 1) of all steps."""
     first = gas.UVX
     start = gas.T
     gas.equilibrate("UV")
@@ -193,7 +193,7 @@ def _trajectory(ct: Any, gas: Any, end: float) -> tuple[Array, Array]:
         net.step()
         times.append(net.time)
         path.append(np.append(gas.Y, reactor.T))
-        if limit == np.inf and reactor.T > burnt:
+        if limit == np.inf and burnt < reactor.T:
             limit = end * net.time
     return np.array(times), np.array(path)
 

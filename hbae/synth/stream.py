@@ -18,7 +18,7 @@ Piece = tuple[Box, Mapping[str, Array]]
 
 @dataclass(frozen=True, kw_only=True)
 class StreamVariable:
-    """One variable of a stream: name, element type, attributes; ``fill`` marks invalid points (None: there are none)."""
+    """One variable of a stream: name, element type, attributes; ``fill`` marks invalid points (None: none)."""
 
     name: str
     units: str
@@ -125,9 +125,9 @@ def _write(stream: Stream, part: Path, deflate: int, progress: Callable[[int, in
             handle.set_auto_maskandscale(False)
             handle.set_var_chunk_cache(0) if deflate else None
             handles[v.name] = handle
-        for done, (box, values) in enumerate(stream.pieces(), 1):
-            _check(stream, values)
-            for name, x in values.items():
+        for done, (box, piece) in enumerate(stream.pieces(), 1):
+            _check(stream, piece)
+            for name, x in piece.items():
                 handles[name][box] = x
             if progress is not None:
                 progress(done, stream.count)

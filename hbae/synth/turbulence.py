@@ -45,7 +45,7 @@ def random_field(
 
 
 def solenoidal(stream_function: Array) -> tuple[Array, Array]:
-    """Give the velocity (v along axis 0, u along axis 1; cells per unit time, rms 1) of a stream function, shape (Y, X)."""
+    """Give the velocity (v along axis 0, u along axis 1; cells per unit time, rms 1) of a stream function (Y, X)."""
     ny, nx = stream_function.shape
     f = np.fft.rfft2(stream_function)
     ky, kx = np.fft.fftfreq(ny)[:, None], np.fft.rfftfreq(nx)[None, :]
@@ -111,7 +111,7 @@ def diffuse(fields: Array, amount: float) -> Array:
 
 
 class Flow:
-    """A turbulent flow that changes with time: two frozen solenoidal fields, slowly exchanged; rms ``speed`` cells per step."""
+    """A turbulent flow that changes with time: two frozen solenoidal fields, slowly exchanged; rms ``speed``."""
 
     def __init__(self, shape: tuple[int, int], rng: np.random.Generator, *, speed: float, k_min: float = 2.0) -> None:
         self.speed = speed

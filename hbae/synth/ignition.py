@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ignition of natural gas at constant volume, tabulated: GRI-3.0 chemistry (Gas Research Institute, 1999) by Cantera."""
+"""Ignition of natural gas at constant volume, tabulated: GRI-3.0 chemistry (Gas Research Institute, 1999), Cantera."""
 
 from __future__ import annotations
 

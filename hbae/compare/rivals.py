@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""SZ3, SPERR and ZFP behind one interface: an absolute tolerance in, bytes out, and back.
+"""SZ3, SPERR and ZFP behind one interface: an array and a setting in its units go in, bytes come out, and back.
 
-Traps kept shut here: SPERR's filter takes the fastest axis first (``swap=True``, else 2 to 7 times worse); HDF5 hands
-back the uncompressed chunk from its cache unless the file is closed in between; sizes are those of the stored chunk.
+Traps kept shut here: SPERR's filter takes the fastest axis first (``swap=True``, else 2 to 7 times larger); HDF5 hands
+back the uncompressed chunk from its cache unless the file is closed in between; a filter keeps its true settings in the
+file, so that a chunk without them decodes to something else; sizes are those of the stored chunk, not of the file.
 """
 
 from __future__ import annotations
@@ -10,34 +11,51 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.errors import ConfigError, FieldError, MissingExtraError
+from hbae.errors import ConfigError, FieldError, MissingExtraError, UnknownNameError
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What decoding needs, and ``nbytes``: the size that counts for the rival (without any container around it)."""
+
+    payload: bytes
+    nbytes: int
 
 
 class Rival(Protocol):
-    """A compressor: promises bytes for an array and a setting (its absolute tolerance, units of the array)."""
+    """A compressor; its setting is a positive number in the units of the array: larger is smaller and worse.
+
+    Both ``encode`` and ``decode`` raise ``FieldError`` for arrays that it does not take, before it sees them.
+    """
 
     @property
     def name(self) -> str:
         """Name in tables."""
 
     @property
-    def native(self) -> tuple[str, ...]:
-        """Bounds that it can be asked for directly."""
+    def steps(self) -> bool:
+        """Tell whether the setting counts only to the power of two below it."""
 
-    def encode(self, array: Array, setting: float) -> bytes:
-        """Give the payload of an array at a tolerance."""
+    def require(self) -> None:
+        """Raise ``MissingExtraError`` where the package behind it is not installed."""
 
-    def decode(self, payload: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    def encode(self, array: Array, setting: float) -> Encoded:
+        """Give the payload of an array at a setting."""
+
+    def decode(self, encoded: Encoded, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Give the array back from its payload alone."""
 
 
 class SZ3:
-    """SZ3 through pysz; ``algorithm`` is one of ``INTERP_LORENZO`` (its default), ``INTERP``, ``LORENZO_REG``.
+    """SZ3 through pysz at an absolute tolerance, rank 1 to 4 (leading axes of more are merged).
+
+    ``algorithm`` is one of ``INTERP_LORENZO`` (its default), ``INTERP``, ``LORENZO_REG``.
 
     Raises
     ------
@@ -46,109 +64,143 @@ class SZ3:
     """
 
     name = "SZ3"
-    native = ("abs", "rel_range", "psnr")
+    steps = False
 
     def __init__(self, algorithm: str = "INTERP_LORENZO") -> None:
         if algorithm not in ("INTERP_LORENZO", "INTERP", "LORENZO_REG"):
             raise ConfigError(f"SZ3: unknown algorithm {algorithm!r}")
         self.algorithm = algorithm
 
-    def encode(self, array: Array, setting: float) -> bytes:
-        """Give SZ3's stream for a native-endian float array of rank 1 to 4 (leading axes of more are merged)."""
+    def require(self) -> None:
+        """Raise ``MissingExtraError`` without pysz."""
+        _pysz()
+
+    def encode(self, array: Array, setting: float) -> Encoded:
+        """Give SZ3's stream."""
         pysz = _pysz()
-        x = plain(_merged(array, 4))
+        x = plain(array).reshape(layout(array.shape, 4))
         config = pysz.szConfig(x.shape)
         config.errorBoundMode = pysz.szErrorBoundMode.ABS
         config.absErrorBound = setting
         config.cmprAlgo = getattr(pysz.szAlgorithm, self.algorithm)
-        payload, _ = pysz.sz.compress(x, config)
-        return bytes(payload)
+        stream, _ = pysz.sz.compress(x, config)
+        payload = bytes(stream)
+        return Encoded(payload, len(payload))
 
-    def decode(self, payload: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    def decode(self, encoded: Encoded, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Give the array back."""
-        inner = _merged_shape(shape, 4)
-        x, _ = _pysz().sz.decompress(np.frombuffer(payload, np.uint8), dtype, inner)
+        native = dtype.newbyteorder("=")
+        x, _ = _pysz().sz.decompress(np.frombuffer(encoded.payload, np.uint8), native, layout(shape, 4))
         return np.asarray(x).reshape(shape)
 
 
 class _Filter:
-    """A compressor that is reached as an HDF5 filter: one stored chunk of the whole array."""
+    """A compressor that is reached as an HDF5 filter: a small file with one chunk, the whole array.
 
-    smallest = 1
-    ranks = (1, 4)
+    ``most`` is the largest rank, ``least`` the smallest, ``shortest`` the fewest points along an axis.
+    """
 
-    def encode(self, array: Array, setting: float) -> bytes:
-        """Give the stored chunk; the payload's length is what the data take in the file."""
+    name = ""
+    most, least, shortest = 4, 1, 1
+
+    def require(self) -> None:
+        """Raise ``MissingExtraError`` without hdf5plugin."""
+        _hdf5plugin()
+
+    def encode(self, array: Array, setting: float) -> Encoded:
+        """Give the file, which holds the filter's settings too; only its stored chunk counts."""
         import h5py
 
-        x = plain(self._shaped(array))
+        shape = self._layout(array.shape)
+        x = plain(array).reshape(shape)
+        options = self._options(x, setting)
         with io.BytesIO() as memory:
             with h5py.File(memory, "w") as f:
-                f.create_dataset("x", data=x, chunks=x.shape, **self._filter(setting))
-            with h5py.File(memory, "r") as f:  # closed in between: the chunk now comes from storage, not from a cache
-                stored = f["x"].id
-                mask, payload = stored.read_direct_chunk((0,) * x.ndim)
-                if mask or stored.get_storage_size() != len(payload):
-                    raise FieldError("HDF5 skipped the filter: the array was stored uncompressed")
-                return bytes(payload)
+                stored = f.create_dataset("x", data=x, chunks=shape, **options)
+                f.flush()
+                skipped = bool(stored.id.get_chunk_info(0).filter_mask)
+                nbytes = int(stored.id.get_storage_size())
+                del stored
+            if skipped:
+                raise FieldError(f"{self.name}: HDF5 skipped the filter and stored the array as it is")
+            return Encoded(memory.getvalue(), nbytes)
 
-    def decode(self, payload: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Give the array back from the chunk alone, through a fresh file."""
+    def decode(self, encoded: Encoded, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Give the array back, read from the closed file."""
         import h5py
 
-        inner = self._shaped(np.broadcast_to(np.zeros((), dtype), shape)).shape
-        with io.BytesIO() as memory:
-            with h5py.File(memory, "w") as f:
-                stored = f.create_dataset("x", inner, dtype, chunks=inner, **self._filter(1.0))
-                stored.id.write_direct_chunk((0,) * len(inner), payload)
-            with h5py.File(memory, "r") as f:
-                x = np.asarray(f["x"][...])
-        return np.asarray(x[tuple(slice(0, n) for n in _merged_shape(shape, self.ranks[1]))].reshape(shape))
+        _hdf5plugin()
+        with io.BytesIO(encoded.payload) as memory, h5py.File(memory, "r") as f:
+            return np.asarray(f["x"][...]).astype(dtype, copy=False).reshape(shape)
 
-    def _shaped(self, array: Array) -> Array:
-        """Merge leading axes down to the largest rank, and repeat the edges of axes that are too short."""
-        x = _merged(array, self.ranks[1])
-        while x.ndim < self.ranks[0]:
-            x = x[..., None]
-        short = [(0, max(0, self.smallest - n)) for n in x.shape]
-        return np.pad(x, short, mode="edge") if any(b for _, b in short) else x
+    def _layout(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        inner = layout(shape, self.most, self.shortest)
+        if len(inner) < self.least or (min(inner) < self.shortest and self.least > 1):
+            raise FieldError(
+                f"{self.name} does not apply: it takes {self.least} or {self.most} axes of at least {self.shortest} "
+                f"points, and shape {shape} cannot be laid out so"
+            )
+        return inner
 
-    def _filter(self, setting: float) -> dict[str, Any]:
+    def _options(self, x: Array, setting: float) -> dict[str, Any]:
         raise NotImplementedError
 
 
 class Sperr(_Filter):
-    """SPERR at a pointwise tolerance: rank 2 or 3, axes of at least 9; more axes are merged, short ones padded."""
+    """SPERR over 2 or 3 axes of at least 9 points; other arrays are laid out so, or refused.
+
+    ``mode`` is ``psnr`` (the setting is the RMSE asked for; at equal RMSE a few percent smaller and faster) or ``abs``
+    (the largest error). ``swap`` is the filter's: False reads arrays in the wrong order and is here to show it.
+
+    Raises
+    ------
+    ConfigError
+        For another mode.
+    """
 
     name = "SPERR"
-    native = ("abs", "psnr")
-    smallest = 9
-    ranks = (2, 3)
+    steps = False
+    most, least, shortest = 3, 2, 9
 
-    def __init__(self, *, swap: bool = True) -> None:
-        self.swap = swap
+    def __init__(self, *, mode: str = "psnr", swap: bool = True) -> None:
+        if mode not in ("psnr", "abs"):
+            raise ConfigError(f"SPERR: unknown mode {mode!r}")
+        self.mode, self.swap = mode, swap
 
-    def _filter(self, setting: float) -> dict[str, Any]:
-        return dict(_hdf5plugin().Sperr(absolute=setting, swap=self.swap))
-
-    def decode(self, payload: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Give the array back."""
-        if len(shape) == 1:
-            return super().decode(payload, (*shape, 1), dtype).reshape(shape)
-        return super().decode(payload, shape, dtype)
+    def _options(self, x: Array, setting: float) -> dict[str, Any]:
+        plugin = _hdf5plugin()
+        span = float(x.max()) - float(x.min())
+        if self.mode == "abs" or span == 0:
+            return dict(plugin.Sperr(absolute=setting, swap=self.swap))
+        psnr = min(max(20 * math.log10(span / setting), 1.0), 300.0)
+        return dict(plugin.Sperr(peak_signal_to_noise_ratio=psnr, swap=self.swap))
 
 
 class ZFP(_Filter):
-    """ZFP in accuracy mode: rank 1 to 4; leading axes of more are merged."""
+    """ZFP in accuracy mode: rank 1 to 4, short axes merged into blocks of 4; tolerances count to a power of two."""
 
     name = "ZFP"
-    native = ("abs",)
+    steps = True
+    most, least, shortest = 4, 1, 4
 
-    def _filter(self, setting: float) -> dict[str, Any]:
+    def _options(self, x: Array, setting: float) -> dict[str, Any]:
         return dict(_hdf5plugin().Zfp(accuracy=setting))
 
 
 RIVALS: dict[str, Callable[[], Rival]] = {"SZ3": SZ3, "SPERR": Sperr, "ZFP": ZFP}
+
+
+def find(name: str) -> str:
+    """Give the name of a rival as in :data:`RIVALS`, from a name in any case.
+
+    Raises
+    ------
+    UnknownNameError
+        For a rival that is not known.
+    """
+    if name.upper() not in RIVALS:
+        raise UnknownNameError(f"rival {name!r} is not known; known: {', '.join(RIVALS)}")
+    return name.upper()
 
 
 def plain(array: Array) -> Array:
@@ -167,15 +219,18 @@ def plain(array: Array) -> Array:
     return x
 
 
-def _merged_shape(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
-    extra = len(shape) - rank
-    if extra <= 0:
-        return shape or (1,)
-    return (math.prod(shape[: extra + 1]), *shape[extra + 1 :])
+def layout(shape: tuple[int, ...], most: int, shortest: int = 1) -> tuple[int, ...]:
+    """Give a shape of the same points in the same order: no axes of 1, at most ``most`` axes, short ones merged.
 
-
-def _merged(array: Array, rank: int) -> Array:
-    return array.reshape(_merged_shape(array.shape, rank))
+    An axis of fewer than ``shortest`` points is merged with the next slower one (the first: the next faster one).
+    """
+    axes = [n for n in shape if n != 1] or [1]
+    while len(axes) > most:
+        axes[:2] = [axes[0] * axes[1]]
+    while len(axes) > 1 and min(axes) < shortest:
+        a = max(axes.index(min(axes)), 1)
+        axes[a - 1 : a + 1] = [axes[a - 1] * axes[a]]
+    return tuple(axes)
 
 
 def _pysz() -> Any:

@@ -6,27 +6,32 @@ from __future__ import annotations
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from hbae.arrays import Array
 from hbae.blocks.fill import fill_invalid
-from hbae.compare.metrics import Errors, measure
-from hbae.compare.rivals import RIVALS, Rival
+from hbae.compare.metrics import measure
+from hbae.compare.rivals import RIVALS, Rival, find
 from hbae.errors import ConfigError, FieldError, UnknownNameError
 
-Bracket = tuple[float, float]
+Point = tuple[float, float]  # log(setting), log(nrmse)
+Source = Callable[[], Array] | Array
+
+NEAR = 0.93  # a result of at least this part of its target is near enough
+STEP = math.log(2)
+SMALL = 1 << 20  # bytes; smaller arrays are tuned as a whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """One rival on one variable at the setting found; ``nrmse`` is achieved, ``seconds`` of one run on the whole."""
+    """One rival on the whole of one variable at the setting found; errors are those achieved, over the valid points."""
 
     setting: float
-    bytes: int
+    nbytes: int
     raw_bytes: int
     nrmse: float
     max_error: float
@@ -34,27 +39,38 @@ class Tuned:
     encode_seconds: float
     decode_seconds: float
     reached: bool
+    runs: int = 1  # on the whole array
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One rival over all variables: total bytes, ratio, mean NRMSE, largest error over range, MB/s (10^6 bytes).
 
-    ``reached`` tells whether every variable met its target; speeds are per core.
+    Attributes
+    ----------
+    nbytes : int
+        Sum of the payloads; no container or metadata counted.
+    encode_mb_s, decode_mb_s : float
+        Of one process, on the whole arrays at the final settings.
+    settings : dict
+        Final setting over range, by variable: fit for ``starts`` at the next target once scaled by the targets' ratio.
+    missed : list of str
+        Variables whose result is above the target (it counts all the same).
+    skipped : dict
+        Variables that do not count in this row, and why; all else is over the others.
     """
 
     rival: str
-    bytes: int
+    nbytes: int
     raw_bytes: int
     cr: float
-    nrmse: float
+    mean_nrmse: float
     max_error: float
-    encode_speed: float
-    decode_speed: float
-    variables: int
-    skipped: tuple[str, ...]
-    reached: bool
-    settings: Mapping[str, float]
+    encode_mb_s: float
+    decode_mb_s: float
+    settings: dict[str, float]
+    missed: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def tune(
@@ -63,63 +79,64 @@ def tune(
     target_nrmse: float,
     *,
     valid: Array | None = None,
-    sample: int | None = 1 << 18,
-    tolerance: float = 0.01,
     start: float | None = None,
     evaluations: int = 5,
 ) -> Tuned:
-    """Give the rival's smallest result whose achieved NRMSE is at most the target, and near it where it can be reached.
+    """Give the rival's result on the array whose achieved NRMSE is at most the target, and near it if possible.
+
+    Arrays of more than 1 MB are tried on a typical eighth first, then run as a whole: once where that is within 7 %
+    below the target, else twice, and more often only to get below it. (A rival with steps lands within a factor of 2.)
 
     Parameters
     ----------
     valid : array of bool, optional
         Points that count (default: the finite ones); the others are filled smoothly, alike for every rival.
-    sample : int, optional
-        Arrays of more points are first tried on about one eighth of the largest spatial axis, in one block with all of
-        time; None tries on the whole.
-    tolerance : float
-        How far below the target is close enough, relative.
     start : float, optional
         First setting over the range, from an earlier run.
+    evaluations : int
+        Runs on the eighth, at most.
 
     Raises
     ------
     ConfigError
-        For a target or tolerance that is not positive.
+        For a target or number of evaluations that is not positive.
     FieldError
-        For an array of range 0 or without valid points.
+        For an array of range 0, without valid points, or that the rival does not take.
     """
-    if not target_nrmse > 0 or not tolerance > 0:
-        raise ConfigError("tune: target and tolerance must be positive")
-    mask = np.isfinite(array) if valid is None else valid & np.isfinite(array)
-    if not mask.any() or array[mask].max() == array[mask].min():
-        raise FieldError("tune: the array has range 0 or no valid points")
+    if not target_nrmse > 0 or evaluations < 1:
+        raise ConfigError("tune: target and evaluations must be positive")
+    return _tune(rival, *_prepare(array, valid), target_nrmse, start, evaluations)
+
+
+def _prepare(array: Array, valid: Array | None) -> tuple[Array, Array]:
+    """Give the array with values at every point, and its valid points."""
+    masked = np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else False
+    array = np.asarray(np.ma.getdata(array))
+    if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
+        raise FieldError(f"rivals take float32 and float64, not {array.dtype}")
+    mask = np.isfinite(array) & ~np.asarray(masked) & (True if valid is None else valid)
+    if not mask.any():
+        raise FieldError("no valid points")
+    if array[mask].max() == array[mask].min():
+        raise FieldError("constant: range 0")
     if not mask.all():
         array = fill_invalid(array[None], mask[None])[0].astype(array.dtype)
-    span = float(array[mask].max()) - float(array[mask].min())
-    guess = (start or 3 * target_nrmse) * span
-    if sample is not None and array.size > sample:
-        box = _eighth(array, mask, span)
-        part, part_mask = np.ascontiguousarray(array[box]), mask[box]
-        guess = _search(_Trial(rival, part, part_mask, span), guess, target_nrmse, 4 * tolerance, evaluations).setting
-        # the last word is the whole array's: one run, more only where it is off by more than 2 %
-        return _search(_Trial(rival, array, mask, span), guess, target_nrmse, max(tolerance, 0.02), evaluations)
-    return _search(_Trial(rival, array, mask, span), guess, target_nrmse, tolerance, 3 * evaluations)
+    return array, mask
 
 
-def _eighth(array: Array, mask: Array, span: float) -> tuple[slice, ...]:
-    """Choose an eighth of the longest axis but the first: the slab whose mean square gradient is nearest the whole's."""
-    axis = 0 if array.ndim == 1 else 1 + int(np.argmax(array.shape[1:]))
-    width = max(array.shape[axis] // 8, min(16, array.shape[axis]))
-    starts = range(0, array.shape[axis] - width + 1, width)
-    other = tuple(a for a in range(array.ndim) if a != axis)
-    rough = np.square(np.diff(array[:: max(1, array.shape[0] // 8)] if axis else array, axis=axis) / span)
-    profile = rough.mean(axis=other, dtype=np.float64)
-    wanted = profile.mean()
-    counts = mask.sum(axis=other)
-    usable = [s for s in starts if counts[s : s + width].any()]
-    best = min(usable, key=lambda s: abs(profile[s : s + width].mean() - wanted))
-    return tuple(slice(best, best + width) if a == axis else slice(None) for a in range(array.ndim))
+def _tune(rival: Rival, array: Array, mask: Array, target: float, start: float | None, evaluations: int) -> Tuned:
+    values = array if mask.all() else array[mask]
+    span = float(values.max()) - float(values.min())
+    whole = _Trial(rival, array, mask, span, target)
+    x, slope = math.log((start or 2 * target) * span), 1.0
+    if array.nbytes < SMALL:
+        return _search(whole, x, slope, 0.98, 3 * evaluations, 4)[0]
+    box = typical_eighth(array, mask)
+    part = _Trial(rival, np.ascontiguousarray(array[box]), mask[box], span, target)
+    aim = math.log(target * _aim(rival, NEAR))
+    points = _scout(part, x, aim, evaluations)
+    slope = _slope(points, aim, slope)
+    return _search(whole, _next(points, aim, slope), slope, NEAR, 2, 4)[0]
 
 
 @dataclass(frozen=True)
@@ -128,142 +145,200 @@ class _Trial:
     array: Array
     mask: Array
     span: float
+    target: float
 
-    def run(self, setting: float, target: float) -> Tuned:
+    def run(self, setting: float) -> Tuned:
         """Encode, decode and measure; the NRMSE is over the whole variable's range."""
         t0 = time.perf_counter()
-        payload = self.rival.encode(self.array, setting)
+        encoded = self.rival.encode(self.array, setting)
         t1 = time.perf_counter()
-        decoded = self.rival.decode(payload, self.array.shape, self.array.dtype)
+        decoded = self.rival.decode(encoded, self.array.shape, self.array.dtype)
         t2 = time.perf_counter()
         found = measure(self.array, decoded, self.mask)
-        errors = Errors(found.rmse, found.max_error, self.span)
+        nrmse = found.rmse / self.span
         return Tuned(
             setting=setting,
-            bytes=len(payload),
+            nbytes=encoded.nbytes,
             raw_bytes=self.array.nbytes,
-            nrmse=errors.nrmse,
-            max_error=errors.max_error,
+            nrmse=nrmse,
+            max_error=found.max_error,
             span=self.span,
             encode_seconds=t1 - t0,
             decode_seconds=t2 - t1,
-            reached=errors.nrmse <= target,
+            reached=nrmse <= self.target,
         )
 
 
-def _search(trial: _Trial, guess: float, target: float, tolerance: float, evaluations: int) -> Tuned:
-    """Bracket and close in on the target in log(setting), log(nrmse); give the best result that meets the target."""
-    aim = math.log(target * (1 - tolerance / 2))
-    low: Bracket | None = None  # meets the target
-    high: Bracket | None = None  # misses it
-    best, last, x = None, None, math.log(guess)
-    for count in range(evaluations + 8):
-        if count >= evaluations and best is not None:
-            break
-        last = trial.run(math.exp(x), target)
-        y = math.log(max(last.nrmse, target * 1e-6))
-        if last.reached:
-            best = last if best is None or last.bytes < best.bytes else best
-            low = (x, y) if low is None or x > low[0] else low
-        else:
-            high = (x, y) if high is None or x < high[0] else high
-        if last.reached and last.nrmse >= target * (1 - tolerance):
-            break
-        following = _next(low, high, aim)
-        if low is not None and high is not None and abs(high[0] - low[0]) < 1e-3:
-            break
-        x = following
-    if best is not None:
-        return best
-    if last is None:
-        raise ConfigError("tune: no evaluations were allowed")
-    return last
+def typical_eighth(array: Array, mask: Array) -> tuple[slice, ...]:
+    """Choose a block of all times, half of y and a quarter of x: mean square slope nearest the whole's, as a ratio.
+
+    Of rank 2, an eighth of the last axis; of rank 1, of the only one. Blocks without valid points are not chosen.
+    """
+    last = array.ndim - 1
+    parts = {last: 4, last - 1: 2} if array.ndim > 2 else {last: 8}
+    width = {a: max(array.shape[a] // n, min(array.shape[a], 16)) for a, n in parts.items()}
+    boxes: list[tuple[slice, ...]] = [()]
+    for a, n in enumerate(array.shape):
+        w = width.get(a, n)
+        boxes = [(*b, slice(s, s + w)) for b in boxes for s in range(0, n - w + 1, w)]
+    steps = tuple(slice(None, None, 4 if n > 16 and a < last else 1) for a, n in enumerate(array.shape))
+    thin, typical = [], []
+    for box in boxes:
+        if mask[box].any():
+            rough = float(np.mean(np.square(np.diff(array[box][steps].astype(np.float64), axis=-1))))
+            thin.append(box)
+            typical.append(rough)
+    mean = sum(typical) / len(typical) if typical else 0.0
+    if not mean > 0 or not math.isfinite(mean):
+        return (slice(None),) * array.ndim
+    return min(zip(typical, thin, strict=True), key=lambda p: abs(math.log(p[0] / mean)) if p[0] > 0 else math.inf)[1]
 
 
-def _next(low: Bracket | None, high: Bracket | None, aim: float) -> float:
-    """Give the next log setting: secant inside a bracket, kept off its ends; else proportional, at most a factor e^3."""
-    if low is not None and high is not None:
-        slope = (high[1] - low[1]) / (high[0] - low[0]) if high[0] != low[0] else 1.0
-        part = (aim - low[1]) / slope / (high[0] - low[0]) if slope > 0 else 0.5
-        return low[0] + (high[0] - low[0]) * min(max(part, 0.1), 0.9)
-    x, y = low or high or (0.0, aim)
-    step = min(max(aim - y, -3.0), 3.0)
-    return x + (1.1 * step if high is None else 1.02 * step)
+def _aim(rival: Rival, near: float) -> float:
+    return 1.0 if rival.steps else (1 + near) / 2
+
+
+def _search(trial: _Trial, x: float, slope: float, near: float, usual: int, more: int) -> tuple[Tuned, list[Point]]:
+    """Give the smallest result that meets the target (else the last), and all points; ``more`` runs only to meet it."""
+    rival, target = trial.rival, trial.target
+    aim = math.log(target * _aim(rival, near))
+    near = 0.5 if rival.steps else near
+    points: list[Point] = []
+    best: Tuned | None = None
+    while True:
+        if rival.steps:
+            x = math.floor(x / STEP + 1e-6) * STEP
+            if any(abs(x - p[0]) < STEP / 2 for p in points):
+                if best is not None:
+                    break
+                x = min(p[0] for p in points) - STEP
+        last = trial.run(2.0 ** round(x / STEP) if rival.steps else math.exp(x))
+        points.append((x, math.log(max(last.nrmse, target * 1e-3))))
+        if last.reached and (best is None or last.nbytes < best.nbytes):
+            best = last
+        if last.reached and last.nrmse >= near * target:
+            break
+        if len(points) >= usual + (more if best is None else 0):
+            break
+        slope = _slope(points, aim, slope)
+        x = _next(points, aim, slope)
+    return replace(best or last, runs=len(points)), points
+
+
+def _scout(trial: _Trial, x: float, aim: float, evaluations: int) -> list[Point]:
+    """Give points of log(setting), log(nrmse), the last one within 5 % of the aim where the evaluations suffice."""
+    points: list[Point] = []
+    for _ in range(evaluations):
+        nrmse = trial.run(math.exp(x)).nrmse
+        points.append((x, math.log(max(nrmse, trial.target * 1e-3))))
+        if abs(points[-1][1] - aim) < (STEP / 2 if trial.rival.steps else 0.05):
+            break
+        x = _next(points, aim, _slope(points, aim, 1.0))
+    return points
+
+
+def _slope(points: list[Point], aim: float, default: float) -> float:
+    """Give d log(nrmse) / d log(setting) of the two points nearest the aim; the default where there are no two."""
+    (xa, ya), (xb, yb) = sorted(points, key=lambda p: abs(p[1] - aim))[:2] if len(points) > 1 else ((0.0, 0.0),) * 2
+    if abs(xa - xb) < 1e-6:
+        return default
+    return min(max((ya - yb) / (xa - xb), 0.3), 2.0)
+
+
+def _next(points: list[Point], aim: float, slope: float) -> float:
+    """Give the next log setting: along the slope from the nearest point, at most a factor e^3, inside any bracket."""
+    x, y = min(points, key=lambda p: abs(p[1] - aim))
+    x += min(max((aim - y) / slope, -3.0), 3.0)
+    below = max((p[0] for p in points if p[1] <= aim), default=-math.inf)
+    above = min((p[0] for p in points if p[1] > aim), default=math.inf)
+    if math.isfinite(below) and math.isfinite(above) and below < above:
+        margin = 0.05 * (above - below)
+        x = min(max(x, below + margin), above - margin)
+    return x
 
 
 def compare_variables(
-    arrays: Mapping[str, Callable[[], Array]],
+    arrays: Mapping[str, Source],
     targets: Mapping[str, float],
-    rivals: Iterable[str] = ("SZ3", "SPERR", "ZFP"),
+    rivals: Sequence[str] = ("sz3", "sperr", "zfp"),
     *,
     processes: int = 2,
     starts: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[Row]:
     """Tune every rival on every variable to that variable's target NRMSE and add the bytes up; one row per rival.
 
-    Variables of range 0 or without valid points are left out for all and named in ``skipped``.
-
     Parameters
     ----------
-    arrays : mapping of name to callable
-        Called in a worker process to load one variable (so it must be picklable where ``processes`` > 1).
+    arrays : mapping of name to array or callable
+        A callable is called in a worker process to load one variable: it must be picklable where ``processes`` > 1
+        (``functools.partial(read_variable, path, name)`` is). Masked and non-finite points do not count.
+    targets : mapping of name to float
+        NRMSE to reach, by variable.
+    rivals : sequence of str
+        Names in :data:`~hbae.compare.rivals.RIVALS`, in any case.
     starts : mapping of rival to mapping of name to setting over range, optional
-        ``Row.settings`` of a neighbouring target, scaled by the ratio of targets: saves evaluations.
+        Where to begin: ``Row.settings`` of a neighbouring target, scaled by the ratio of targets.
 
     Raises
     ------
     UnknownNameError
         For a rival that is not known or a variable without a target.
+    ConfigError
+        For a target that is not positive.
+    MissingExtraError
+        If a rival's package is not installed.
     """
-    chosen = list(rivals)
-    for r in chosen:
-        if r not in RIVALS:
-            raise UnknownNameError(f"rival {r!r} is not known; known: {', '.join(RIVALS)}")
+    chosen = [find(r) for r in rivals]
     for name in arrays:
         if name not in targets:
             raise UnknownNameError(f"variable {name!r} has no target")
+        if not targets[name] > 0:
+            raise ConfigError(f"variable {name!r}: the target must be positive")
+    for r in chosen:
+        RIVALS[r]().require()
+    begin = {find(r): s for r, s in (starts or {}).items()}
     jobs = [
-        (load, targets[name], chosen, {r: (starts or {}).get(r, {}).get(name) for r in chosen})
-        for name, load in arrays.items()
+        (source, targets[name], chosen, [begin.get(r, {}).get(name) for r in chosen]) for name, source in arrays.items()
     ]
     if processes > 1 and len(jobs) > 1:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
             results = list(pool.map(_one, jobs))
     else:
         results = [_one(job) for job in jobs]
-    found = dict(zip(arrays, results, strict=True))
-    return [_row(r, {n: t[r] for n, t in found.items() if t}, tuple(n for n, t in found.items() if not t)) for r in chosen]
+    return [_row(r, {n: found[i] for n, found in zip(arrays, results, strict=True)}) for i, r in enumerate(chosen)]
 
 
-def _one(job: tuple[Callable[[], Array], float, list[str], dict[str, float | None]]) -> dict[str, Tuned]:
-    """Tune all rivals on one variable; empty where it has range 0 or no valid points."""
-    load, target, rivals, starts = job
-    array = load()
-    valid = np.ones(array.shape, bool)
-    if isinstance(array, np.ma.MaskedArray):
-        valid = ~np.ma.getmaskarray(array)
-        array = array.data
-    valid &= np.isfinite(array)
-    if not valid.any() or array[valid].max() == array[valid].min():
-        return {}
-    return {r: tune(RIVALS[r](), array, target, valid=valid, start=starts[r]) for r in rivals}
+def _one(job: tuple[Source, float, list[str], list[float | None]]) -> list[Tuned | str]:
+    """Tune all rivals on one variable; a reason in place of a result where one does not apply."""
+    source, target, rivals, starts = job
+    try:
+        array, mask = _prepare(source() if callable(source) else source, None)
+    except FieldError as e:
+        return [str(e)] * len(rivals)
+    found: list[Tuned | str] = []
+    for name, start in zip(rivals, starts, strict=True):
+        try:
+            found.append(_tune(RIVALS[name](), array, mask, target, start, 5))
+        except FieldError as e:
+            found.append(str(e))
+    return found
 
 
-def _row(rival: str, results: Mapping[str, Tuned], skipped: tuple[str, ...]) -> Row:
-    size, raw = sum(t.bytes for t in results.values()), sum(t.raw_bytes for t in results.values())
+def _row(rival: str, found: Mapping[str, Tuned | str]) -> Row:
+    results = {n: t for n, t in found.items() if isinstance(t, Tuned)}
+    size, raw = sum(t.nbytes for t in results.values()), sum(t.raw_bytes for t in results.values())
     encode, decode = sum(t.encode_seconds for t in results.values()), sum(t.decode_seconds for t in results.values())
     return Row(
         rival=rival,
-        bytes=size,
+        nbytes=size,
         raw_bytes=raw,
         cr=raw / size if size else math.nan,
-        nrmse=math.fsum(t.nrmse for t in results.values()) / len(results) if results else math.nan,
-        max_error=max((t.max_error / t.span for t in results.values()), default=0.0),
-        encode_speed=raw / 1e6 / encode if encode else math.nan,
-        decode_speed=raw / 1e6 / decode if decode else math.nan,
-        variables=len(results),
-        skipped=skipped,
-        reached=all(t.reached for t in results.values()),
+        mean_nrmse=math.fsum(t.nrmse for t in results.values()) / len(results) if results else math.nan,
+        max_error=max((t.max_error / t.span for t in results.values()), default=math.nan),
+        encode_mb_s=raw / 1e6 / encode if encode else math.nan,
+        decode_mb_s=raw / 1e6 / decode if decode else math.nan,
         settings={n: t.setting / t.span for n, t in results.items()},
+        missed=[n for n, t in results.items() if not t.reached],
+        skipped={n: t for n, t in found.items() if isinstance(t, str)},
     )

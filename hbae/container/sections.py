@@ -40,7 +40,7 @@ def decode_arrays(data: bytes, most: int = MAX_WEIGHTS) -> tuple[dict[str, Any],
         doc, listing = dict(head["doc"]), [(str(n), tuple(int(d) for d in s)) for n, s in head["arrays"]]
     except FormatError:
         raise
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as e:
         raise FormatError(f"section is malformed: {e!r}") from e
     if any(d < 0 for _, s in listing for d in s) or sum(int(np.prod(s, dtype=object)) for _, s in listing) > most:
         raise FormatError("section declares too many numbers")

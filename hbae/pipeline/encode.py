@@ -149,7 +149,7 @@ def seal(body: bytes, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) 
 
 def _as_lossless(raw: Array, invalid: Array, plan: GroupPlan, targets: list[Target]) -> Coded:
     payload = encode_lossless_chunk(raw)
-    decoded = decode_chunk(payload, plan, raw.shape[1:], NumpyBackend())
+    decoded = decode_chunk(payload, plan, raw.shape[1:], NumpyBackend(), check=False)
     if decoded.dtype != raw.dtype or decoded.tobytes() != raw.tobytes():
         raise BoundViolationError("a chunk that is kept without loss did not come back bit for bit")
     x = np.where(invalid, 0.0, physical(raw, plan)) if invalid.any() else physical(raw, plan)

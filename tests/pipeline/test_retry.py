@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""When the calibration is wrong the bound still holds, and when the decoder is wrong nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import hbae
+from hbae.errors import BoundViolationError, OutputExistsError
+from hbae.pipeline import chunk as chunks
+from hbae.pipeline import compress as module
+from hbae.pipeline import encode
+
+
+@pytest.fixture
+def coarser(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[int]]:
+    """Give a function after which every plan has steps that many times too large; it counts the passes."""
+
+    def install(factor: float) -> list[int]:
+        choose, write, passes = module.choose_plan, module._Run._write_chunks, [0]
+
+        def bad(*args: Any, **kw: Any) -> Any:
+            choice = choose(*args, **kw)
+            plan = replace(choice.plan, unit=choice.plan.unit * factor, point_unit=choice.plan.point_unit * factor)
+            return replace(choice, plan=plan)
+
+        def counted(*args: Any) -> Any:
+            passes[0] += 1
+            return write(*args)
+
+        monkeypatch.setattr(module, "choose_plan", bad)
+        monkeypatch.setattr(module._Run, "_write_chunks", counted)
+        return passes
+
+    return install
+
+
+@pytest.mark.parametrize("factor", [1.3, 20.0, 1e4])
+@pytest.mark.parametrize("bound", [("nrmse", 1e-3), ("psnr", 70.0), ("abs", 1e-2), ("block_nrmse", 1e-3)])
+def test_too_large_steps_are_met(
+    factor: float,
+    bound: tuple[str, float],
+    coarser: Callable[[float], list[int]],
+    fields: Callable[..., xr.Dataset],
+    judged: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    passes = coarser(factor)
+    judged(fields(), tmp_path / "a.hbae", {n: [bound] for n in "TUV"}, method="linear", chunk=0.0625)
+    assert passes[0] >= (2 if bound[0] in ("nrmse", "psnr") else 1)
+
+
+@pytest.mark.parametrize("kind", ["nrmse", "psnr"])
+def test_the_last_resort_is_every_block(
+    kind: str,
+    coarser: Callable[[float], list[int]],
+    fields: Callable[..., xr.Dataset],
+    judged: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    passes = coarser(50.0)
+    monkeypatch.setattr(module, "finer_plan", lambda plan, factor: plan)
+    bounds = {n: [(kind, 1e-3 if kind == "nrmse" else 60.0)] for n in "TUV"}
+    judged(fields(), tmp_path / "a.hbae", bounds, method="linear")
+    assert passes[0] == module.REDO + 2
+
+
+def wrong_values(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Let the decoder give another value at one point from the given call on."""
+    right, calls = chunks.values_of, [0]
+
+    def wrong(*args: Any) -> Any:
+        out = right(*args)
+        calls[0] += 1
+        if calls[0] > times:
+            out.reshape(-1)[0] += 1 + abs(out.reshape(-1)[0])
+        return out
+
+    monkeypatch.setattr(chunks, "values_of", wrong)
+
+
+def test_a_decoder_that_errs_alike_costs_bytes_only(
+    fields: Callable[..., xr.Dataset], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the reader would get is judged: wrong values are kept exactly or the chunk without loss."""
+    wrong_values(monkeypatch, 0)
+    ds = fields()
+    hbae.compress(ds, tmp_path / "a.hbae", "abs=1e-2", method="linear")
+    back = hbae.decompress(tmp_path / "a.hbae", backend="numpy")
+    assert max(float(np.abs(back[n].values - ds[n].values).max()) for n in "TUV") <= 1e-2
+
+
+def broken(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Break the decoder in a way that no repair heals."""
+    if kind == "lossless":
+        right = chunks.decode_lossless
+
+        def spoiled(*args: Any) -> Any:
+            out = right(*args).copy()
+            out.reshape(-1).view(np.uint8)[0] ^= 1
+            return out
+
+        monkeypatch.setattr(chunks, "decode_lossless", spoiled)
+        return
+    judge = encode.check_chunk
+
+    def misses(*args: Any, **kw: Any) -> Any:
+        found = judge(*args, **kw)
+        return replace(found, points_hold=[False] * len(found.points_hold))
+
+    monkeypatch.setattr(encode, "check_chunk", misses)
+
+
+@pytest.mark.parametrize("kind", ["lossless", "points"])
+def test_a_broken_decoder_writes_nothing(
+    kind: str, fields: Callable[..., xr.Dataset], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken(kind, monkeypatch)
+    ds = fields()
+    if kind == "lossless":
+        ds = xr.Dataset({"T": (("a", "b"), np.random.default_rng(0).normal(size=(30, 40)).astype("f4"))})
+    with pytest.raises(BoundViolationError):
+        hbae.compress(ds, tmp_path / "a.hbae", "abs=1e-6", method="auto")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_global_bound_that_cannot_be_met_writes_nothing(
+    fields: Callable[..., xr.Dataset], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "_global_ratios", lambda totals, members: np.full(len(members), 1.5))
+    (tmp_path / "a.hbae").write_bytes(b"old")
+    with pytest.raises(OutputExistsError):
+        hbae.compress(fields(), tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
+    with pytest.raises(BoundViolationError, match="global bound of T, U, V"):
+        hbae.compress(fields(), tmp_path / "a.hbae", "nrmse=1e-3", method="linear", overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.hbae"]
+    assert (tmp_path / "a.hbae").read_bytes() == b"old"

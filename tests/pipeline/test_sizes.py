@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""P3 and P7: the size is the file's length, and never much worse than without any loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import hbae
+from hbae.pipeline import chunk as chunks
+from hbae.pipeline.archive import Archive
+
+
+@pytest.mark.parametrize("method", ["linear", "auto", "lossless", "hbae"])
+@pytest.mark.parametrize("redundant", [False, True])
+def test_the_size_is_the_length_of_the_file(
+    method: str, redundant: bool, fields: Callable[..., xr.Dataset], tmp_path: Path
+) -> None:
+    path, ds = tmp_path / "a.hbae", fields()
+    options = {"budget": "1ep"} if method == "hbae" else {}
+    r = hbae.compress(ds, path, "nrmse=1e-2", method=method, redundant=redundant, **options)
+    assert r.size == path.stat().st_size == len(path.read_bytes())
+    assert sum(r.sizes.values()) == r.size
+    assert sum(hbae.info(path)["sizes"].values()) == r.size
+    raw = sum(ds[n].nbytes for n in "TUV")
+    assert r.raw_bytes == raw
+    assert r.cr == raw / r.size
+    assert r.bits_per_value == 8 * r.size / (raw // 4)
+    assert r.to_json()["cr"] == r.cr
+    if r.model_size:
+        assert any(name.startswith("model") and n >= r.model_size for name, n in r.sizes.items())
+
+
+def test_reported_errors_are_those_of_the_decoded_values(fields: Callable[..., xr.Dataset], tmp_path: Path) -> None:
+    ds = fields()
+    r = hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
+    back = hbae.decompress(tmp_path / "a.hbae")
+    for v in r.variables:
+        x, y = ds[v.path].values.astype("f8"), back[v.path].values.astype("f8")
+        assert v.max_error == np.abs(x - y).max()
+        assert v.span == x.max() - x.min()
+        assert v.nrmse == pytest.approx(np.sqrt(((x - y) ** 2).mean()) / v.span, rel=1e-12)
+        assert v.psnr == pytest.approx(-20 * np.log10(v.nrmse), rel=1e-12)
+        assert 0.8e-3 < v.nrmse <= 1e-3
+
+
+def awkward(kind: str) -> xr.Dataset:
+    """Data on which loss does not pay."""
+    rng = np.random.default_rng(0)
+    x = {
+        "constant": np.full((30, 40), 2.5, "f4"),
+        "noise": rng.integers(0, 2**32, (30, 40), dtype=np.uint32).view("f4"),
+        "two": np.where(rng.random((30, 40)) < 0.5, 1.0, 2.0).astype("f4"),
+        "nan": np.full((30, 40), np.nan, "f4"),
+        "counts": rng.integers(0, 3, (30, 40)).astype("f8"),
+    }[kind]
+    return xr.Dataset({"T": (("a", "b"), x)})
+
+
+@pytest.mark.parametrize("kind", ["constant", "noise", "two", "nan", "counts"])
+@pytest.mark.parametrize("bound", ["nrmse=1e-6", "abs=1e-9", "pw_rel=1e-6", "l2=1e-7", "block_nrmse=1e-7"])
+def test_never_worse_than_lossless(kind: str, bound: str, tmp_path: Path) -> None:
+    ds = awkward(kind)
+    plain = hbae.compress(ds, tmp_path / "p.hbae", bound, method="lossless")
+    for method in ("auto", "linear"):
+        r = hbae.compress(ds, tmp_path / f"{method}.hbae", bound, method=method)
+        assert r.size <= plain.size + 1024
+
+
+@pytest.mark.parametrize("bound", ["nrmse=1e-7", "abs=1e-5", "pw_rel=1e-6", "nrmse=1e-3"])
+def test_no_chunk_is_larger_than_without_loss(bound: str, fields: Callable[..., xr.Dataset], tmp_path: Path) -> None:
+    ds = fields((16, 40, 48), "TU")
+    hbae.compress(ds, tmp_path / "a.hbae", bound, method="linear", chunk=0.0625)
+    with Archive(tmp_path / "a.hbae") as a:
+        for part in a.parts:
+            if part.group is None:
+                continue
+            for i, box in enumerate(part.boxes):
+                raw = np.stack([ds[n].values[box] for n in part.paths])
+                assert len(a.reader.chunk(part.first + i)) <= len(chunks.encode_lossless_chunk(raw))
+
+
+@pytest.mark.parametrize("bound", ["nrmse=1e-3", "abs=1e-3", "l2=1e-2"])
+def test_a_small_file_carries_little_beside_its_values(bound: str, tmp_path: Path) -> None:
+    ds = xr.Dataset({"T": (("a",), np.linspace(0, 1, 10).astype("f4"))})
+    assert hbae.compress(ds, tmp_path / "a.hbae", bound).size < 1024 + ds.nbytes

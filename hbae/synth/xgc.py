@@ -123,8 +123,8 @@ def moments(config: XGCConfig) -> Moments:
 
 
 def _surfaces(nodes: int) -> int:
-    """Give the number of turns of the poloidal angle over all nodes: about as many as nodes on a turn."""
-    return max(1, round(nodes**0.5 / 4))
+    """Give the number of turns of the poloidal angle over all nodes: a quarter of the root of their number."""
+    return max(1, round(float(np.sqrt(nodes)) / 4))
 
 
 def _turbulence(c: XGCConfig, rng: np.random.Generator, angle: Array) -> Array:

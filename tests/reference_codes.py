@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: MIT
+"""Pieces of the reference reader: sections 2, 5, 6 and 7 of docs/format.md."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import struct
+from bisect import bisect_right
+
+import numpy as np
+import zstandard
+
+
+class InvalidError(ValueError):
+    """The file breaks a rule of the page."""
+
+
+def need(ok, text):
+    if not ok:
+        raise InvalidError(text)
+
+
+# Section 2: basic pieces.
+
+
+class Bytes:
+    """Bytes read from front to back."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def raw(self, n):
+        need(self.at + n <= len(self.data), "bytes end early")
+        self.at += n
+        return self.data[self.at - n : self.at]
+
+    def varint(self):
+        n = 0
+        for shift in range(0, 63, 7):
+            b = self.raw(1)[0]
+            n |= (b & 127) << shift
+            if b < 128:
+                return n
+        raise InvalidError("varint too long")
+
+    def part(self):
+        return self.raw(self.varint())
+
+    def packed(self, limit):
+        head = self.varint()
+        size = head >> 1
+        need(size <= limit, "packed part over its limit")
+        if not head & 1:
+            return self.raw(size)
+        frame = self.part()
+        need(zstandard.frame_content_size(frame) == size, "zstd frame declares another size")
+        out = zstandard.ZstdDecompressor().decompress(frame, max_output_size=size)
+        need(len(out) == size, "zstd frame has another size")
+        return out
+
+    def end(self):
+        need(self.at == len(self.data), "bytes left over")
+
+
+# Section 5: lossless arrays and masks.
+
+
+def bits_of(data, n):
+    need(len(data) == (n + 7) // 8, "bits of a wrong size")
+    return np.unpackbits(np.frombuffer(data, np.uint8))[:n]
+
+
+def lossless(r, shape, dtype):
+    mode, axis, shuffle = r.raw(3)
+    nbytes = math.prod(shape) * dtype.itemsize
+    raw = np.frombuffer(r.packed(nbytes), np.uint8)
+    need(len(raw) == nbytes and mode < 3 and shuffle < 2, "bad lossless array")
+    order = ">" if dtype.byteorder == ">" else "<"
+    unit, tail = "u1", (dtype.itemsize,)
+    if dtype.itemsize in (1, 2, 4, 8):
+        unit, tail = f"{order}u{dtype.itemsize}", ()
+    elif dtype.kind == "c" and dtype.itemsize == 16:
+        unit, tail = f"{order}u8", (2,)
+    if shuffle:
+        raw = np.ascontiguousarray(raw.reshape(np.dtype(unit).itemsize, -1).T).ravel()
+    words = raw.view(unit).reshape((*shape, *tail))
+    words = words.astype(words.dtype.newbyteorder("="))
+    if mode:
+        words = (np.add if mode == 1 else np.bitwise_xor).accumulate(words, axis=axis, dtype=words.dtype)
+    return np.frombuffer(words.astype(unit).tobytes(), dtype).reshape(shape)
+
+
+def mask_of(r, shape):
+    mode = r.raw(1)[0]
+    need(mode < 4, "bad mask")
+    if mode < 2:
+        return np.full(shape, bool(mode))
+    n = math.prod(shape)
+    mask = bits_of(r.packed((n + 7) // 8), n).reshape(shape)
+    return (np.bitwise_xor.accumulate(mask, axis=0) if mode == 3 else mask).astype(bool)
+
+
+# Section 6: integers with contexts.
+
+
+class Symbols:
+    """A symbol stream, read step by step."""
+
+    def __init__(self, r, contexts):
+        t = Bytes(r.packed(450 * contexts + 16))
+        kinds = [t.varint() for _ in range(t.varint())]
+        self.labels = np.frombuffer(t.raw(2 * contexts if kinds else 0), "<u2").astype(int) - 1
+        need(t.varint() == kinds.count(0), "wrong number of tables")
+        self.models = []
+        for k in kinds:
+            if k:
+                self.models.append(k - 1)
+                continue
+            size, top = t.varint(), t.varint()
+            need(2 <= size <= 146 and top < size, "bad table")
+            f = [0 if i == top else t.varint() + 1 for i in range(size)]
+            f[top] = 16384 - sum(f)
+            need(f[top] > 0, "bad table")
+            self.models.append((f, [0, *itertools.accumulate(f)]))
+        t.end()
+        self.raw = "".join(f"{b:08b}" for b in r.part())
+        self.raw_at = 0
+        words = r.part()
+        self.words = list(struct.unpack(f"<{len(words) // 4}I", words))
+        self.state = 0
+        for _ in range(2):
+            self.state = self.state << 32 | self.words.pop() if self.words else self.state
+
+    def token(self, model):
+        if isinstance(model, int):
+            return model
+        f, left = model
+        slot = (self.state & 0xFFFFFF) >> 10
+        t = bisect_right(left, slot) - 1
+        self.state = (self.state >> 24) * (f[t] << 10) + (self.state & 0xFFFFFF) - (left[t] << 10)
+        if self.state < 1 << 32 and self.words:
+            self.state = self.state << 32 | self.words.pop()
+        return t
+
+    def value(self, token):
+        u = token
+        if token >= 32:
+            count = (token - 32) // 2 + 4
+            text = self.raw[self.raw_at : self.raw_at + count]
+            need(len(text) == count, "raw bits run out")
+            self.raw_at += count
+            u = (2 + (token & 1)) << count | int(text, 2)
+        return -(u + 1 >> 1) if u & 1 else u >> 1
+
+    def step(self, contexts):
+        contexts = np.asarray(contexts)
+        order = np.argsort(contexts.ravel(), kind="stable")
+        tokens = [self.token(self.models[self.labels[c]]) for c in contexts.ravel()[order].tolist()]
+        out = np.zeros(contexts.size, np.int64)
+        out[order] = [self.value(t) for t in tokens]
+        return out.reshape(contexts.shape)
+
+
+BIT_LENGTH = np.array([n.bit_length() for n in range(1 << 18)])
+
+
+def integers(r, shape, logs=None, near=None):
+    rest = shape[1:]
+    logs = logs or [None] * len(shape)
+    near = [True] * len(rest) if near is None else near
+    live = bits_of(r.packed((shape[0] + 7) // 8), shape[0])
+    q = np.zeros(shape, np.int64)
+    symbols = Symbols(r, 560) if live.any() else None
+    for s in np.flatnonzero(live):
+        bucket = np.zeros(rest, np.int64) + (0 if logs[0] is None else logs[0][s])
+        for i, log in enumerate(logs[1:]):
+            if log is not None:
+                bucket = bucket + log.reshape([-1 if k == i else 1 for k in range(len(rest))])
+        level = np.zeros(rest, np.int64)
+        if s:
+            a = np.minimum(np.abs(q[s - 1]), 2047)
+            m = 2 * a + (np.minimum(np.abs(q[s - 2]), 2047) if s > 1 else 0)
+            for axis in range(len(rest)):
+                if near[axis]:
+                    p = np.pad(a, [(int(k == axis),) * 2 for k in range(len(rest))])
+                    m = m + p.take(range(rest[axis]), axis) + p.take(range(2, rest[axis] + 2), axis)
+            level = np.minimum(BIT_LENGTH[m], 12) + 1
+        q[s] = symbols.step(np.clip(bucket, 0, 39) * 14 + level)
+    return q
+
+
+def summed(d, axes):
+    for a in axes:
+        d = np.cumsum(d, axis=a, dtype=np.int64)
+    return d
+
+
+# Section 7: transforms.
+
+
+def named(data):
+    r = Bytes(data)
+    head = json.loads(r.packed(16 << 20))
+    arrays = {n: integers(r, (1, math.prod(s))).reshape(s) for n, s in head["arrays"]}
+    r.end()
+    return head["doc"], arrays
+
+
+def transform_of(data):
+    """List of (matrix or None, logs)."""
+    doc, arrays = named(data)
+    out = []
+    for i, (kind, size, kept) in enumerate(doc["axes"]):
+        need(kind in ("none", "klt", "dct"), "unknown basis")
+        matrix = None if kind == "none" else arrays[f"{i}.matrix"] if kind == "klt" else dct(size)[:, :kept]
+        out.append((matrix, arrays[f"{i}.logs"]))
+    return out
+
+
+def dct(n):
+    one = 1 << 96
+
+    def arctan_inverse(x):
+        term, total, k, sign = (1 << 112) // x, 0, 1, 1
+        while term:
+            total += sign * (term // k)
+            term //= x * x
+            k, sign = k + 2, -sign
+        return total
+
+    pi = (4 * (4 * arctan_inverse(5) - arctan_inverse(239))) >> 16
+
+    def cos(x):
+        total, term, k = one, one, 0
+        while term:
+            k += 2
+            term = -(((term * x) >> 96) * x >> 96) // (k * (k - 1))
+            total += term
+            if -2 < term < 2:
+                break
+        return total
+
+    quarter = [cos(pi * j // (2 * n)) for j in range(n + 1)]
+
+    def at(j):
+        j %= 4 * n
+        j = 4 * n - j if j > 2 * n else j
+        return quarter[j] if j <= n else -quarter[2 * n - j]
+
+    norms = [math.isqrt((1 + (k > 0)) * one * one // n) for k in range(n)]
+    rows = [[(((at((2 * i + 1) * k) * norms[k]) >> 96) + (1 << 80)) >> 81 for k in range(n)] for i in range(n)]
+    return np.array(rows, np.int64)
+
+
+def inverse(bases, q):
+    """Integers with F fraction bits, and F."""
+    qmax = float(np.abs(q).max(initial=0))
+    for fraction in range(8, -1, -1):
+        amax = worst = qmax * 2.0**fraction
+        for matrix, _ in bases:
+            if matrix is not None:
+                total = amax * float(np.abs(matrix).sum(1).max(initial=0))
+                worst, amax = max(worst, total), total * 2.0**-15 + 1
+        if worst * 1.0000001 < 2.0**53:
+            break
+    else:
+        raise InvalidError("coefficients are too large")
+    v = q.astype(np.float64) * 2.0**fraction
+    for axis, (matrix, _) in enumerate(bases, 1):
+        if matrix is not None:
+            v = np.moveaxis(np.tensordot(matrix.astype(np.float64), v, (1, axis)), 0, axis)
+            v = np.rint(v * 2.0**-15)
+    return v, fraction

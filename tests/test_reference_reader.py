@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""The reader written from docs/format.md gives the same bits as the package, for every stage of the format."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+GOLDEN = HERE / "golden"
+
+
+def load(name: str, path: Path) -> ModuleType:
+    """Import a file by its path."""
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+reference = load("reference_reader", HERE / "reference_reader.py")
+make = load("golden_make", GOLDEN / "make.py")
+
+
+class Watch:
+    """Counts what the reference reader met: chunk kinds, flags, modes, bases."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: set[str] = set()
+        plan = reference.Plan
+        for owner, name, look in (
+            (reference, "lossless", self._lossless),
+            (reference, "mask_of", self._mask),
+            (plan, "coded", self._coded),
+            (plan, "chunk", self._chunk),
+        ):
+            self._wrap(monkeypatch, owner, name, look)
+
+    @staticmethod
+    def _wrap(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, look: object) -> None:
+        inner = getattr(owner, name)
+
+        def outer(*args: object) -> object:
+            look(*args)
+            return inner(*args)
+
+        monkeypatch.setattr(owner, name, outer)
+        if name in ("lossless", "mask_of"):
+            monkeypatch.setattr(reference, name, outer)
+
+    def _lossless(self, r, shape, dtype):
+        mode, _, shuffle = r.data[r.at : r.at + 3]
+        self.seen |= {f"lossless mode {mode}", f"shuffle {shuffle}"}
+
+    def _mask(self, r, shape):
+        self.seen.add(f"mask mode {r.data[r.at]}")
+
+    def _chunk(self, plan, payload, grid):
+        self.seen.add(f"chunk kind {payload[0]}")
+
+    def _coded(self, plan, r, shape):
+        flags = r.data[r.at]
+        self.seen |= {f"flag {1 << i}" for i in range(8) if flags >> i & 1}
+        for name, bases in plan.bases.items():
+            for matrix, _ in bases or ():
+                self.seen.add(f"{name} {'none' if matrix is None else 'matrix'}")
+        self.seen.add(f"domain {plan.doc['domain']}")
+        if flags & 32:
+            kind = "levels" if plan.doc["levels"] else "differences" if plan.doc["diff"] else "plain"
+            self.seen.add(f"point {kind}")
+        if any(plan.doc["packing"]):
+            self.seen.add("packing")
+
+
+def same(path: Path) -> None:
+    """Fail unless both readers give the same types, shapes and bits."""
+    expected, found = make.arrays_of(path), reference.read(path)
+    assert list(found) == list(expected)
+    for name, a in expected.items():
+        assert make.digest(found[name]) == make.digest(a), name
+
+
+CASES = sorted(make.CASES)
+MUST = {
+    *(f"lossless mode {m}" for m in range(3)),
+    *(f"mask mode {m}" for m in range(4)),
+    *(f"flag {f}" for f in (1, 2, 4, 8, 16, 32, 64)),
+    *("shuffle 0", "shuffle 1", "chunk kind 0", "chunk kind 1", "domain linear", "domain log", "packing"),
+    *("transform none", "transform matrix", "gae matrix", "mix matrix"),
+    *("point levels", "point differences", "point plain"),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n != "trained_model"])
+def test_same_bits(name: str, tmp_path: Path) -> None:
+    make.CASES[name](tmp_path / "a.hbae")
+    same(tmp_path / "a.hbae")
+
+
+def test_trained_model(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    make.CASES["trained_model"](tmp_path / "a.hbae")
+    header, sections, _ = reference.read_file((tmp_path / "a.hbae").read_bytes())
+    assert any(n.startswith("model ") for n in sections), header
+    same(tmp_path / "a.hbae")
+
+
+def test_every_stage_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The golden archives alone, few as they are, use every stage and mode."""
+    watch = Watch(monkeypatch)
+    for path in sorted(GOLDEN.glob("*.hbae")):
+        reference.read(path)
+    assert watch.seen >= MUST, MUST - watch.seen
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.hbae")), ids=lambda p: p.stem)
+def test_golden(path: Path) -> None:
+    """Files of format version 1 decode to the same bits forever."""
+    expected = json.loads((GOLDEN / "hashes.json").read_text())[path.stem]
+    for arrays in (make.arrays_of(path), reference.read(path)):
+        assert {p: make.digest(a) for p, a in arrays.items()} == expected
+
+
+def test_golden_files_are_all_there() -> None:
+    names = {p.stem for p in GOLDEN.glob("*.hbae")}
+    assert names == make.GOLDEN == set(json.loads((GOLDEN / "hashes.json").read_text()))
+
+
+def test_example_of_the_page() -> None:
+    """The hex dump on the page is the golden file."""
+    page = (HERE.parent / "docs" / "format.md").read_text()
+    dump = page.split("<!-- example -->")[1].split("<!-- end of example -->")[0]
+    data = b"".join(bytes.fromhex(row.split("`")[3]) for row in dump.splitlines() if row.startswith("| `"))
+    assert data == (GOLDEN / "example.hbae").read_bytes()
+
+
+def test_reader_stands_alone(tmp_path: Path) -> None:
+    """No import but NumPy, zstandard and the standard library; it runs as a program."""
+    allowed = {"numpy", "zstandard", *sys.stdlib_module_names}
+    for file in HERE.glob("reference_*.py"):
+        tree = ast.parse(file.read_text())
+        for node in ast.walk(tree):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert all(n.split(".")[0] in allowed or n == "reference_codes" for n in names), names
+    source = GOLDEN / "attributes_and_types.hbae"
+    code = f"import sys, runpy; sys.path.insert(0, {str(HERE)!r}); import reference_reader as r; "
+    code += f"r.main([{str(source)!r}, {str(tmp_path)!r}]); assert 'hbae' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    for name, a in make.arrays_of(source).items():
+        b = np.load(tmp_path / f"{name}.npy")
+        assert (b == a).all() if a.dtype.hasobject else b.tobytes() == a.tobytes()
+
+
+@pytest.mark.parametrize("at", [3, 40, 400, -10, -60])
+def test_damage_is_seen(at: int, tmp_path: Path) -> None:
+    data = bytearray((GOLDEN / "example.hbae").read_bytes())
+    data[at] ^= 4
+    (tmp_path / "a.hbae").write_bytes(data)
+    with pytest.raises(ValueError):  # noqa: PT011
+        reference.read(tmp_path / "a.hbae")

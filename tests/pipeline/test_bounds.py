@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import xarray as xr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import hbae
 from hbae.arrays import Array
 from hbae.config import KINDS
+from hbae.pipeline import encode
 
 PATTERNS = (
     "smooth", "noise", "constant", "two", "spikes", "denormal", "zeros", "integers", "huge", "tiny", "steps", "walk",
@@ -159,8 +162,6 @@ def test_auto_with_several_variables_and_any_blocks(
 @settings(max_examples=60)
 @given(case=CASES)
 def test_lossless_changes_no_bit(case: Any, tmp_path: Path) -> None:
-    import hbae
-
     shape, dtype, pattern, holes, _, seed = case
     ds, names = make_dataset(shape, dtype, pattern, holes, seed)
     hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="lossless", overwrite=True)
@@ -181,3 +182,26 @@ def test_any_model_holds_every_bound(
 ) -> None:
     bad_model(kind)
     run_case(case, judged, tmp_path / "a.hbae", variables=2, method="hbae")
+
+
+@pytest.mark.parametrize("kind", ["zeros", "nan", "noise", "extreme"])
+def test_answers_of_models_become_latents_that_the_decoder_takes(
+    kind: str, bad_model: Callable[[str], None], tmp_path: Path
+) -> None:
+    """Latents are integers in the decoder's range before they are coded, so that every machine codes the same."""
+    bad_model(kind)
+    found: list[Array] = []
+    right = encode.latents_of
+
+    def seen(*args: Any) -> Any:
+        parts = right(*args)
+        found.extend(z for z in (parts.z, parts.zb) if z is not None)
+        return parts
+
+    ds, _ = make_dataset((9, 10, 8), "<f4", "smooth", "none", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encode, "latents_of", seen)
+        hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="hbae")
+    assert found
+    assert all(z.dtype == np.int64 and np.abs(z).max() <= 2047 for z in found)
+    assert "hbae" in hbae.info(tmp_path / "a.hbae")["groups"][0]["stages"]

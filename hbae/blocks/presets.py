@@ -73,7 +73,7 @@ def plan_geometry(
     preset: Preset,
     *,
     block: tuple[int, ...] | None = None,
-    chunk_mib: float = 16,
+    chunk_mib: float = 32,
 ) -> Geometry:
     """Give a geometry whose chunks hold whole tiles and hyper-blocks and decode to about ``chunk_mib``.
 
@@ -91,12 +91,12 @@ def plan_geometry(
     extent = tuple(c * h for c, h in zip(cell, hyper, strict=True))
     budget = max(1, int(chunk_mib * MIB) // (num_variables * itemsize))
     plain = (1,) * rank
-    tile = _tile(shape, plain, budget)
+    tile = _tile(shape, plain, num_variables >= 8, budget)
     chunk = _chunk(shape, tile, budget)
     # An axis that chunks cut needs whole hyper-blocks per tile; an axis inside one chunk takes equal parts.
     units = tuple(1 if c >= n else e for c, n, e in zip(chunk, shape, extent, strict=True))
     if units != plain:
-        tile = _tile(shape, units, budget)
+        tile = _tile(shape, units, num_variables >= 8, budget)
         chunk = _chunk(shape, tile, budget)
         chunk = tuple(c if c >= n else -(-c // e) * e for c, n, e in zip(chunk, shape, extent, strict=True))
         tile = tuple(t if c % t == 0 else e for t, c, e in zip(tile, chunk, extent, strict=True))
@@ -117,10 +117,10 @@ def _chunk(shape: tuple[int, ...], tile: tuple[int, ...], budget: int) -> tuple[
         chunk[axis] += tile[axis]
 
 
-def _tile(shape: tuple[int, ...], units: tuple[int, ...], budget: int) -> tuple[int, ...]:
+def _tile(shape: tuple[int, ...], units: tuple[int, ...], many: bool, budget: int) -> tuple[int, ...]:
     """Tile lengths: short axes whole, long ones in equal parts, multiples of ``units``."""
     rank = sum(n > 1 for n in shape)
-    ideal = {0: 1, 1: 512, 2: 64}.get(rank, 32)
+    ideal = {0: 1, 1: 512, 2: 64}.get(rank, 16 if many else 32)
     tile = []
     for n, u in zip(shape, units, strict=True):
         length = n if n <= 64 and u == 1 else -(-n // -(-n // ideal))

@@ -31,7 +31,7 @@ def compress(
     threads: Annotated[Optional[int], typer.Option(metavar="N", help="Worker processes.")] = None,  # noqa: UP045
     seed: o.Seed = 0,
     block: Annotated[Text, typer.Option(metavar="SHAPE", help="Points of a block, for example 8x8x4.")] = None,
-    chunk: Annotated[float, typer.Option(metavar="MIB", help="Decoded size of a chunk.")] = 16.0,
+    chunk: Annotated[float, typer.Option(metavar="MIB", help="Decoded size of a chunk.")] = 32.0,
     ranges: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option("--range", metavar="VAR=LO:HI", help="Range that relative bounds refer to."),

@@ -96,6 +96,6 @@ def predict(known: Array, count: int, axis: int, *, cubic: bool) -> tuple[Array,
     return np.moveaxis(out, 0, axis), np.moveaxis(slope, 0, axis)
 
 
-def level_steps(levels: int, alpha: float) -> list[int]:
-    """Quantiser step of each level in units of 2**-6: 64 at level 0, 64 / min(alpha**level, 4) rounded, above."""
-    return [max(1, round((1 << FRACTION) / min(alpha**n, 4.0))) for n in range(levels + 1)]
+def level_steps(levels: int, alpha: float, cap: float) -> list[int]:
+    """Quantiser step of each level in units of 2**-6: 64 at level 0, 64 / min(alpha**level, cap) rounded, above."""
+    return [max(1, round((1 << FRACTION) / min(alpha**n, cap))) for n in range(levels + 1)]

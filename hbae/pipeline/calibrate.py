@@ -18,8 +18,7 @@ from hbae.pipeline.sampling import Sample
 from hbae.pipeline.steps import AIM
 
 _FIRST_POINTS = 1 << 19
-_TRIAL_POINTS = 3 << 19
-_FINALISTS = 3
+_FINALISTS = 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,8 @@ def choose_plan(
     """Give the plan with the fewest bytes among the methods allowed; ties go to the simpler one.
 
     ``draft`` holds all that is fixed (names, geometry, ranges). A first round weighs one plan of each family on a
-    small part of the sample, a second one the variants of the best families, a third one the finalists on more data.
+    small part of the sample, a second one the variants of the best two families, a third one the finalists on a
+    whole chunk.
     """
     families: list[Family] = []
     if "lossless" in methods:
@@ -57,10 +57,10 @@ def choose_plan(
     if not families:
         families.append(Family([Candidate("lossless", draft, None, 0, True)]))
     few = _trial_part(sample, _FIRST_POINTS)
-    best = sorted(families, key=lambda f: _weigh(f.members[0], targets, few, backend))[:2]
-    variants = sorted((c for f in best for c in f.members), key=lambda c: _weigh(c, targets, few, backend))
-    more = _trial_part(sample, _TRIAL_POINTS)
-    sizes = [(_weigh(c, targets, more, backend), c) for c in variants[:_FINALISTS]]
+    best = sorted(families, key=lambda f: _weigh(f.members[0], targets, few, backend))[:_FINALISTS]
+    finalists = [min(f.members, key=lambda c: _weigh(c, targets, few, backend)) for f in best]
+    last = sample.chunk or sample
+    sizes = [(_weigh(c, targets, last, backend), c) for c in finalists]
     size, winner = min(sizes, key=lambda found: found[0])
     plan = _settle(winner, targets, sample, backend)
     return Choice(plan, size, winner.lossless, winner.name)
@@ -69,9 +69,9 @@ def choose_plan(
 def _settle(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> GroupPlan:
     """Set the winner's steps right for the global limits on the whole sample: apart first, then all alike."""
     plan = c.plan
-    by_rmse = not any(t.by_point or t.by_block for t in targets)
-    if c.lossless or not by_rmse or not (plan.unit.any() or plan.point_unit.any()):
+    if c.lossless or not _by_rmse(targets) or not (plan.unit.any() or plan.point_unit.any()):
         return plan
+    mixes = plan.mix is not None or (plan.transform is not None and plan.transform.axes[0].matrix is not None)
     for alike in (False, False, True):
         try:
             ratio = _ratios(replace(c, plan=plan), targets, sample, backend)
@@ -79,7 +79,8 @@ def _settle(c: Candidate, targets: list[Target], sample: Sample, backend: Backen
             # Integers too large for exact arithmetic: such chunks are kept without loss.
             return plan
         factor = AIM / np.maximum(ratio, 1e-9)
-        factor = np.full(len(ratio), factor.min()) if alike else np.clip(factor, 0.7, 1.05)
+        if alike or mixes:
+            factor = np.full(len(ratio), float(factor.min()))
         plan = replace(plan, unit=plan.unit * factor, point_unit=plan.point_unit * factor)
     return plan
 
@@ -96,12 +97,25 @@ def _ratios(c: Candidate, targets: list[Target], sample: Sample, backend: Backen
 
 
 def _weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> float:
-    """Estimate bytes for the whole group from real bytes of the sample's boxes."""
-    size = sum(
-        len(encode_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend, lossless=c.lossless).payload)
-        for raw, bad in sample.boxes
-    )
-    return c.extra + len(encode_plan(c.plan)) + size * sample.ratio
+    """Estimate bytes for the whole group at the tolerances from real bytes of the sample's boxes.
+
+    Plans for a global RMSE are compared at equal error: bytes change about as the 0.8th power of the error.
+    """
+    size, sse, count = 0, np.zeros(len(targets)), np.zeros(len(targets))
+    for raw, bad in sample.boxes:
+        coded = encode_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend, lossless=c.lossless)
+        size += len(coded.payload)
+        sse += [e.sse for e in coded.errors.variables]
+        count += [e.count for e in coded.errors.variables]
+    factor = 1.0
+    if _by_rmse(targets) and (c.plan.unit.any() or c.plan.point_unit.any()):
+        ratio = np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
+        factor = max(0.1, float(ratio.max()) / AIM) ** 0.8
+    return c.extra + len(encode_plan(c.plan)) + size * sample.ratio * factor
+
+
+def _by_rmse(targets: list[Target]) -> bool:
+    return not any(t.by_point or t.by_block for t in targets)
 
 
 def _trial_part(sample: Sample, points: int) -> Sample:

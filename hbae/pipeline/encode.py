@@ -31,7 +31,7 @@ from hbae.pipeline.levels import encode_levels
 from hbae.pipeline.logdomain import split_bits
 from hbae.pipeline.plan import GroupPlan
 
-LEVEL_ROUNDING = 0.4
+LEVEL_ROUNDING = 0.33
 _REPAIRS = 3
 _REFINE_ABOVE = 2048.0
 

@@ -93,7 +93,7 @@ def families_of(
     tol = np.array([t.tolerance(draft.geometry.points) for t in targets])
     left = [_residual(raw, invalid, draft, model, backend) for raw, invalid in sample.boxes]
     tiles = np.concatenate([split_tiles(x, draft.geometry.tile) for x in left])
-    tiles = tiles[:: max(1, tiles.size // FIT_POINTS)]
+    tiles = tiles[:: max(1, -(-tiles.size // (4 * FIT_POINTS)))]
     s = _Setting(draft, targets, sample, tol, left, tiles, model)
     closing: dict[str, Any] = {}
     if s.by_point:
@@ -134,10 +134,11 @@ def _pointwise(s: _Setting, unit: Array) -> Iterator[Family]:
 
 def _predicted(s: _Setting, closing: dict[str, Any]) -> Iterator[Family]:
     """Points quantised for an RMSE, with or without PCA over the variables."""
-    none = ("none",) * len(s.draft.geometry.shape)
     v = s.draft.num_variables
+    flat = np.concatenate([x.reshape(v, -1) for x in s.left], axis=1)
+    points = flat[None, :, :: max(1, flat.size // FIT_POINTS)]
     for head in ("none",) if v == 1 else ("none", "klt") if v < 8 else ("klt",):
-        mixed, steps = solve_units(s.tiles, s.tol, (head, *none), rounding=0.5)
+        mixed, steps = solve_units(points, s.tol, (head, "none"), rounding=0.5)
         base = replace(s.draft, mix=Transform(mixed.axes[:1]) if head == "klt" else None, **closing)
         options = _difference_options(s.draft.geometry)
         yield s.family([(f"lorenzo({head})", replace(base, point_unit=steps, diff_axes=a)) for a in options])
@@ -188,11 +189,12 @@ def _base_holds(s: _Setting) -> bool:
 
 
 def _level_options(draft: GroupPlan) -> list[Levels]:
-    """Orders of axes and predictors worth trying."""
+    """Orders of axes, predictors and step ladders worth trying: each differs from the first in one thing."""
     r = len(draft.geometry.shape)
-    steps = tuple(level_steps(8, 1.5))
+    steep, flat = tuple(level_steps(8, 2.0, 8.0)), tuple(level_steps(8, 1.35, 3.0))
     up, down = tuple(range(r)), tuple(reversed(range(r)))
-    return [Levels(order, cubic, steps) for order in dict.fromkeys((up, down)) for cubic in (True, False)]
+    options = [Levels(up, True, steep), Levels(down, True, steep), Levels(up, False, steep), Levels(up, True, flat)]
+    return list(dict.fromkeys(options))
 
 
 def _point_units(draft: GroupPlan, targets: list[Target], tol: Array) -> Array:

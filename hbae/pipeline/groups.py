@@ -20,7 +20,7 @@ from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.stats import VariableStats
 
-MAX_TOGETHER_BYTES = 24 << 20
+MAX_TOGETHER_BYTES = 48 << 20
 _LARGE = 1e140
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from hbae.arrays import Array
 from hbae.blocks import Geometry, Preset, choose_preset, plan_geometry
@@ -109,19 +113,35 @@ def fit_model(
     chosen = choose_preset(options.preset, draft.geometry.shape, draft.num_variables).name
     preset = chosen if chosen in RECIPES else "auto"
     n, k, p, v = x.shape
-    return train_blocks(
-        x,
-        None if ok.all() else ok,
-        names=draft.paths,
-        geometry={"block": list(draft.geometry.block), "hyper": list(draft.geometry.hyper), "preset": preset},
-        config=recipe(preset, (n, k, p, v), whole),
-        budget=budget,
-        seed=options.seed,
-        device=options.device,
-        progress=lambda step, total, loss, nrmse: options.tell(
-            f"training, NRMSE {nrmse:.2e}", step / total if total else 0.0
-        ),
-    )
+    with _training_threads(budget):
+        return train_blocks(
+            x,
+            None if ok.all() else ok,
+            names=draft.paths,
+            geometry={"block": list(draft.geometry.block), "hyper": list(draft.geometry.hyper), "preset": preset},
+            config=recipe(preset, (n, k, p, v), whole),
+            budget=budget,
+            seed=options.seed,
+            device=options.device,
+            progress=lambda step, total, loss, nrmse: options.tell(
+                f"training, NRMSE {nrmse:.2e}", step / total if total else 0.0
+            ),
+        )
+
+
+@contextmanager
+def _training_threads(budget: Budget) -> Iterator[None]:
+    """All cores for a budget in seconds, which cannot repeat anyway; one thread for epochs, which must."""
+    import torch
+
+    count = 1 if budget.epochs is not None else len(os.sched_getaffinity(0))
+    old = torch.get_num_threads()
+    with threadpool_limits(count):
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(old)
 
 
 def _loaded(path: Path, coded: list[LossyVariable], options: CompressOptions) -> GroupModel:

@@ -38,7 +38,7 @@ class CompressOptions:
     threads: int | None = None
     seed: int = 0
     block: tuple[int, ...] | None = None
-    chunk: float = 16.0
+    chunk: float = 32.0
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     embed: bool = True
     redundant: bool = False

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from hbae.arrays import Array, Box, boxes_of
+from hbae.blocks import Geometry
 from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.stats import Validity
@@ -18,21 +19,32 @@ SAMPLE_BYTES = 40 << 20
 
 @dataclass(frozen=True)
 class Sample:
-    """Boxes of a group: stored values (V, *box), invalid points, and the group's size over the sample's."""
+    """Boxes of a group: stored values (V, *box), invalid points, and the group's size over the sample's.
+
+    ``chunk``: one whole chunk as a sample of its own, on which the finalists meet (predictors want room).
+    """
 
     boxes: list[tuple[Array, Array]]
     ratio: float
+    chunk: Sample | None = None
 
 
 def take_sample(draft: GroupPlan, inputs: Inputs, validity: list[Validity], seed: int) -> Sample:
     """Read all of a small group, or seeded boxes of whole tiles spread over a large one."""
     geometry = draft.geometry
     total = int(np.prod(geometry.shape, dtype=object)) * draft.num_variables * draft.dtype.itemsize
-    boxes = list(boxes_of(geometry.shape, geometry.tile))
+    boxes = list(boxes_of(geometry.shape, _cell(geometry)))
     if total <= SAMPLE_BYTES:
         np.random.default_rng(seed).shuffle(boxes)
     else:
         boxes = _spread(boxes, total, seed)
+    chunks = geometry.chunks()
+    middle = chunks[int(np.random.default_rng(seed).integers(len(chunks)))]
+    whole = _read(draft, inputs, validity, [middle])
+    return replace(_read(draft, inputs, validity, boxes), chunk=whole)
+
+
+def _read(draft: GroupPlan, inputs: Inputs, validity: list[Validity], boxes: list[Box]) -> Sample:
     taken = []
     points = 0
     for box in boxes:
@@ -40,7 +52,13 @@ def take_sample(draft: GroupPlan, inputs: Inputs, validity: list[Validity], seed
         invalid = np.stack([k.invalid(raw[v]) for v, k in enumerate(validity)])
         taken.append((raw, invalid))
         points += raw[0].size
-    return Sample(taken, int(np.prod(geometry.shape, dtype=object)) / points)
+    return Sample(taken, int(np.prod(draft.geometry.shape, dtype=object)) / points)
+
+
+def _cell(geometry: Geometry) -> tuple[int, ...]:
+    """Whole tiles, at least 32 points long where the chunk has them: predictors need room to show their worth."""
+    pairs = zip(geometry.tile, geometry.chunk, strict=True)
+    return tuple(t * max(1, min(-(-32 // t), c // t)) for t, c in pairs)
 
 
 def _spread(boxes: list[Box], total: int, seed: int) -> list[Box]:

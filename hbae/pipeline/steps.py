@@ -17,8 +17,8 @@ from hbae.pipeline.plan import Levels
 from hbae.pipeline.sampling import Sample
 
 AIM = 0.985
-FIT_POINTS = 1 << 19
-_WEIGHT_ROUNDS = 4
+FIT_POINTS = 1 << 20
+_WEIGHT_ROUNDS = 2
 
 
 def solve_levels(left: list[Array], sample: Sample, tol: Array, start: tuple[Array, Transform | None, Levels]) -> Array:
@@ -41,7 +41,11 @@ def solve_levels(left: list[Array], sample: Sample, tol: Array, start: tuple[Arr
             sse += (e * e).reshape(len(e), -1).sum(1)
             count += ok.reshape(len(e), -1).sum(1)
         ratio = np.sqrt(sse / np.maximum(count, 1)) / tol
-        units *= np.minimum(1.0, AIM / ratio) if last else np.clip(AIM / np.maximum(ratio, 1e-9), 0.25, 4.0)
+        apart = AIM / np.maximum(ratio, 1e-9)
+        if mix is None:
+            units *= np.minimum(1.0, apart) if last else np.clip(apart, 0.25, 4.0)
+        else:
+            units *= np.clip(apart.min(), 0.25, 4.0) * (1.0 if last else gentle(ratio))
     return units
 
 
@@ -55,6 +59,15 @@ def _few(boxes: list[tuple[Array, Array]]) -> list[tuple[Array, Array]]:
         kept.append((x, ok))
         seen += x.size
     return kept
+
+
+def gentle(ratio: Array) -> Array:
+    """Factors towards equal errors of variables that a basis mixes.
+
+    Their errors depend on each other, and steps that chase them one by one cost far more bytes than they bring.
+    """
+    out: Array = np.sqrt(np.clip(ratio.mean() / np.maximum(ratio, 1e-9), 0.75, 1.1))
+    return out
 
 
 def solve_units(
@@ -75,7 +88,7 @@ def solve_units(
         c = transform.forward(tiles / weights.reshape(column))
         scale = _scale_for(c, weights, tol, transform, rounding, around=scale)
         ratio = _ratios(c, np.array(scale), weights, tol, transform, rounding)
-        weights = weights * np.clip(AIM / np.maximum(ratio, 1e-9), 0.5, 3.0)
+        weights = weights * gentle(ratio)
     c = transform.forward(tiles / weights.reshape(column))
     scale = _scale_for(c, weights, tol, transform, rounding, around=scale, worst=True)
     return transform, weights * scale

@@ -97,7 +97,7 @@ def _contexts(q: Array, s: int, known: IntShape) -> Array:
     if s == 0:
         return ctx
     p = np.minimum(np.abs(q[s - 1]), _CLIP).astype(np.uint16)
-    m = p * np.uint16(2)
+    m = p.astype(np.uint16 if p.ndim < 15 else np.uint32) * 2  # 2047 (3 + 2 axes) fits 16 bits below 15 axes
     for axis, near in enumerate(known.near):
         if near and p.shape[axis] > 1:
             ahead = tuple(slice(1, None) if a == axis else slice(None) for a in range(p.ndim))
@@ -106,5 +106,5 @@ def _contexts(q: Array, s: int, known: IntShape) -> Array:
             m[back] += p[ahead]
     if s > 1:
         m += np.minimum(np.abs(q[s - 2]), _CLIP).astype(np.uint16)
-    out: Array = ctx + _LEVEL_OF[m]
+    out: Array = ctx + _LEVEL_OF[m if p.ndim < 15 else np.minimum(m, len(_LEVEL_OF) - 1)]
     return out

@@ -64,7 +64,8 @@ class ArchiveReader:
             check_prelude(self._file.read(PRELUDE.size))
             index = self._read_index()
             self._take_index(index)
-            header = read_frame(self._file, index["header"][0], index["header"][1], (HEADER, 0), "header")
+            place = index["header"]
+            header = read_frame(self._file, int(place[0]), int(place[1]), (HEADER, 0), "header")
         except NotHbaeFileError:
             if not salvage or self.size < PRELUDE.size:
                 raise
@@ -221,7 +222,7 @@ class ArchiveReader:
         if not copy:
             return
         with self._lock:
-            read_frame(self._file, copy[0], copy[1], (HEADER, 1), "second copy of the header")
+            read_frame(self._file, int(copy[0]), int(copy[1]), (HEADER, 1), "second copy of the header")
             self._file.seek(self.size - TAIL.size)
             offset, length = TAIL.unpack(self._file.read(TAIL.size))[:2]
             read_frame(self._file, offset - length, length, (INDEX, 1), "second copy of the index")

@@ -193,7 +193,9 @@ def decode_chunk(
             r.end()
         else:
             parts = _read_parts(r, plan, grid)
-            out = values_of(parts, plan, grid, backend)
+            # Hostile numbers may overflow; the hash then tells.
+            with np.errstate(all="ignore"):
+                out = values_of(parts, plan, grid, backend)
     except (ValueError, IndexError, OverflowError) as e:
         if isinstance(e, FormatError):
             e.args = (f"{what}: {e}",)
@@ -265,6 +267,8 @@ def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...]) -> Parts:
             got[name] = np.moveaxis(decode_ints(r, known), 0, axis)
     if flags & POINT:
         mixed = shape if plan.mix is None else (plan.mix.kept[0], *grid)
+        if int(np.prod(mixed, dtype=object)) > MAX_DECODED:
+            raise FormatError("too many mixed variables")
         if plan.levels is not None:
             got["point"] = decode_levels(r, mixed, plan.levels)
         else:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from hbae.errors import HbaeError, OutputExistsError
+from hbae.errors import ConfigError, HbaeError, OutputExistsError
 from hbae.synth import Stream, write_stream
 
 
@@ -22,6 +22,8 @@ def write(make: Callable[[], Stream], out: Path, *, deflate: int, force: bool) -
     try:
         if out.exists() and not force:
             raise OutputExistsError(f"{out} exists; -f overwrites it")
+        if not out.parent.is_dir():
+            raise ConfigError(f"{out.parent} is not a folder")
         columns = (TextColumn(out.name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
             task = progress.add_task(out.name, total=None)
@@ -38,5 +40,5 @@ def write(make: Callable[[], Stream], out: Path, *, deflate: int, force: bool) -
         print(f"error: {e}", file=sys.stderr)
         sys.exit(getattr(e, "exit_code", 1))
     size = " x ".join(str(n) for n in stream.shape)
-    print(f"{out}: {len(stream.variables)} variables of {size}, {stream.nbytes / 1e6:.1f} MB raw, ", end="")
+    print(f"{out}: {len(stream.variables)} variable(s) of {size}, {stream.nbytes / 1e6:.1f} MB raw, ", end="")
     print(f"{out.stat().st_size / 1e6:.1f} MB on disk, {time.monotonic() - start:.1f} s")

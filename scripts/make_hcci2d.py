@@ -23,7 +23,7 @@ def main(
     deflate: Annotated[int, typer.Option(help="zlib level 1 to 9; 0 stores contiguously.")] = 0,
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Compute an ignition in two dimensions: (time, y, x), 54 variables; hours for large grids."""
+    """Compute an ignition in two dimensions: (time, y, x), 54 variables; about 10 ms per cell and substep on a core."""
 
     def make() -> Stream:
         return hcci2d_stream(HCCI2DConfig(steps=steps, ny=ny, nx=nx, substeps=substeps, seed=seed, processes=processes))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hbae.errors import ConfigError, MissingExtraError
-from hbae.synth import HCCI2DConfig, S3DConfig, hcci2d_stream, s3d_stream, write_stream
+from hbae.synth import HCCI2DConfig, S3DConfig, hcci2d, hcci2d_stream, s3d_stream, write_stream
 from hbae.synth.hcci2d import initial_state, transport
 from hbae.synth.ignition import IgnitionTable, unwarp, warp
 from hbae.synth.s3d import make_table, sized
@@ -91,7 +91,10 @@ def test_ignition_in_two_dimensions_is_physical(ignition: dict[str, np.ndarray])
     assert np.isclose(before, after, rtol=0.01)  # nearly inert
 
 
-def test_ignition_has_the_same_bits_in_two_processes(ignition: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_ignition_has_the_same_bits_in_two_processes(
+    ignition: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hcci2d, "CELLS", 10)  # several jobs, and another cut than in the fixture
     stream = hcci2d_stream(replace(HCCI, processes=2))
     assert stream.shape == (2, 6, 6)
     with netCDF4.Dataset(write_stream(stream, tmp_path / "a.nc")) as ds:

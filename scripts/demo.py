@@ -39,7 +39,7 @@ class Input:
 
 
 def main(
-    out: Annotated[Path, typer.Option("-o", help="Folder for data, archives, tables and picture.")] = Path("demo-output"),
+    out: Annotated[Path, typer.Option("-o", help="Folder for everything that is made.")] = Path("demo-output"),
     size: Annotated[int, typer.Option(help="Cells along each side of the combustion run.")] = 192,
     budget: Annotated[str, typer.Option(help="Training budget.")] = "150s",
     threads: Annotated[int, typer.Option(help="Processes for compression and for the rivals.")] = 2,

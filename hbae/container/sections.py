@@ -11,7 +11,7 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.codecs import ByteReader, ByteWriter, IntShape, decode_ints, encode_ints, pack, unpack
 from hbae.errors import FormatError
-from hbae.exact import AxisBasis, BlockDecoder, Transform, dct_basis
+from hbae.exact import MAX_DCT, AxisBasis, BlockDecoder, Transform, dct_basis
 
 MAX_WEIGHTS = 1 << 28
 
@@ -97,7 +97,7 @@ def decode_transform(data: bytes) -> Transform:
                 if np.abs(matrix).max(initial=0) > 1 << 20:
                     raise FormatError("axis basis: entries are too large")
             elif kind == "dct":
-                if not 1 <= size <= 4096 or not 0 <= kept <= size:
+                if not 1 <= size <= MAX_DCT or not 0 <= kept <= size:
                     raise FormatError("axis basis: DCT of an unsupported length")
                 matrix = dct_basis(int(size))[:, : int(kept)]
             axes.append(AxisBasis(str(kind), int(size), matrix, arrays[f"{i}.logs"]))

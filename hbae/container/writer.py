@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -79,8 +80,8 @@ class ArchiveWriter:
         del self._sections[mark[1] :]
         del self._chunks[mark[2] :]
 
-    def finish(self) -> int:
-        """Write index and tail, rename, and give the file's length."""
+    def finish(self, check: Callable[[Path], None] | None = None) -> int:
+        """Write index and tail, let ``check`` read the complete file, rename it, and give its length."""
         copy = self._put(HEADER, 1, self._header) if self._file.tell() > _COPY_FROM else None
         doc = {"header": self._header_place, "copy": copy, "sections": self._sections, "chunks": self._chunks}
         payload = pack(json.dumps(doc, separators=(",", ":")).encode(), 19)
@@ -93,6 +94,8 @@ class ArchiveWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+        if check is not None:
+            check(self._temp)
         _publish(self._temp, self.path, self._overwrite)
         return total
 

@@ -20,6 +20,7 @@ from hbae.exact.backend import F64_LIMIT
 
 BASIS_BITS = 15
 MAX_FRACTION = 8
+MAX_DCT = 512
 _FIX = 96
 
 
@@ -42,7 +43,7 @@ class AxisBasis:
             raise FormatError(f"axis basis: unknown kind {self.kind!r}")
         if self.matrix is not None and (self.matrix.ndim != 2 or self.matrix.shape[0] != self.size):
             raise FormatError("axis basis: wrong shape")
-        if self.logs.shape != (self.kept,):
+        if self.logs.shape != (self.kept,) or self.logs.min(initial=0) < 0 or self.logs.max(initial=0) > 1 << 16:
             raise FormatError("axis basis: wrong number of log scales")
 
     @property

@@ -203,8 +203,12 @@ class Archive:
             while self._cached > CACHE_BYTES and len(self._cache) > 1:
                 self._cached -= sum(a.nbytes for a in self._cache.popitem(last=False)[1])
 
-    def small(self, path: str) -> Array:
-        """Give a variable of the common section."""
+    def know_model(self, sha: str, decoder: BlockDecoder) -> None:
+        """Use this decoder where a group names that SHA-256."""
+        self._decoders[sha] = decoder
+
+    def small_values(self) -> dict[str, Array]:
+        """Give the variables of the common section (read once)."""
         with self._lock:
             if self._small is None:
                 chunked = {p for part in self.parts for p in part.paths}
@@ -212,7 +216,11 @@ class Archive:
                 if any(not is_small(v) for v in rest):
                     raise FormatError("a large variable has no chunks")
                 self._small = decode_small(self.reader.section("values"), rest)
-            return self._small[path]
+            return self._small
+
+    def small(self, path: str) -> Array:
+        """Give a variable of the common section."""
+        return self.small_values()[path]
 
     def close(self) -> None:
         """Close the file."""

@@ -15,14 +15,22 @@ from threadpoolctl import threadpool_limits
 
 from hbae import __version__
 from hbae.arrays import Array, Field
-from hbae.blocks import Geometry
+from hbae.blocks import MAX_RANK, Geometry
 from hbae.bound import Target, Totals, VariableErrors
 from hbae.bound.targets import MARGIN
 from hbae.config import BoundLike, parse_rules
 from hbae.container import ArchiveWriter
-from hbae.errors import BoundViolationError, FieldError, ModelMismatchError, OutputExistsError, UnknownNameError
+from hbae.errors import (
+    BoundViolationError,
+    FieldError,
+    FormatError,
+    ModelMismatchError,
+    OutputExistsError,
+    UnknownNameError,
+)
 from hbae.exact import get_backend
 from hbae.io import open_field
+from hbae.pipeline.archive import Archive
 from hbae.pipeline.calibrate import Choice, choose_plan
 from hbae.pipeline.encode import quiet
 from hbae.pipeline.exactvars import chunk_boxes, chunk_step, encode_exact_chunk, encode_small, is_small
@@ -70,6 +78,9 @@ def compress_field(source: Any, out: str | os.PathLike[str], bound: BoundLike, o
         raise FieldError(f"{out}: there is no such folder")
     rules = parse_rules(bound)
     field = source if isinstance(source, Field) else open_field(source)
+    for v in field.variables():
+        if len(v.shape) > MAX_RANK:
+            raise FieldError(f"variable {v.path}: {len(v.shape)} axes, the format holds {MAX_RANK}")
     wanted = lossy_bounds(field, rules, options.variables)
     with quiet(), threadpool_limits(1), Inputs([field.variable(p) for p in wanted], options) as inputs:
         _check_scratch(field, wanted, options)
@@ -115,7 +126,7 @@ class _Run:
 
     def _methods(self) -> tuple[str, ...]:
         m = self.options.method
-        return {"auto": ("linear", "hbae", "lossless"), "hbae": ("hbae",)}.get(m, (m,))
+        return {"auto": ("linear", "hbae", "lossless"), "linear": ("linear", "lossless")}.get(m, (m,))
 
     def _choose(self, g: _Group) -> None:
         model = self.model if self.model is not None and self.model.names == g.draft.paths else None
@@ -169,7 +180,8 @@ class _Run:
                 for box in chunk_boxes(v, chunk_step(v)):
                     w.add_chunk(encode_exact_chunk(v, box))
             sizes = w.sizes()
-            size = w.finish()
+            model = self.model if used else None
+            size = w.finish(lambda path: _read_back(path, model))
             sizes["header and index"] = size - sum(sizes.values())
         self.seconds["encode"] = time.monotonic() - start
         return self._report(out, size, sizes, used)
@@ -262,6 +274,21 @@ class _Run:
             model_shared=bool(section) and not self.options.embed,
             notes=notes + (self.model.notes if self.model is not None else ()),
         )
+
+
+def _read_back(path: Path, model: GroupModel | None) -> None:
+    """Open the finished file as a reader would, before it gets its name: checksums, sections and plans."""
+    try:
+        with Archive(path, backend="numpy") as archive:
+            if model is not None:
+                archive.know_model(model.sha, model.decoder)
+            archive.reader.check_copies()
+            for part in archive.parts:
+                if part.group is not None:
+                    archive.plan(part.group)
+            archive.small_values()
+    except FormatError as e:
+        raise BoundViolationError(f"the finished file cannot be read back: {e}") from e
 
 
 def _finer(ratio: Array, attempt: int) -> Array:

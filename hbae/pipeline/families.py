@@ -13,7 +13,7 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.blocks import Geometry, fill_invalid, split_blocks, split_tiles
 from hbae.bound import Target, fit_transform
-from hbae.exact import Backend, BlockDecoder, Transform
+from hbae.exact import MAX_DCT, Backend, BlockDecoder, Transform
 from hbae.exact.interpolate import level_steps
 from hbae.pipeline.chunk import Parts, linear_values
 from hbae.pipeline.encode import BlockEncoder, latents_of, physical
@@ -218,10 +218,9 @@ def _point_units(draft: GroupPlan, targets: list[Target], tol: Array) -> Array:
 def _kind_options(draft: GroupPlan, sample: Sample) -> list[tuple[str, ...]]:
     """Basis kinds to try: PCA over the variables always, PCA or DCT over the grid axes."""
     head = "klt" if draft.num_variables > 1 else "none"
-    r = len(draft.geometry.shape)
-    options = [(head, *("dct",) * r)]
+    options = [(head, *("dct" if t <= MAX_DCT else "none" for t in draft.geometry.tile))]
     if sum(raw.nbytes for raw, _ in sample.boxes) * sample.ratio > 1 << 20:
-        options.append((head, *("klt" if t <= 64 else "dct" for t in draft.geometry.tile)))
+        options.append((head, *("klt" if t <= 64 else "dct" if t <= MAX_DCT else "none" for t in draft.geometry.tile)))
     if 1 < draft.num_variables < 8:
         options.append(("none", *options[-1][1:]))
     return options
@@ -231,7 +230,7 @@ def fit_blocks(left: list[Array], draft: GroupPlan, unit: Array) -> Transform:
     """Fit the block basis on the sample's residual, separable, shared by the variables."""
     column = (-1, *(1,) * len(draft.geometry.shape))
     tiles = np.concatenate([split_tiles(x / unit.reshape(column), draft.geometry.block) for x in left])
-    kinds = ("none", *("klt" if b <= 16 else "dct" for b in draft.geometry.block))
+    kinds = ("none", *("klt" if b <= 16 else "dct" if b <= MAX_DCT else "none" for b in draft.geometry.block))
     return fit_transform(tiles, kinds)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.stats import VariableStats
 
 MAX_TOGETHER_BYTES = 48 << 20
+MAX_LOSSY_RANK = 16
 _LARGE = 1e140
 
 
@@ -52,7 +53,7 @@ def lossy_bounds(field: Field, rules: tuple[BoundRule, ...], globs: Iterable[str
     variables = list(field.variables())
     keep = _supporting(field)
     names = [v.path for v in variables]
-    soft = [v.path for v in variables if v.dtype.kind == "f" and v.path not in keep and v.shape]
+    soft = [v.path for v in variables if _is_float(v) and v.path not in keep and v.shape]
     for g in globs:
         if not any(glob_matches(g, n) for n in names):
             raise UnknownNameError(f"vars: {g!r} matches no variable")
@@ -61,11 +62,16 @@ def lossy_bounds(field: Field, rules: tuple[BoundRule, ...], globs: Iterable[str
         chosen = {n: b for n, b in chosen.items() if any(glob_matches(g, n) for g in globs)}
     for n in chosen:
         v = field.variable(n)
-        if v.dtype.kind != "f" and packing(v) is None:
+        if not _is_float(v) and (packing(v) is None or v.dtype.itemsize > 4):
             raise ConfigError(f"bound {n}: only floating-point and packed integer variables can be lossy ({v.dtype})")
         if packing(v) is not None and any(b.kind == "pw_rel" for b in chosen[n]):
             raise ConfigError(f"bound {n}: pw_rel is not defined for packed integers")
     return {n: chosen[n] for n in names if n in chosen}
+
+
+def _is_float(v: Variable) -> bool:
+    """Half, single and double precision; long doubles have no portable bits and stay lossless."""
+    return v.dtype.kind == "f" and v.dtype.itemsize in (2, 4, 8)
 
 
 def _supporting(field: Field) -> set[str]:
@@ -101,6 +107,8 @@ def judge_variable(
     reason = ""
     if stats.valid < 2:
         reason = "fewer than two valid values"
+    elif len(variable.shape) > MAX_LOSSY_RANK:
+        reason = f"more than {MAX_LOSSY_RANK} axes"
     elif not math.isfinite(stats.span):
         reason = "the range overflows float64"
     elif stats.span == 0 or (needs_span and not width > 0):
@@ -109,6 +117,8 @@ def judge_variable(
         reason = "the squares of its errors overflow or vanish in float64"
     else:
         reason = _too_tight(variable, target, stats)
+    if math.isfinite(target.pw_rel):
+        stats = replace(stats, validity=replace(stats.validity, zeros=True))
     return LossyVariable(
         variable=variable, bounds=bounds, stats=stats, target=target, packing=packing(variable), reason=reason
     )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 TRAIN_ABOVE = 50 << 20
 TRAIN_BYTES = 512 << 20
-AUTO_BUDGET = Budget(seconds=120.0)
+AUTO_BUDGET = Budget(epochs=20)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ def join_bits(q: Array | None, signs: Array | None, plan: GroupPlan, shape: tupl
     column = (-1, *(1,) * (len(shape) - 1))
     low = split_bits(plan.low.astype(native))[0].reshape(column)
     high = split_bits(plan.high.astype(native))[0].reshape(column)
+    if (plan.point_unit > 2.0**60).any():
+        raise FormatError("a log-domain step is too large")
     step = plan.point_unit.astype(np.int64).reshape(column)
     if (step < 1).any():
         raise FormatError("a log-domain step below 1")

@@ -17,9 +17,13 @@ _SHARE = 1e-4
 
 @dataclass(frozen=True)
 class Validity:
-    """Tells which stored values count: finite ones that are no fill, missing or sentinel value."""
+    """Tells which stored values count: finite ones that are no fill, missing or sentinel value.
+
+    ``zeros``: zeros do not count either (pointwise relative bounds keep them exactly).
+    """
 
     excluded: tuple[Any, ...] = ()
+    zeros: bool = False
 
     def invalid(self, raw: Array) -> Array:
         """Give the invalid points of an array of stored values."""
@@ -27,6 +31,8 @@ class Validity:
         for value in self.excluded:
             if value == value:
                 bad |= raw == value
+        if self.zeros:
+            bad |= raw == 0
         return bad
 
 

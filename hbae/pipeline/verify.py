@@ -19,6 +19,7 @@ from hbae.pipeline.archive import Archive, Part
 from hbae.pipeline.chunk import digest
 from hbae.pipeline.encode import quiet
 from hbae.pipeline.options import Progress
+from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.stats import Validity
 
 
@@ -103,15 +104,24 @@ def verify_file(
 
 
 def _compare_shapes(ours: Field, theirs: Field) -> list[str]:
-    """List variables that are missing or have another shape or type."""
+    """List what is missing or differs: variables, shapes, types, dimensions, attributes."""
     found = {v.path: v for v in theirs.variables()}
     out = []
     for v in ours.variables():
         o = found.pop(v.path, None)
         if o is None:
             out.append(f"{v.path}: not in the original")
-        elif o.shape != v.shape or o.dtype != v.dtype:
-            out.append(f"{v.path}: {v.dtype} {v.shape} here, {o.dtype} {o.shape} in the original")
+        elif o.shape != v.shape or o.dtype != v.dtype or o.dims != v.dims:
+            out.append(f"{v.path}: {v.dtype} {v.dims} {v.shape} here, {o.dtype} {o.dims} {o.shape} in the original")
+        elif [a.to_json() for a in o.attrs] != [a.to_json() for a in v.attrs]:
+            out.append(f"{v.path}: attributes differ")
+    groups = {g.path: g for g in theirs.groups}
+    for g in ours.groups:
+        same = groups.get(g.path)
+        if same is None or same.dims != g.dims:
+            out.append(f"group {g.path or '/'}: dimensions differ")
+        elif [a.to_json() for a in same.attrs] != [a.to_json() for a in g.attrs]:
+            out.append(f"group {g.path or '/'}: attributes differ")
     return out + [f"{p}: not in the archive" for p in found]
 
 
@@ -156,21 +166,25 @@ class _PartWalk:
             x = raw.astype(np.float64) * scale + shift if p else raw.astype(np.float64)
             y = a.astype(np.float64) * scale + shift if p else a.astype(np.float64)
             same = raw.view(f"u{raw.dtype.itemsize}") == a.view(f"u{a.dtype.itemsize}")
-            bad = ~np.isfinite(x) | ~np.isfinite(y)
+            bad = self._invalid(v, raw, x, plan)
             if (bad & ~same).any():
-                self.missed[name] = f"{name}: a value that is not finite differs"
-            x, y = np.where(bad, 0.0, x), np.where(bad, 0.0, y)
-            # Bit-equal points are right whatever they are; only the others can be fill values gone wrong.
+                self.missed[name] = f"{name}: a fill value or a value that is not finite differs"
+            if (~bad & ~np.isfinite(y)).any():
+                self.missed[name] = f"{name}: a value is decoded that is not finite"
+            x, y = np.where(bad, 0.0, x), np.where(bad | ~np.isfinite(y), 0.0, y)
             found = check_chunk(x[None], y[None], ~bad[None], [self.targets[v]], plan.geometry.block, margin=False)
             if not found.points_hold[0]:
                 self.missed[name] = f"{name}: a point misses its bound"
             if not found.blocks_hold[0]:
                 self.missed[name] = f"{name}: a block misses its bound"
-            counted = ~bad & Validity(self._fills(v)).invalid(raw) if self._fills(v) else np.zeros(raw.shape, bool)
-            if (counted & ~same).any():
-                self.missed[name] = f"{name}: a fill value differs"
-            valid = ~bad & ~counted
-            self.parts[v].append(VariableErrors.of(y - x, valid))
+            self.parts[v].append(VariableErrors.of(y - x, ~bad))
+
+    def _invalid(self, v: int, raw: Array, x: Array, plan: GroupPlan) -> Array:
+        """Points that must be equal bit by bit: not finite, fill values, and all outside the range of valid values."""
+        bad = Validity(self._fills(v), zeros=plan.domain == "log").invalid(raw) | ~np.isfinite(x)
+        size = np.abs(x) if plan.domain == "log" else x
+        out: Array = bad | (size < plan.low[v]) | (size > plan.high[v])
+        return out
 
     def _fills(self, v: int) -> tuple[Any, ...]:
         from hbae.io import fill_patterns

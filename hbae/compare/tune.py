@@ -135,7 +135,7 @@ def _tune(rival: Rival, array: Array, mask: Array, target: float, start: float |
         return _search(whole, x, slope, 0.97, 2 * evaluations, 6)[0]
     box = typical_eighth(array, mask)
     part = _Trial(rival, np.ascontiguousarray(array[box]), mask[box], span, target)
-    aim = math.log(target * _aim(rival, NEAR))
+    aim = math.log(target * (1.0 if rival.steps else 0.95))  # the whole tends to be a little worse than its eighth
     points = _scout(part, x, aim, evaluations)
     slope = _slope(points, aim, slope)
     return _search(whole, _next(points, aim, slope), slope, NEAR, 2, 3)[0]
@@ -208,6 +208,7 @@ def _search(trial: _Trial, x: float, slope: float, near: float, usual: int, more
     points: list[Point] = []
     best: Tuned | None = None
     while True:
+        x = min(x, math.log(trial.span))  # beyond, nothing is left to lose
         if rival.steps:
             x = math.floor(x / STEP + 1e-6) * STEP
             if any(abs(x - p[0]) < STEP / 2 for p in points):
@@ -219,6 +220,8 @@ def _search(trial: _Trial, x: float, slope: float, near: float, usual: int, more
         if last.reached and (best is None or last.nbytes < best.nbytes):
             best = last
         if last.reached and last.nrmse >= near * target:
+            break
+        if x >= math.log(trial.span) and last.reached:
             break
         far = best is None or (best.nrmse < FAR * target and not rival.steps)
         if len(points) >= usual + (more if far else 0):
@@ -232,9 +235,11 @@ def _scout(trial: _Trial, x: float, aim: float, evaluations: int) -> list[Point]
     """Give points of log(setting), log(nrmse), the last one within 5 % of the aim where the evaluations suffice."""
     points: list[Point] = []
     for _ in range(evaluations):
+        x = min(x, math.log(trial.span))
         nrmse = trial.run(math.exp(x)).nrmse
         points.append((x, math.log(max(nrmse, trial.target * 1e-9))))
-        if abs(points[-1][1] - aim) < (STEP / 2 if trial.rival.steps else 0.05):
+        near = abs(points[-1][1] - aim) < (STEP / 2 if trial.rival.steps else 0.05)
+        if near or (x >= math.log(trial.span) and points[-1][1] < aim):
             break
         x = _next(points, aim, _slope(points, aim, 1.0))
     return points
@@ -245,18 +250,24 @@ def _slope(points: list[Point], aim: float, default: float) -> float:
     (xa, ya), (xb, yb) = sorted(points, key=lambda p: abs(p[1] - aim))[:2] if len(points) > 1 else ((0.0, 0.0),) * 2
     if abs(xa - xb) < 1e-6:
         return default
-    return min(max((ya - yb) / (xa - xb), 0.3), 2.0)
+    slope = (ya - yb) / (xa - xb)
+    return min(slope, 2.0) if slope > 0.3 else default  # errors may jump up and down with the setting
 
 
 def _next(points: list[Point], aim: float, slope: float) -> float:
-    """Give the next log setting: along the slope from the nearest point, at most a factor e^3, inside any bracket."""
-    x, y = min(points, key=lambda p: (abs(p[1] - aim), -p[0]))
+    """Give the next log setting: along the slope, at most a factor e^3, inside any bracket, and never one tried before.
+
+    Errors need not grow with the setting: where all points are on one side of the aim, it moves on from the outermost.
+    """
+    below = max((p for p in points if p[1] <= aim), default=None)
+    above = min((p for p in points if p[1] > aim), default=None)
+    x, y = min(points, key=lambda p: abs(p[1] - aim)) if below and above else below or above or (0.0, aim)
     x += min(max((aim - y) / slope, -3.0), 3.0)
-    below = max((p[0] for p in points if p[1] <= aim), default=-math.inf)
-    above = min((p[0] for p in points if p[1] > aim), default=math.inf)
-    if math.isfinite(below) and math.isfinite(above) and below < above:
-        margin = 0.05 * (above - below)
-        x = min(max(x, below + margin), above - margin)
+    if below and above and below[0] < above[0]:
+        margin = 0.05 * (above[0] - below[0])
+        return min(max(x, below[0] + margin), above[0] - margin)
+    while any(abs(x - p[0]) < 0.01 for p in points):
+        x += 0.02 if above is None else -0.02
     return x
 
 

@@ -29,6 +29,7 @@ def decompress(
     provenance: Annotated[bool, typer.Option("--provenance/--no-provenance", help="Add hbae_* attributes.")] = True,
     scratch: o.Scratch = None,
     force: o.Force = False,
+    model: o.SharedModel = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
@@ -50,6 +51,7 @@ def decompress(
             scratch=scratch,
             provenance=provenance,
             progress=progress,
+            model=model,
         )
     spent = time.monotonic() - begin
     lost = [{"variable": v, "chunk": n if n >= 0 else None, "message": m} for v, n, m in result.lost]

@@ -20,6 +20,10 @@ Preset = Annotated[str, typer.Option(metavar="P", help="Block shapes and network
 Device = Annotated[str, typer.Option(metavar="D", help="cpu or cuda.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of samples and training.")]
 Scratch = Annotated[Optional[Path], typer.Option(metavar="DIR", help="Folder for scratch files.")]  # noqa: UP045
+SharedModel = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--model", metavar="MODEL", help="MODEL file of an archive without an embedded one."),
+]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an output that exists.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive.")],
     against: Annotated[Optional[Path], typer.Option(metavar="ORIGINAL", help="Check every bound too.")] = None,  # noqa: UP045
+    model: o.SharedModel = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
@@ -28,7 +29,7 @@ def verify(
     from hbae.pipeline.api import verify as run
 
     with output.progress() as progress:
-        result = run(file, against, progress=progress)
+        result = run(file, against, progress=progress, model=model)
     doc = result.to_json()
     code = 0
     if result.damaged:

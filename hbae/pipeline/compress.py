@@ -231,6 +231,12 @@ class _Run:
             invalid = np.stack([m.stats.validity.invalid(raw[v]) for v, m in enumerate(g.members)])
             yield raw, invalid
 
+    def _model_notes(self, used: bool) -> tuple[str, ...]:
+        if self.model is None:
+            return ()
+        kept = "it is used as base" if used else "it is not used: the file is smaller without it"
+        return (*self.model.notes, f"a model of {len(self.model.section)} bytes was weighed; {kept}")
+
     def _report(self, out: str | os.PathLike[str], size: int, sizes: dict[str, int], used: bool) -> Report:
         rows = {}
         for g in self.groups:
@@ -272,7 +278,7 @@ class _Run:
             sizes=sizes,
             model_size=len(section),
             model_shared=bool(section) and not self.options.embed,
-            notes=notes + (self.model.notes if self.model is not None else ()),
+            notes=notes + self._model_notes(used),
         )
 
 

@@ -19,6 +19,7 @@ from hbae.pipeline.steps import AIM
 
 _FIRST_POINTS = 1 << 19
 _FINALISTS = 2
+AIM_SAMPLED = 0.965
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def _settle(c: Candidate, targets: list[Target], sample: Sample, backend: Backen
     plan = c.plan
     if c.lossless or not _by_rmse(targets) or not (plan.unit.any() or plan.point_unit.any()):
         return plan
+    # A sample may flatter: a little room is cheaper than a second pass over everything.
+    aim = AIM if sample.ratio < 1.01 else AIM_SAMPLED
     mixes = plan.mix is not None or (plan.transform is not None and plan.transform.axes[0].matrix is not None)
     for alike in (False, False, True):
         try:
@@ -78,7 +81,7 @@ def _settle(c: Candidate, targets: list[Target], sample: Sample, backend: Backen
         except FormatError:
             # Integers too large for exact arithmetic: such chunks are kept without loss.
             return plan
-        factor = AIM / np.maximum(ratio, 1e-9)
+        factor = aim / np.maximum(ratio, 1e-9)
         if alike or mixes:
             factor = np.full(len(ratio), float(factor.min()))
         plan = replace(plan, unit=plan.unit * factor, point_unit=plan.point_unit * factor)

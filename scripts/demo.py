@@ -26,7 +26,7 @@ from hbae.compare import Row, compare_variables, read_variable
 from hbae.synth import S3DConfig, s3d_stream, write_stream
 
 BOUNDS = (1e-2, 1e-3, 1e-4)
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 130)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Input:
 def main(
     out: Annotated[Path, typer.Option("-o", help="Folder for everything that is made.")] = Path("demo-output"),
     size: Annotated[int, typer.Option(help="Cells along each side of the combustion run.")] = 192,
-    budget: Annotated[str, typer.Option(help="Training budget.")] = "150s",
+    budget: Annotated[str, typer.Option(help="Training budget.")] = "75s",
     threads: Annotated[int, typer.Option(help="Processes for compression and for the rivals.")] = 2,
     rivals: Annotated[bool, typer.Option(help="Run SZ3, SPERR and ZFP as well.")] = True,
 ) -> None:
@@ -201,14 +201,15 @@ def picture(item: Input, out: Path) -> None:
             decoded = ds[name][step].values
         error = decoded.astype(float) - exact[step]
         low, high = float(exact[step].min()), float(exact[step].max())
-        for ax, values, label in ((row[0], exact[step], "field"), (row[1], decoded, f"decoded, NRMSE {bound:g}")):
+        for ax, values, label in ((row[0], exact[step], "field"), (row[1], decoded, f"decoded at {bound:g}")):
             image = ax.imshow(values, vmin=low, vmax=high, cmap="inferno", origin="lower")
-            ax.set_title(f"{name}, step {step}: {label}")
+            ax.set_title(label)
             fig.colorbar(image, ax=ax, label="K")
         top = float(np.abs(error).max()) or 1.0
         image = row[2].imshow(error, vmin=-top, vmax=top, cmap="RdBu", origin="lower")
         row[2].set_title(f"error, file {archive.stat().st_size / 1e6:.2f} MB")
         fig.colorbar(image, ax=row[2], label="K")
+    fig.suptitle(f"{name}, step {step}")
     fig.savefig(out / "picture.png", dpi=110)
 
 

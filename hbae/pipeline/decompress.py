@@ -18,7 +18,7 @@ from hbae.io import FieldWriter, fill_patterns
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.options import Progress
 
-READ_BYTES = 32 << 20
+PROVENANCE = ("hbae_version", "hbae_source", "hbae_bounds")
 
 
 @dataclass(frozen=True)
@@ -194,11 +194,8 @@ def _provenance(archive: Archive, field: Field) -> dict[str, str]:
             names = {v.path for v in field.variables()}
             pairs = zip(plan.paths, plan.bounds, strict=True)
             bounds += [f"{p}:{','.join(str(b) for b in bs)}" for p, bs in pairs if p in names]
-    return {
-        "hbae_version": str(archive.reader.header.get("package", "")),
-        "hbae_source": archive.path.name,
-        "hbae_bounds": "; ".join(bounds),
-    }
+    values = (str(archive.reader.header.get("package", "")), archive.path.name, "; ".join(bounds))
+    return dict(zip(PROVENANCE, values, strict=True))
 
 
 def load_field(field: Field) -> Field:

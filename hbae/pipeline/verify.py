@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from hbae.arrays import Array, Field, Variable
+from hbae.arrays import Array, Attribute, Field, Variable
 from hbae.bound import Target, Totals, VariableErrors, check_chunk, resolve_target
 from hbae.errors import FormatError
 from hbae.io import open_field
 from hbae.pipeline.archive import Archive, Part
 from hbae.pipeline.chunk import digest
+from hbae.pipeline.decompress import PROVENANCE
 from hbae.pipeline.encode import quiet
 from hbae.pipeline.options import Progress
 from hbae.pipeline.plan import GroupPlan
@@ -120,9 +121,14 @@ def _compare_shapes(ours: Field, theirs: Field) -> list[str]:
         same = groups.get(g.path)
         if same is None or same.dims != g.dims:
             out.append(f"group {g.path or '/'}: dimensions differ")
-        elif [a.to_json() for a in same.attrs] != [a.to_json() for a in g.attrs]:
+        elif _own(same.attrs) != _own(g.attrs):
             out.append(f"group {g.path or '/'}: attributes differ")
     return out + [f"{p}: not in the archive" for p in found]
+
+
+def _own(attrs: tuple[Attribute, ...]) -> list[list[Any]]:
+    """Attributes of the data's own: without the provenance that decompress adds."""
+    return [a.to_json() for a in attrs if a.name not in PROVENANCE]
 
 
 class _PartWalk:

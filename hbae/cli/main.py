@@ -51,8 +51,15 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line of this process and exit."""
-    sys.exit(run(sys.argv[1:]))
+    """Run the command line and exit with its code."""
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == INTERRUPTED:
+        # Ctrl-C inside an exec() of text (imports do that) leaves a mark by which the interpreter would end itself
+        # with SIGINT instead of the code, though the interrupt was handled.
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(args: list[str]) -> int:

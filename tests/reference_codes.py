@@ -166,28 +166,43 @@ class Symbols:
 BIT_LENGTH = np.array([n.bit_length() for n in range(1 << 18)])
 
 
-def integers(r, shape, logs=None, near=None):
-    rest = shape[1:]
-    logs = logs or [None] * len(shape)
-    near = [True] * len(rest) if near is None else near
+def level_at(a, s, first):
+    """Levels of slab s from the magnitudes a of the slabs before; neighbours along axes ``first`` and up."""
+    if s == 0:
+        return np.zeros(a.shape[1:], np.int64)
+    p, size = a[s - 1], a.shape[1:]
+    m = 2 * p + (a[s - 2] if s > 1 else 0)
+    for axis in range(first, len(size)):
+        wide = np.pad(p, [(int(k == axis),) * 2 for k in range(len(size))])
+        m = m + wide.take(range(size[axis]), axis) + wide.take(range(2, size[axis] + 2), axis)
+    return np.minimum(BIT_LENGTH[m], 12) + 1
+
+
+def integers(r, shape):
     live = bits_of(r.packed((shape[0] + 7) // 8), shape[0])
     q = np.zeros(shape, np.int64)
-    symbols = Symbols(r, 560) if live.any() else None
+    symbols = Symbols(r, 14) if live.any() else None
     for s in np.flatnonzero(live):
-        bucket = np.zeros(rest, np.int64) + (0 if logs[0] is None else logs[0][s])
-        for i, log in enumerate(logs[1:]):
-            if log is not None:
+        q[s] = symbols.step(level_at(np.minimum(np.abs(q), 2047), s, 0))
+    return q
+
+
+def coefficients(r, tiles, logs):
+    """(S, B, R1, ..., Rm) for log scales of S, R1, ..., Rm."""
+    slabs, *rest = (len(log) for log in logs)
+    table = (slabs, *rest[:-1]) if len(rest) > 1 else (1, slabs)
+    runs = integers(r, table).reshape(slabs, *rest[:-1])
+    need(runs.min() >= 0 and runs.max() <= rest[-1], "run out of range")
+    q = np.zeros((slabs, tiles, *rest), np.int64)
+    symbols = Symbols(r, 560) if runs.any() else None
+    for s in range(slabs):
+        live = np.broadcast_to(np.arange(rest[-1]) < runs[s][..., None], q[s].shape)
+        if live.any():
+            bucket = np.zeros(rest, np.int64) + logs[0][s]
+            for i, log in enumerate(logs[1:]):
                 bucket = bucket + log.reshape([-1 if k == i else 1 for k in range(len(rest))])
-        level = np.zeros(rest, np.int64)
-        if s:
-            a = np.minimum(np.abs(q[s - 1]), 2047)
-            m = 2 * a + (np.minimum(np.abs(q[s - 2]), 2047) if s > 1 else 0)
-            for axis in range(len(rest)):
-                if near[axis]:
-                    p = np.pad(a, [(int(k == axis),) * 2 for k in range(len(rest))])
-                    m = m + p.take(range(rest[axis]), axis) + p.take(range(2, rest[axis] + 2), axis)
-            level = np.minimum(BIT_LENGTH[m], 12) + 1
-        q[s] = symbols.step(np.clip(bucket, 0, 39) * 14 + level)
+            contexts = np.clip(bucket, 0, 39) * 14 + level_at(np.minimum(np.abs(q), 2047), s, 1)
+            q[s][live] = symbols.step(contexts[live])
     return q
 
 
@@ -259,7 +274,7 @@ def inverse(bases, q):
     qmax = float(np.abs(q).max(initial=0))
     for fraction in range(8, -1, -1):
         amax = worst = qmax * 2.0**fraction
-        for matrix, _ in bases:
+        for matrix, _ in bases[::-1]:
             if matrix is not None:
                 total = amax * float(np.abs(matrix).sum(1).max(initial=0))
                 worst, amax = max(worst, total), total * 2.0**-15 + 1
@@ -268,7 +283,8 @@ def inverse(bases, q):
     else:
         raise InvalidError("coefficients are too large")
     v = q.astype(np.float64) * 2.0**fraction
-    for axis, (matrix, _) in enumerate(bases, 1):
+    for i, (matrix, _) in reversed(list(enumerate(bases))):
+        axis = i + 1 if i else 0
         if matrix is not None:
             v = np.moveaxis(np.tensordot(matrix.astype(np.float64), v, (1, axis)), 0, axis)
             v = np.rint(v * 2.0**-15)

@@ -20,6 +20,7 @@ from reference_codes import (
     BIT_LENGTH,
     Bytes,
     Symbols,
+    coefficients,
     integers,
     inverse,
     lossless,
@@ -174,12 +175,12 @@ def cells(grid, cell):
 
 
 def join(tiles, grid):
-    """(B, V, *cell) to (V, *grid)."""
+    """(V, B, *cell) to (V, *grid)."""
     cell, r = tiles.shape[2:], len(grid)
     count = cells(grid, cell)
-    z = tiles.reshape(*count, *tiles.shape[1:])
-    z = z.transpose([r] + [k for i in range(r) for k in (i, r + 1 + i)])
-    z = z.reshape(tiles.shape[1], *(n * c for n, c in zip(count, cell, strict=True)))
+    z = tiles.reshape(len(tiles), *count, *cell)
+    z = z.transpose([0] + [k for i in range(r) for k in (1 + i, r + 1 + i)])
+    z = z.reshape(len(tiles), *(n * c for n, c in zip(count, cell, strict=True)))
     return z[(slice(None), *(slice(0, n) for n in grid))]
 
 
@@ -205,20 +206,21 @@ class Plan:
         return z.reshape(count, -1, k).transpose(1, 2, 0)
 
     def coefficients(self, r, grid, name, cell):
+        """Integers (V', B, kept)."""
         logs = [log for _, log in self.bases[name]]
-        kept = [len(log) for log in logs]
+        kept, tiles = [len(log) for log in logs], math.prod(cells(grid, cell))
         slab = next((i for i, n in enumerate(kept) if n > 1), 0)
-        rest = [i for i in range(len(kept)) if i != slab]
-        shape = (kept[slab], math.prod(cells(grid, cell)), *(kept[i] for i in rest))
-        q = integers(r, shape, [logs[slab], None, *(logs[i] for i in rest)], [False, *(True for _ in rest)])
-        return np.moveaxis(q, 0, slab + 1)
+        rest = [i for i in range(len(kept)) if i != slab and (i or kept[0] > 1)]
+        q = coefficients(r, tiles, [logs[slab], *([logs[i] for i in rest] or [np.zeros(1, int)])])
+        q = q if slab == 0 else np.moveaxis(q[:, None], 0, slab + 1)
+        return q.reshape(kept[0], tiles, *kept[1:])
 
     def base(self, y, grid):
         """Block values (N, K, P, V) to (V, *grid)."""
         g, r = self.geometry, len(grid)
         z = y.reshape(len(y), *g["hyper"], *g["block"], -1)
-        z = z.transpose([0, 1 + 2 * r] + [k for i in range(r) for k in (1 + i, 1 + r + i)])
-        return join(z.reshape(len(y), y.shape[-1], *(b * h for b, h in zip(g["block"], g["hyper"], strict=True))), grid)
+        z = z.transpose([1 + 2 * r, 0] + [k for i in range(r) for k in (1 + i, 1 + r + i)])
+        return join(z.reshape(y.shape[-1], len(y), *(b * h for b, h in zip(g["block"], g["hyper"], strict=True))), grid)
 
     def chunk(self, payload, grid):
         r, shape = Bytes(payload), (len(self.doc["vars"]), *grid)
@@ -232,6 +234,8 @@ class Plan:
     def coded(self, r, shape):
         grid, g, flags = shape[1:], self.geometry, r.raw(1)[0]
         mask = filler = None
+        finer = (256 - r.raw(1)[0]) / 256 if flags & 128 else 1.0
+        unit, point_unit = self.unit * finer, self.point_unit * finer
 
         def spread(a):
             return a.reshape(-1, *(1 for _ in grid))
@@ -251,10 +255,10 @@ class Plan:
                 y = y + block.run(zb.reshape(-1, block.latents)).reshape(y.shape)
             y = self.base(y.reshape(len(z), k, -1, len(offset)), grid)
             x = spread(offset) + spread(scale) * y
-        for flag, name, unit, cell in ((8, "transform", self.unit, "tile"), (16, "gae", self.gae_unit, "block")):
+        for flag, name, step, cell in ((8, "transform", unit, "tile"), (16, "gae", self.gae_unit, "block")):
             if flags & flag:
                 t, fraction = inverse(self.bases[name], self.coefficients(r, grid, name, g[cell]))
-                x = x + spread(unit * 2.0**-fraction) * join(t, grid)
+                x = x + spread(step * 2.0**-fraction) * join(t, grid)
         if flags & 32:
             mix, levels = self.bases["mix"], self.doc["levels"]
             mixed = (len(mix[0][1]), *grid) if mix else shape
@@ -267,9 +271,9 @@ class Plan:
             if self.doc["domain"] == "log":
                 signs = mask_of(r, shape)
             else:
-                t, fraction = inverse(mix, q.reshape(1, len(q), -1)) if mix else (q.astype(float), 0)
+                t, fraction = inverse(mix, q.reshape(len(q), -1)) if mix else (q.astype(float), 0)
                 fraction += 6 if levels else 0
-                x = x + spread(self.point_unit * 2.0**-fraction) * t.reshape(shape)
+                x = x + spread(point_unit * 2.0**-fraction) * t.reshape(shape)
         if self.doc["domain"] == "log":
             out = self.from_log(q, signs, spread)
         else:

@@ -89,22 +89,22 @@ def _cells(x: Array, cell: tuple[int, ...]) -> Array:
 
 
 def split_tiles(x: Array, tile: tuple[int, ...]) -> Array:
-    """Cut (V, *grid) into tiles (B, V, *tile); edges are padded by their last value."""
+    """Cut (V, *grid) into tiles (V, B, *tile); edges are padded by their last value."""
     r = len(tile)
     y = _cells(_pad(x, tile), tile)
-    y = y.transpose([1 + 2 * i for i in range(r)] + [0] + [2 + 2 * i for i in range(r)])
-    return np.ascontiguousarray(y).reshape(-1, x.shape[0], *tile)
+    y = y.transpose([0] + [1 + 2 * i for i in range(r)] + [2 + 2 * i for i in range(r)])
+    return np.ascontiguousarray(y).reshape(x.shape[0], -1, *tile)
 
 
 def join_tiles(y: Array, grid: tuple[int, ...]) -> Array:
     """Undo :func:`split_tiles` for a box of shape ``grid``."""
     tile, r = y.shape[2:], len(grid)
     counts = [-(-n // t) for n, t in zip(grid, tile, strict=True)]
-    z = y.reshape(*counts, *y.shape[1:])
-    order = [r]
+    z = y.reshape(len(y), *counts, *tile)
+    order = [0]
     for i in range(r):
-        order += [i, r + 1 + i]
-    z = z.transpose(order).reshape(y.shape[1], *(c * t for c, t in zip(counts, tile, strict=True)))
+        order += [1 + i, r + 1 + i]
+    z = z.transpose(order).reshape(len(y), *(c * t for c, t in zip(counts, tile, strict=True)))
     return z[(slice(None), *(slice(0, n) for n in grid))]
 
 
@@ -116,7 +116,7 @@ def split_blocks(x: Array, geometry: Geometry) -> Array:
     for h, b in zip(geometry.hyper, geometry.block, strict=True):
         shape += [h, b]
     y = y.reshape(shape)
-    y = y.transpose([0] + [2 + 2 * i for i in range(r)] + [3 + 2 * i for i in range(r)] + [1])
+    y = y.transpose([1] + [2 + 2 * i for i in range(r)] + [3 + 2 * i for i in range(r)] + [0])
     return np.ascontiguousarray(y).reshape(len(y), geometry.num_blocks, geometry.points, x.shape[0])
 
 
@@ -124,10 +124,10 @@ def join_blocks(y: Array, geometry: Geometry, grid: tuple[int, ...]) -> Array:
     """Undo :func:`split_blocks` for a box of shape ``grid``."""
     r, v = len(geometry.block), y.shape[-1]
     z = y.reshape(len(y), *geometry.hyper, *geometry.block, v)
-    order = [0, 1 + 2 * r]
+    order = [1 + 2 * r, 0]
     for i in range(r):
         order += [1 + i, 1 + r + i]
-    return join_tiles(z.transpose(order).reshape(len(y), v, *geometry.extent), grid)
+    return join_tiles(z.transpose(order).reshape(v, len(y), *geometry.extent), grid)
 
 
 def block_sums(x: Array, block: tuple[int, ...]) -> Array:

@@ -13,7 +13,7 @@ _FLOOR = 2.0**-24
 
 
 def klt_basis(x: Array, axis: int) -> Array:
-    """Give the PCA basis of one axis of (B, t0, t1, ...) as (n, n) integers times 2**15, strongest first."""
+    """Give the PCA basis of one axis of any array as (n, n) integers times 2**15, strongest first."""
     n = x.shape[axis]
     flat = np.moveaxis(x, axis, 0).reshape(n, -1)
     values, vectors = np.linalg.eigh(flat @ flat.T)
@@ -23,24 +23,25 @@ def klt_basis(x: Array, axis: int) -> Array:
 
 
 def fit_transform(x: Array, kinds: tuple[str, ...]) -> Transform:
-    """Fit a transform of the given kind per axis (``none``, ``dct``, ``klt``) to tiles (B, t0, t1, ...)."""
+    """Fit a transform to tiles (V, B, *tile): a kind (``none``, ``dct``, ``klt``) for V and for each tile axis."""
+    lengths = (len(x), *x.shape[2:])
+    places = (0, *range(2, x.ndim))
     bases: list[tuple[str, Array | None]] = []
-    for i, kind in enumerate(kinds):
-        n = x.shape[i + 1]
+    for n, place, kind in zip(lengths, places, kinds, strict=True):
         if kind == "none" or n == 1:
             bases.append(("none", None))
         elif kind == "dct":
             bases.append(("dct", dct_basis(n)))
         else:
-            bases.append(("klt", klt_basis(x, i + 1)))
+            bases.append(("klt", klt_basis(x, place)))
     plain = Transform(
-        tuple(AxisBasis(k, x.shape[i + 1], m, np.zeros(x.shape[i + 1], np.int64)) for i, (k, m) in enumerate(bases))
+        tuple(AxisBasis(k, n, m, np.zeros(n, np.int64)) for n, (k, m) in zip(lengths, bases, strict=True))
     )
     c = plain.forward(x)
     energy = c * c
     axes = []
-    for i, a in enumerate(plain.axes):
-        others = tuple(k for k in range(energy.ndim) if k != i + 1)
+    for place, a in zip(places, plain.axes, strict=True):
+        others = tuple(k for k in range(energy.ndim) if k != place)
         axes.append(AxisBasis(a.kind, a.size, a.matrix, _logs(energy.mean(axis=others))))
     return Transform(tuple(axes))
 

@@ -2,7 +2,8 @@
 """Integers to bytes and back, bit for bit: entropy-coded arrays, masks, lossless arrays."""
 
 from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack
-from hbae.codecs.ints import IntShape, decode_ints, encode_ints
+from hbae.codecs.coefficients import decode_coefficients, encode_coefficients
+from hbae.codecs.ints import decode_ints, encode_ints
 from hbae.codecs.lossless import decode_lossless, encode_lossless, estimate_lossless
 from hbae.codecs.masks import decode_mask, encode_mask
 from hbae.codecs.predict import difference, integrate
@@ -10,11 +11,12 @@ from hbae.codecs.predict import difference, integrate
 __all__ = [
     "ByteReader",
     "ByteWriter",
-    "IntShape",
+    "decode_coefficients",
     "decode_ints",
     "decode_lossless",
     "decode_mask",
     "difference",
+    "encode_coefficients",
     "encode_ints",
     "encode_lossless",
     "encode_mask",

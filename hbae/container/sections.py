@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.codecs import ByteReader, ByteWriter, IntShape, decode_ints, encode_ints, pack, unpack
+from hbae.codecs import ByteReader, ByteWriter, decode_ints, encode_ints, pack, unpack
 from hbae.errors import FormatError
 from hbae.exact import MAX_DCT, AxisBasis, BlockDecoder, Transform, dct_basis
 
@@ -22,7 +22,7 @@ def encode_arrays(doc: dict[str, Any], arrays: dict[str, Array]) -> bytes:
     w = ByteWriter()
     w.raw(pack(json.dumps({"doc": doc, "arrays": listing}, separators=(",", ":")).encode(), 19))
     for a in arrays.values():
-        w.raw(encode_ints(a.reshape(1, -1), IntShape.plain((1, a.size))))
+        w.raw(encode_ints(a.reshape(1, -1)))
     return w.getvalue()
 
 
@@ -47,7 +47,7 @@ def decode_arrays(data: bytes, most: int = MAX_WEIGHTS) -> tuple[dict[str, Any],
     arrays = {}
     for name, shape in listing:
         n = int(np.prod(shape, dtype=np.int64))
-        arrays[name] = decode_ints(r, IntShape.plain((1, n))).reshape(shape)
+        arrays[name] = decode_ints(r, (1, n)).reshape(shape)
     r.end()
     return doc, arrays
 

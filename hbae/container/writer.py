@@ -7,13 +7,13 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from hbae.codecs import ByteWriter, pack
-from hbae.container.frames import CHUNK, END_MARK, HEADER, INDEX, SECTION, TAIL, frame, prelude
+from hbae.container.frames import CHUNK, END_MARK, HEADER, INDEX, SECTION, TAIL, frame, prelude, read_frame
 from hbae.errors import OutputExistsError
 
 _COPY_FROM = 1 << 20
@@ -72,6 +72,13 @@ class ArchiveWriter:
     def mark(self) -> tuple[int, int, int]:
         """Give a place to go back to with :meth:`rewind`."""
         return self._file.tell(), len(self._sections), len(self._chunks)
+
+    def payloads(self, mark: tuple[int, int, int]) -> Iterator[bytes]:
+        """Give the chunks that were added since ``mark``, one after the other, as they stand in the file."""
+        self._file.flush()
+        with self._temp.open("rb") as f:
+            for number, (offset, length) in enumerate(self._chunks[mark[2] :], mark[2]):
+                yield read_frame(f, offset, length, (CHUNK, number), f"chunk {number}")
 
     def rewind(self, mark: tuple[int, int, int]) -> None:
         """Forget everything that was added since ``mark``."""

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Separable transform with integer bases and its exact inverse.
 
-A tile of shape (V, t1, ..., tr) is transformed along each axis by an integer basis of 15 fractional bits (PCA basis,
-DCT by formula, or none). The inverse works on integers held in float64: ``v = q * 2**F``, then for every axis ``v =
-rint((v @ M.T) * 2**-15)``; every sum stays below 2**53, which is proved from max|q| before anything is computed.
+Tiles (V, B, t1, ..., tr) are transformed along V and along each tile axis by an integer basis of 15 fractional bits
+(PCA basis, DCT by formula, or none). The inverse works on integers held in float64: ``v = q * 2**F``, then, from the
+last axis to the first, ``v = rint((v @ M.T) * 2**-15)``; every sum stays below 2**53, which is proved from max|q|
+before anything is computed. What is zero in q is left out: exact sums do not notice.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ BASIS_BITS = 15
 MAX_FRACTION = 8
 MAX_DCT = 512
 _FIX = 96
+_COLUMNS = 4096
 
 
 @dataclass(frozen=True)
@@ -54,26 +56,32 @@ class AxisBasis:
 
 @dataclass(frozen=True)
 class Transform:
-    """Bases for all axes of a tile."""
+    """Bases for the variable axis and for all axes of a tile."""
 
     axes: tuple[AxisBasis, ...]
 
     @property
     def tile(self) -> tuple[int, ...]:
-        """Shape of a tile of values."""
+        """Number of variables and shape of a tile of values."""
         return tuple(a.size for a in self.axes)
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """Shape of a tile of coefficients."""
+        """Number of mixed variables and shape of a tile of coefficients."""
         return tuple(a.kept for a in self.axes)
 
     def forward(self, x: Array) -> Array:
-        """Project tiles (B, *tile) on the bases; float64, for the encoder only."""
-        for i, axis in enumerate(self.axes):
-            if axis.matrix is not None:
-                x = _along(x, np.ldexp(axis.matrix.astype(np.float64), -BASIS_BITS), i + 1)
-        return x
+        """Project tiles (V, B, *tile) on the bases; float64, for the encoder only."""
+        scaled = [None if a.matrix is None else np.ldexp(a.matrix.astype(np.float64), -BASIS_BITS) for a in self.axes]
+        out = np.empty((self.axes[0].kept, x.shape[1], *self.kept[1:]))
+        mixed = x if scaled[0] is None else _mixed(scaled[0].T, x)
+        for v, slab in enumerate(mixed):
+            y = slab
+            for i, m in enumerate(scaled[1:], 1):
+                if m is not None:
+                    y = _along(y, m, i)
+            out[v] = y
+        return out
 
     def fraction_for(self, qmax: float) -> int:
         """Give the largest F (at most 8) whose inverse cannot overflow for |q| <= qmax.
@@ -90,7 +98,7 @@ class Transform:
 
     def _worst(self, qmax: float, fraction: int) -> float:
         amax, worst = qmax * 2.0**fraction, qmax * 2.0**fraction
-        for axis in self.axes:
+        for axis in reversed(self.axes):
             if axis.matrix is None:
                 continue
             total = amax * float(np.abs(axis.matrix).astype(np.float64).sum(1).max(initial=0))
@@ -99,7 +107,9 @@ class Transform:
         return worst * 1.0000001
 
     def inverse(self, q: Array, fraction: int) -> Array:
-        """Give tiles of integers in units of 2**-fraction steps, shape (B, *tile), float64, exact on any machine.
+        """Give integers in units of 2**-fraction steps, shape (V, B, *tile), float64, exact on any machine.
+
+        ``q``: integers (V', B, *kept).
 
         Raises
         ------
@@ -109,14 +119,46 @@ class Transform:
         qmax = float(max(abs(int(q.max(initial=0))), abs(int(q.min(initial=0)))))
         if not (0 <= fraction <= MAX_FRACTION and self._worst(qmax, fraction) < F64_LIMIT):
             raise FormatError("transform: coefficients are too large for exact arithmetic")
-        v = q.astype(np.float64)
-        v *= 2.0**fraction
-        for i, axis in enumerate(self.axes):
-            if axis.matrix is not None:
-                v = _along(v, axis.matrix.T.astype(np.float64), i + 1)
-                v *= 2.0**-BASIS_BITS
-                np.rint(v, out=v)
+        # The power of two goes into the matrices: products and sums stay integers times 2**-15, hence exact.
+        scaled = [None if a.matrix is None else np.ldexp(a.matrix.T.astype(np.float64), -BASIS_BITS) for a in self.axes]
+        v = np.zeros((q.shape[0], q.shape[1], *self.tile[1:]))
+        for i, slab in enumerate(q):
+            y = _trimmed(slab, scaled[1:])
+            if y is None:
+                continue
+            y = y * 2.0**fraction
+            for axis in range(len(scaled) - 1, 0, -1):
+                m = scaled[axis]
+                if m is not None:
+                    y = np.rint(_along(y, m[: y.shape[axis]], axis))
+            v[i] = y
+        if scaled[0] is not None:
+            v = _mixed(scaled[0].T, v, whole=True)
         return v
+
+
+def _trimmed(slab: Array, bases: list[Array | None]) -> Array | None:
+    """Cut (B, *kept) behind the last places that are not zero, along axes with a basis; None where all is zero."""
+    live = (slab != 0).any(axis=0)
+    if not live.any():
+        return None
+    cut = [slice(None)]
+    for i, m in enumerate(bases):
+        seen = live.any(axis=tuple(k for k in range(live.ndim) if k != i))
+        cut.append(slice(None) if m is None else slice(0, int(np.flatnonzero(seen)[-1]) + 1))
+    return slab[tuple(cut)]
+
+
+def _mixed(m: Array, x: Array, *, whole: bool = False) -> Array:
+    """Multiply (n, V) with (V, ...), some columns at a time (they fit the cache); ``whole`` rounds to integers."""
+    flat = x.reshape(len(x), -1)
+    out = np.empty((len(m), flat.shape[1]))
+    for k in range(0, flat.shape[1], _COLUMNS):
+        part = np.matmul(m, flat[:, k : k + _COLUMNS])
+        if whole:
+            np.rint(part, out=part)
+        out[:, k : k + _COLUMNS] = part
+    return out.reshape(len(m), *x.shape[1:])
 
 
 def _along(x: Array, m: Array, axis: int) -> Array:

@@ -19,7 +19,7 @@ from hbae.pipeline.steps import AIM
 
 _FIRST_POINTS = 1 << 19
 _FINALISTS = 2
-AIM_SAMPLED = 0.965
+AIM_SAMPLED = 0.98
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _settle(c: Candidate, targets: list[Target], sample: Sample, backend: Backen
     plan = c.plan
     if c.lossless or not _by_rmse(targets) or not (plan.unit.any() or plan.point_unit.any()):
         return plan
-    # A sample may flatter: a little room is cheaper than a second pass over everything.
+    # A sample may flatter: a little room is cheaper than coding many chunks again.
     aim = AIM if sample.ratio < 1.01 else AIM_SAMPLED
     mixes = plan.mix is not None or (plan.transform is not None and plan.transform.axes[0].matrix is not None)
     for alike in (False, False, True):

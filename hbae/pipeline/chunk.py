@@ -14,11 +14,12 @@ from hbae.blocks import Geometry, join_blocks, join_tiles
 from hbae.codecs import (
     ByteReader,
     ByteWriter,
-    IntShape,
+    decode_coefficients,
     decode_ints,
     decode_lossless,
     decode_mask,
     difference,
+    encode_coefficients,
     encode_ints,
     encode_lossless,
     encode_mask,
@@ -31,9 +32,9 @@ from hbae.exact import Backend, Transform
 from hbae.exact.interpolate import FRACTION
 from hbae.pipeline.levels import decode_levels
 from hbae.pipeline.logdomain import join_bits
-from hbae.pipeline.plan import GroupPlan
+from hbae.pipeline.plan import GroupPlan, finer_steps
 
-MASK, BASE, BLOCK_LATENTS, TRANSFORM, GAE, POINT, EXACT = 1, 2, 4, 8, 16, 32, 64
+MASK, BASE, BLOCK_LATENTS, TRANSFORM, GAE, POINT, EXACT, FINE = 1, 2, 4, 8, 16, 32, 64, 128
 LOSSLESS, CODED = 0, 1
 MAX_DECODED = 256 << 20
 
@@ -43,9 +44,10 @@ class Parts:
     """The integers of one chunk, before entropy coding; None where a stage is not used.
 
     ``mask``: (V, *grid) invalid points. ``filler``: their stored values, in C order. ``z``, ``zb``: latents (N, L)
-    and (N, K, L_b). ``coefs``, ``gae``: transform integers (B, V', ...). ``point``: (V, *grid) integers. ``signs``:
+    and (N, K, L_b). ``coefs``, ``gae``: transform integers (V', B, ...). ``point``: (V, *grid) integers. ``signs``:
     (V, *grid), log domain only. ``coded_point``: the point stage's bytes where interpolation made them (``point`` is
-    then in units of 2**-6). ``exact``: flat indices and stored values of points kept as they are.
+    then in units of 2**-6). ``exact``: flat indices and stored values of points kept as they are. ``fine``: how much
+    finer than the plan's the steps are, in 256ths.
     """
 
     mask: Array | None = None
@@ -58,6 +60,7 @@ class Parts:
     coded_point: bytes = b""
     signs: Array | None = None
     exact: tuple[Array, Array] | None = None
+    fine: int = 0
 
 
 def values_of(parts: Parts, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) -> Array:
@@ -82,7 +85,7 @@ def values_of(parts: Parts, plan: GroupPlan, grid: tuple[int, ...], backend: Bac
 
 def linear_values(parts: Parts, plan: GroupPlan, shape: tuple[int, ...], backend: Backend) -> Array:
     """Decoded values in float64 before clip and cast."""
-    grid = shape[1:]
+    grid, plan = shape[1:], finer_steps(plan, parts.fine)
     if parts.z is not None and plan.decoder is not None:
         y = join_blocks(plan.decoder.decode(parts.z, parts.zb, backend), plan.geometry, grid)
         x = _column(plan.decoder.offset, shape) + _column(plan.decoder.scale, shape) * y.astype(np.float64)
@@ -91,15 +94,21 @@ def linear_values(parts: Parts, plan: GroupPlan, shape: tuple[int, ...], backend
     for q, basis, unit in ((parts.coefs, plan.transform, plan.unit), (parts.gae, plan.gae, plan.gae_unit)):
         if q is not None and basis is not None:
             t, fraction = inverse_of(basis, q)
-            x += _column(unit * 2.0**-fraction, shape) * join_tiles(t, grid)
+            _add_scaled(x, unit * 2.0**-fraction, join_tiles(t, grid))
     if parts.point is not None:
         t, fraction = parts.point.astype(np.float64), 0
         if plan.mix is not None:
-            t, fraction = inverse_of(plan.mix, parts.point.reshape(1, len(parts.point), -1))
+            t, fraction = inverse_of(plan.mix, parts.point.reshape(len(parts.point), -1))
         fraction += FRACTION if plan.levels is not None else 0
-        x += _column(plan.point_unit * 2.0**-fraction, shape) * t.reshape(shape)
+        _add_scaled(x, plan.point_unit * 2.0**-fraction, t.reshape(shape))
     out: Array = x
     return out
+
+
+def _add_scaled(x: Array, scale: Array, t: Array) -> None:
+    """``x = x + scale * t``, one variable at a time (it fits the cache)."""
+    for values, s, steps in zip(x, scale, t, strict=True):
+        values += s * steps
 
 
 def inverse_of(basis: Transform, q: Array) -> tuple[Array, int]:
@@ -131,7 +140,7 @@ def encode_lossless_chunk(a: Array) -> bytes:
 
 def digest(a: Array) -> bytes:
     """SHA-256 of the bytes of an array in its own type, C order."""
-    return hashlib.sha256(np.ascontiguousarray(a).tobytes()).digest()
+    return hashlib.sha256(np.ascontiguousarray(a).view(np.uint8).data if a.size and a.ndim else a.tobytes()).digest()
 
 
 def encode_parts(parts: Parts, plan: GroupPlan, grid: tuple[int, ...]) -> bytes:
@@ -140,8 +149,10 @@ def encode_parts(parts: Parts, plan: GroupPlan, grid: tuple[int, ...]) -> bytes:
     Then the parts in the order of the flags.
     """
     w = ByteWriter()
-    flags = 0
+    flags = FINE if parts.fine else 0
     geometry = plan.geometry
+    if parts.fine:
+        w.raw(bytes([parts.fine]))
     if parts.mask is not None and parts.filler is not None:
         flags |= MASK
         w.raw(encode_mask(parts.mask))
@@ -155,16 +166,14 @@ def encode_parts(parts: Parts, plan: GroupPlan, grid: tuple[int, ...]) -> bytes:
     for flag, q, basis in ((TRANSFORM, parts.coefs, plan.transform), (GAE, parts.gae, plan.gae)):
         if q is not None and basis is not None:
             flags |= flag
-            axis, known = _coefficient_shape(basis, len(q))
-            w.raw(encode_ints(np.moveaxis(q.astype(np.int64), axis, 0), known))
+            w.raw(_encode_coefs(q, basis))
     if parts.point is not None:
         flags |= POINT
         if plan.levels is not None:
             w.raw(parts.coded_point)
         else:
-            axis, known = _point_shape(parts.point.shape)
             d = difference(parts.point.astype(np.int64), [a + 1 for a in plan.diff_axes])
-            w.raw(encode_ints(np.moveaxis(d, axis, 0), known))
+            w.raw(encode_ints(np.moveaxis(d, _first_long(d.shape), 0)))
         if parts.signs is not None:
             w.raw(encode_mask(parts.signs))
     if parts.exact is not None and len(parts.exact[0]):
@@ -242,6 +251,9 @@ def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...]) -> Parts:
     count = int(np.prod(shape, dtype=np.int64))
     flags = r.raw(1)[0]
     got: dict[str, Any] = {}
+    if flags & FINE:
+        got["fine"] = r.raw(1)[0]
+        finer_steps(plan, got["fine"])
     if flags & MASK:
         got["mask"] = decode_mask(r, shape)
         got["filler"] = _read_filler(r, plan.dtype, int(got["mask"].sum()))
@@ -261,10 +273,9 @@ def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...]) -> Parts:
             if basis is None:
                 raise FormatError("coefficients without a basis")
             tiles = _count(grid, cell)
-            axis, known = _coefficient_shape(basis, tiles)
-            if int(np.prod(known.shape, dtype=object)) * 8 > 8 * MAX_DECODED:
+            if tiles * int(np.prod(basis.kept, dtype=object)) > MAX_DECODED:
                 raise FormatError("too many coefficients")
-            got[name] = np.moveaxis(decode_ints(r, known), 0, axis)
+            got[name] = _decode_coefs(r, tiles, basis)
     if flags & POINT:
         mixed = shape if plan.mix is None else (plan.mix.kept[0], *grid)
         if int(np.prod(mixed, dtype=object)) > MAX_DECODED:
@@ -272,8 +283,9 @@ def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...]) -> Parts:
         if plan.levels is not None:
             got["point"] = decode_levels(r, mixed, plan.levels)
         else:
-            axis, known = _point_shape(mixed)
-            d = np.moveaxis(decode_ints(r, known), 0, axis)
+            axis = _first_long(mixed)
+            moved = (mixed[axis], *(n for i, n in enumerate(mixed) if i != axis))
+            d = np.moveaxis(decode_ints(r, moved), 0, axis)
             got["point"] = integrate(d, [a + 1 for a in plan.diff_axes])
         if plan.domain == "log":
             got["signs"] = decode_mask(r, shape)
@@ -294,20 +306,31 @@ def _count(grid: tuple[int, ...], cell: tuple[int, ...]) -> int:
     return int(np.prod([-(-n // c) for n, c in zip(grid, cell, strict=True)], dtype=object))
 
 
-def _coefficient_shape(basis: Transform, tiles: int) -> tuple[int, IntShape]:
-    """Which axis of (B, V', ...) becomes the slab axis, and the array's description with that axis in front."""
-    kept = basis.kept
-    slab = next((i for i, n in enumerate(kept) if n > 1), 0)
-    rest = [i for i in range(len(kept)) if i != slab]
-    shape = (kept[slab], tiles, *(kept[i] for i in rest))
-    logs = (basis.axes[slab].logs, None, *(basis.axes[i].logs for i in rest))
-    return slab + 1, IntShape(shape, logs, (False, *(True for _ in rest)))
+def _encode_coefs(q: Array, basis: Transform) -> bytes:
+    """Encode (V', B, *kept): slabs along the first axis longer than 1, the others in order."""
+    slab, logs = _slab_and_logs(basis)
+    moved = q if slab == 0 else np.moveaxis(q, slab + 1, 0)
+    return encode_coefficients(moved.reshape(len(logs[0]), q.shape[1], *(len(log) for log in logs[1:])), logs)
 
 
-def _point_shape(shape: tuple[int, ...]) -> tuple[int, IntShape]:
-    slab = next((i for i, n in enumerate(shape) if n > 1), 0)
-    moved = (shape[slab], *(n for i, n in enumerate(shape) if i != slab))
-    return slab, IntShape.plain(moved)
+def _decode_coefs(r: ByteReader, tiles: int, basis: Transform) -> Array:
+    slab, logs = _slab_and_logs(basis)
+    q = decode_coefficients(r, tiles, logs)
+    if slab:
+        rest = [n for i, n in enumerate(basis.kept) if i not in (0, slab)]
+        q = np.moveaxis(q.reshape(len(q), 1, tiles, *rest), 0, slab + 1)
+    return q.reshape(basis.kept[0], tiles, *basis.kept[1:])
+
+
+def _slab_and_logs(basis: Transform) -> tuple[int, list[Array]]:
+    """Which axis of the basis slabs run along, and the log scales of slab axis and others (at least one)."""
+    slab = _first_long(basis.kept)
+    logs = [a.logs for i, a in enumerate(basis.axes) if i != slab and (i or basis.kept[0] > 1)]
+    return slab, [basis.axes[slab].logs, *(logs or [np.zeros(1, np.int64)])]
+
+
+def _first_long(shape: tuple[int, ...]) -> int:
+    return next((i for i, n in enumerate(shape) if n > 1), 0)
 
 
 def _write_filler(w: ByteWriter, filler: Array) -> None:
@@ -336,10 +359,9 @@ def _write_latents(w: ByteWriter, z: Array, geometry: Geometry, grid: tuple[int,
     shape = _latent_shape(geometry, grid, z.shape[1], z.shape[2])
     q = np.ascontiguousarray(z.reshape(-1, z.shape[2]).T.astype(np.int64)).reshape(shape)
     axes = [i for i in range(1, len(shape)) if shape[i] > 1]
-    known = IntShape.plain(shape)
-    options = [(0, encode_ints(q, known))]
+    options = [(0, encode_ints(q))]
     if axes:
-        options.append((1, encode_ints(difference(q, axes), known)))
+        options.append((1, encode_ints(difference(q, axes))))
     mode, data = min(options, key=lambda o: len(o[1]))
     w.raw(bytes([mode]) + data)
 
@@ -349,7 +371,7 @@ def _read_latents(r: ByteReader, geometry: Geometry, grid: tuple[int, ...], k: i
     if int(np.prod(shape, dtype=object)) > MAX_DECODED:
         raise FormatError("too many latents")
     mode = r.raw(1)[0]
-    q = decode_ints(r, IntShape.plain(shape))
+    q = decode_ints(r, shape)
     if mode == 1:
         q = integrate(q, [i for i in range(1, len(shape)) if shape[i] > 1])
     elif mode != 0:

@@ -14,8 +14,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hbae import __version__
-from hbae.arrays import Array, Field
-from hbae.blocks import MAX_RANK, Geometry
+from hbae.arrays import Array, Box, Field
+from hbae.blocks import MAX_RANK
 from hbae.bound import Target, Totals, VariableErrors
 from hbae.bound.targets import MARGIN
 from hbae.config import BoundLike, parse_rules
@@ -43,6 +43,7 @@ from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.pool import Job, encode_all
 from hbae.pipeline.report import Report, VariableReport
 from hbae.pipeline.sampling import Sample, take_sample
+from hbae.pipeline.touchup import TOUCH_UPS, Spool, worst_chunks
 
 REDO = 2
 
@@ -57,7 +58,6 @@ class _Group:
     choice: Choice | None = None
     sample: Sample | None = None
     totals: list[Totals] | None = None
-    lossless_chunks: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -195,8 +195,7 @@ class _Run:
         for attempt in range(REDO + 2):
             w.rewind(mark)
             w.add_section(f"group {g.number}", encode_plan(plan))
-            g.totals = self._write_chunks(w, g, plan, targets)
-            ratio = _global_ratios(g.totals, g.members)
+            ratio = self._write_chunks(w, g, plan, targets)
             if (ratio <= 1).all():
                 g.choice = replace(g.choice, plan=plan)
                 return
@@ -207,26 +206,46 @@ class _Run:
                 plan, targets = with_block_limits(plan, targets, g.sample)
         raise BoundViolationError(f"the global bound of {', '.join(g.draft.paths[:3])} could not be kept")
 
-    def _write_chunks(self, w: ArchiveWriter, g: _Group, plan: GroupPlan, targets: list[Target]) -> list[Totals]:
+    def _write_chunks(self, w: ArchiveWriter, g: _Group, plan: GroupPlan, targets: list[Target]) -> Array:
+        """Write all chunks, some of them again with finer steps where that meets the global limits.
+
+        RMSE over its limit, by variable.
+        """
         model = self.model.encoder if self.model is not None and plan.model else None
         lossless = g.choice is not None and g.choice.lossless
         job = Job(plan, targets, model, self._backend(plan), lossless)
-        boxes = plan.geometry.chunks()
-        errors: list[list[VariableErrors]] = [[] for _ in plan.paths]
-        g.lossless_chunks = 0
-        workers = min(self.options.threads or 1, len(boxes))
-        for i, coded in enumerate(encode_all(job, self._chunks(g, plan.geometry), workers)):
-            if not coded.errors.hold:
-                raise BoundViolationError(f"chunk {i} of {plan.paths[0]} does not hold its bound")
-            w.add_chunk(coded.payload)
-            g.lossless_chunks += coded.lossless
-            for v, e in enumerate(coded.errors.variables):
-                errors[v].append(e)
-            self.options.tell(f"encoding {g.number + 1}/{len(self.groups)}", (i + 1) / len(boxes))
-        return [Totals.of(e, m.target.span) for e, m in zip(errors, g.members, strict=True)]
+        boxes, mark = plan.geometry.chunks(), w.mark()
+        errors = [[VariableErrors()] * len(boxes) for _ in plan.paths]
+        again = np.arange(len(boxes))
+        while True:
+            with Spool(w.payloads(mark)) as old:
+                w.rewind(mark)
+                coded, chosen = self._encode(job, g, again, errors), set(again.tolist())
+                for i in range(len(boxes)):
+                    w.add_chunk(next(coded) if i in chosen else old.take(i))
+            totals = [Totals.of(e, m.target.span) for e, m in zip(errors, g.members, strict=True)]
+            g.totals, ratio = totals, _global_ratios(totals, g.members)
+            if job.fine == TOUCH_UPS[-1] or plan.domain == "log" or lossless:
+                return ratio
+            again = worst_chunks(errors, ratio)
+            if not len(again):
+                return ratio
+            job = replace(job, fine=TOUCH_UPS[TOUCH_UPS.index(job.fine) + 1])
 
-    def _chunks(self, g: _Group, geometry: Geometry) -> Iterator[tuple[Array, Array]]:
-        for box in geometry.chunks():
+    def _encode(self, job: Job, g: _Group, numbers: Array, errors: list[list[VariableErrors]]) -> Iterator[bytes]:
+        """Give the bytes of the chunks of those numbers, and note their errors."""
+        boxes = job.plan.geometry.chunks()
+        workers = min(self.options.threads or 1, len(numbers))
+        for k, coded in enumerate(encode_all(job, self._chunks(g, [boxes[i] for i in numbers]), workers)):
+            if not coded.errors.hold:
+                raise BoundViolationError(f"chunk {numbers[k]} of {job.plan.paths[0]} does not hold its bound")
+            for v, e in enumerate(coded.errors.variables):
+                errors[v][numbers[k]] = e
+            self.options.tell(f"encoding {g.number + 1}/{len(self.groups)}", (k + 1) / len(numbers))
+            yield coded.payload
+
+    def _chunks(self, g: _Group, boxes: list[Box]) -> Iterator[tuple[Array, Array]]:
+        for box in boxes:
             raw = self.inputs.read(g.draft.paths, box)
             invalid = np.stack([m.stats.validity.invalid(raw[v]) for v, m in enumerate(g.members)])
             yield raw, invalid

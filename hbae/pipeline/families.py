@@ -92,8 +92,8 @@ def families_of(
         draft = replace(draft, decoder=model.decoder, model=model.sha)
     tol = np.array([t.tolerance(draft.geometry.points) for t in targets])
     left = [_residual(raw, invalid, draft, model, backend) for raw, invalid in sample.boxes]
-    tiles = np.concatenate([split_tiles(x, draft.geometry.tile) for x in left])
-    tiles = tiles[:: max(1, -(-tiles.size // (4 * FIT_POINTS)))]
+    tiles = np.concatenate([split_tiles(x, draft.geometry.tile) for x in left], axis=1)
+    tiles = tiles[:, :: max(1, -(-tiles.size // (4 * FIT_POINTS)))]
     s = _Setting(draft, targets, sample, tol, left, tiles, model)
     closing: dict[str, Any] = {}
     if s.by_point:
@@ -136,9 +136,9 @@ def _predicted(s: _Setting, closing: dict[str, Any]) -> Iterator[Family]:
     """Points quantised for an RMSE, with or without PCA over the variables."""
     v = s.draft.num_variables
     flat = np.concatenate([x.reshape(v, -1) for x in s.left], axis=1)
-    points = flat[None, :, :: max(1, flat.size // FIT_POINTS)]
+    points = flat[:, :: max(1, flat.size // FIT_POINTS)]
     for head in ("none",) if v == 1 else ("none", "klt") if v < 8 else ("klt",):
-        mixed, steps = solve_units(points, s.tol, (head, "none"), rounding=0.5)
+        mixed, steps = solve_units(points, s.tol, (head,), rounding=0.5)
         base = replace(s.draft, mix=Transform(mixed.axes[:1]) if head == "klt" else None, **closing)
         options = _difference_options(s.draft.geometry)
         yield s.family([(f"lorenzo({head})", replace(base, point_unit=steps, diff_axes=a)) for a in options])
@@ -229,7 +229,7 @@ def _kind_options(draft: GroupPlan, sample: Sample) -> list[tuple[str, ...]]:
 def fit_blocks(left: list[Array], draft: GroupPlan, unit: Array) -> Transform:
     """Fit the block basis on the sample's residual, separable, shared by the variables."""
     column = (-1, *(1,) * len(draft.geometry.shape))
-    tiles = np.concatenate([split_tiles(x / unit.reshape(column), draft.geometry.block) for x in left])
+    tiles = np.concatenate([split_tiles(x / unit.reshape(column), draft.geometry.block) for x in left], axis=1)
     kinds = ("none", *("klt" if b <= 16 else "dct" if b <= MAX_DCT else "none" for b in draft.geometry.block))
     return fit_transform(tiles, kinds)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,22 @@ class GroupPlan:
     def num_variables(self) -> int:
         """V."""
         return len(self.paths)
+
+
+def finer_steps(plan: GroupPlan, fine: int) -> GroupPlan:
+    """Give the plan of a chunk of that fineness (0 to 255): unit and point_unit times (256 - fine) / 256.
+
+    Raises
+    ------
+    FormatError
+        When the log domain is asked for a fineness: its steps are integers.
+    """
+    if fine == 0:
+        return plan
+    if plan.domain == "log":
+        raise FormatError("a chunk of the log domain has no fineness")
+    factor = (256 - fine) / 256
+    return replace(plan, unit=plan.unit * factor, point_unit=plan.point_unit * factor)
 
 
 def encode_plan(plan: GroupPlan) -> bytes:

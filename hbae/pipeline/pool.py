@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -31,6 +34,7 @@ class Job:
     model: BlockEncoder | None
     backend: str
     lossless: bool
+    fine: int = 0
 
     def run(self, raw: Array, invalid: Array) -> Coded:
         """Encode one chunk on one thread (the number of threads must not show in the bytes)."""
@@ -43,6 +47,7 @@ class Job:
                 model=self.model,
                 backend=get_backend(self.backend),
                 lossless=self.lossless,
+                fine=self.fine,
             )
 
 
@@ -57,7 +62,8 @@ def encode_all(job: Job, chunks: Iterable[tuple[Array, Array]], workers: int) ->
         waiting: deque[Future[Coded]] = deque()
         try:
             for raw, invalid in chunks:
-                waiting.append(pool.submit(_run, raw, invalid))
+                with _without_main():
+                    waiting.append(pool.submit(_run, raw, invalid))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -67,6 +73,20 @@ def encode_all(job: Job, chunks: Iterable[tuple[Array, Array]], workers: int) ->
             for worker in multiprocessing.active_children():
                 worker.kill()
             raise
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the caller's script from workers that start now.
+
+    They would run it again from the top, and a script without an ``if __name__`` guard would start more workers.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _set_job(job: Job) -> None:

@@ -32,7 +32,7 @@ def solve_levels(left: list[Array], sample: Sample, tol: Array, start: tuple[Arr
             column = units.reshape(-1, *(1,) * (x.ndim - 1))
             y = x / column
             if mix is not None:
-                y = mix.forward(y.reshape(1, len(y), -1)).reshape(-1, *x.shape[1:])
+                y = mix.forward(y.reshape(len(y), -1)).reshape(-1, *x.shape[1:])
             t = quantise_levels(y, levels, LEVEL_ROUNDING) * 2.0**-FRACTION
             if mix is not None and mix.axes[0].matrix is not None:
                 m = np.ldexp(mix.axes[0].matrix.astype(np.float64), -BASIS_BITS)
@@ -77,7 +77,7 @@ def solve_units(
 
     The steps start at the tolerances; a variable that comes out better than asked gets a larger step, and the reverse.
     """
-    column = (1, -1, *(1,) * (tiles.ndim - 2))
+    column = (-1, *(1,) * (tiles.ndim - 1))
     weights = tol.copy()
     transform = fit_transform(tiles / weights.reshape(column), kinds)
     if transform.axes[0].matrix is None:
@@ -100,7 +100,7 @@ def _scales_apart(c: Array, tol: Array, weights: Array, rounding: float) -> Arra
     none = Transform((AxisBasis("none", len(tol), None, np.zeros(len(tol), np.int64)),))
     for _ in range(16):
         mid = np.sqrt(low * high)
-        good = _ratios(c, mid.reshape(1, -1, *(1,) * (c.ndim - 2)), weights, tol, none, rounding) <= AIM
+        good = _ratios(c, mid.reshape(-1, *(1,) * (c.ndim - 1)), weights, tol, none, rounding) <= AIM
         low, high = np.where(good, mid, low), np.where(good, high, mid)
     return low
 
@@ -131,7 +131,7 @@ def _ratios(c: Array, scale: Array, weights: Array, tol: Array, transform: Trans
     e *= -scale
     e += c
     first = transform.axes[0]
-    e = np.moveaxis(e, 1, 0).reshape(e.shape[1], -1)
+    e = e.reshape(len(e), -1)
     if first.matrix is None:
         mse = np.einsum("ij,ij->i", e, e) / e.shape[1]
     else:

@@ -13,10 +13,12 @@ import pytest
 import xarray as xr
 
 import hbae
+from hbae.bound import VariableErrors
 from hbae.errors import BoundViolationError, OutputExistsError
 from hbae.pipeline import chunk as chunks
 from hbae.pipeline import compress as module
 from hbae.pipeline import encode
+from hbae.pipeline.touchup import worst_chunks
 
 
 @pytest.fixture
@@ -143,3 +145,38 @@ def test_a_global_bound_that_cannot_be_met_writes_nothing(
         hbae.compress(fields(), tmp_path / "a.hbae", "nrmse=1e-3", method="linear", overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["a.hbae"]
     assert (tmp_path / "a.hbae").read_bytes() == b"old"
+
+
+def test_a_small_miss_costs_a_few_chunks(
+    coarser: Callable[[float], list[int]],
+    judged: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Chunks that carry the error are coded again with finer steps; the others stay as they are."""
+    x = np.linspace(0, 9, 96 * 64 * 32).reshape(96, 64, 32)
+    a = (np.sin(x) + np.random.default_rng(0).normal(size=x.shape) * np.linspace(0.5, 1.5, 96)[:, None, None]).astype(
+        "f4"
+    )
+    ds, numbers, encode_some = xr.Dataset({"T": (("t", "y", "x"), a)}), [], module._Run._encode
+
+    def noted(run: Any, job: Any, g: Any, again: Any, errors: Any) -> Any:
+        numbers.append((job.fine, again.tolist()))
+        return encode_some(run, job, g, again, errors)
+
+    monkeypatch.setattr(module._Run, "_encode", noted)
+    passes = coarser(1.06)
+    judged(ds, tmp_path / "a.hbae", {"T": [("nrmse", 2e-2)]}, method="linear", chunk=0.0625)
+    first, *others = numbers
+    assert passes == [1]
+    assert len(first[1]) >= 6
+    assert others
+    assert all(fine > 0 and 0 < len(again) <= len(first[1]) / 3 for fine, again in others)
+
+
+def test_chunks_to_code_again_are_the_fewest() -> None:
+    errors = [[VariableErrors(sse, 10, 1.0) for sse in row] for row in ([1, 9, 1, 2, 0.1, 1], [1, 1, 1, 1, 1, 1])]
+    assert worst_chunks(errors, np.array([1.05, 0.9])).tolist() == [1]
+    assert worst_chunks(errors, np.array([1.0, 0.9])).tolist() == []
+    assert worst_chunks(errors, np.array([0.5, 1.01])).tolist() == [0]
+    assert worst_chunks(errors, np.array([2.0, 0.9])).tolist() == [], "everything would have to be coded again"

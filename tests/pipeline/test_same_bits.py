@@ -141,3 +141,18 @@ def test_the_bytes_of_a_learned_archive_repeat(fields: Callable[..., xr.Dataset]
         hbae.compress(fields((8, 16, 16)), path, "nrmse=1e-2", method="hbae", budget="1ep", threads=i + 1)
         found.add(path.read_bytes())
     assert len(found) == 1
+
+
+def test_workers_do_not_run_the_callers_script(tmp_path: Path) -> None:
+    """A script without a guard may ask for processes: they must not start it again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import hbae, numpy as np, pathlib, xarray as xr\n"
+        "pathlib.Path('runs').open('a').write('x')\n"
+        "a = np.random.default_rng(0).normal(size=(40, 32, 32)).cumsum(0).astype('f4')\n"
+        "hbae.compress(xr.Dataset({'T': (('a', 'b', 'c'), a)}), 'a.hbae', 'abs=1e-2', threads=2, chunk=0.0625)\n"
+    )
+    done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs").read_text() == "x"
+    assert (tmp_path / "a.hbae").exists()

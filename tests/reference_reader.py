@@ -20,6 +20,7 @@ from reference_codes import (
     BIT_LENGTH,
     Bytes,
     Symbols,
+    bits_of,
     coefficients,
     integers,
     inverse,
@@ -184,6 +185,112 @@ def join(tiles, grid):
     return z[(slice(None), *(slice(0, n) for n in grid))]
 
 
+# Section 10, wavelets.
+
+
+def halvings(n):
+    k = 0
+    while n >= 9 and k < 6:
+        n, k = (n + 1) // 2, k + 1
+    return k
+
+
+def wavelet_bands(groups, grid):
+    """(slices, parent) of all bands."""
+    found = [({}, -1)]
+    for group in groups:
+        level = {a: halvings(grid[a]) for a in group}
+        own, last = [({a: slice(0, None, 2 ** level[a]) for a in group}, -1)], {}
+        for n in range(max(level.values()), 0, -1):
+            active = [a for a in group if level[a] >= n]
+            for parity in itertools.product((0, 1), repeat=len(active)):
+                if any(parity):
+                    place = {a: slice(0, None, 2 ** level[a]) for a in group}
+                    place |= {a: slice(odd * 2 ** (n - 1), None, 2**n) for a, odd in zip(active, parity, strict=True)}
+                    kind = frozenset(a for a, odd in zip(active, parity, strict=True) if odd)
+                    own.append((place, last.get(kind, -1)))
+                    last[kind] = len(own) - 1
+        found = [(f | o, i * len(own) + p if p >= 0 else -1) for i, (f, _) in enumerate(found) for o, p in own]
+    return [(tuple(f[a] for a in range(len(grid))), p) for f, p in found]
+
+
+def waved(r, shape, groups):
+    grid, rank = shape[1:], len(shape) - 1
+    bands = wavelet_bands(groups, grid)
+    live = bits_of(r.packed((len(bands) * shape[0] + 7) // 8), len(bands) * shape[0]).reshape(-1, shape[0]).astype(bool)
+    q = np.zeros(shape, np.int64)
+    symbols = Symbols(r, 294) if live.any() else None
+    for (place, parent), used in zip(bands, live, strict=True):
+        if used.any():
+            above = None if parent < 0 else np.abs(q[(used, *bands[parent][0])])
+            q[(used, *place)] = one_band(symbols, q[(used, *place)], above)
+    out = np.zeros(shape, np.int64)
+    for v in range(shape[0]):
+        y = q[v].astype(np.float64)
+        lift_back(y, groups)
+        out[v] = np.rint(y * 64)
+    need(np.abs(out).max() < 2.0**52 and rank <= 6, "too large")
+    return out
+
+
+def one_band(symbols, band, above):
+    size = band.shape[1:]
+    parities = sorted(itertools.product(*((0, 1) if n > 1 else (0,) for n in size)), key=lambda p: (sum(p) % 2, p))
+    steps = [d for d in itertools.product((-1, 0, 1), repeat=len(size)) if 1 <= sum(map(abs, d)) <= 2]
+    steps = [d for d in steps if all(n > 1 or k == 0 for n, k in zip(size, d, strict=True))]
+    done = []
+    for p in parities:
+        near = [d for d in steps if tuple((a + k) % 2 for a, k in zip(p, d, strict=True)) in done]
+        total = sum(3 - sum(map(abs, d)) for d in near)
+        index = [
+            c.ravel() for c in np.meshgrid(*(np.arange(a, n, 2) for a, n in zip(p, size, strict=True)), indexing="ij")
+        ]
+        contexts = [
+            [context(band, v, x, near, total, p, above) for x in zip(*index, strict=True)] for v in range(len(band))
+        ]
+        for v, row in enumerate(symbols.step(np.array(contexts))):
+            band[(v, *index)] = row
+        done.append(p)
+    return band
+
+
+def context(band, v, x, near, total, parity, above):
+    """Context of the point x of variable v."""
+    size, around, cls = band.shape[1:], 0, 6
+    for d in near:
+        y = tuple(a + k for a, k in zip(x, d, strict=True))
+        if all(0 <= a < n for a, n in zip(y, size, strict=True)):
+            around += (3 - sum(map(abs, d))) * min(abs(int(band[(v, *y)])), 511)
+    mean = around * 16 // total if near else 0
+    level = sum(mean >= k for k in (1, 2, 3, 5, 8, 12, 18, 28, 44, 68, 108, 172, 344))
+    if above is not None:
+        pairs = zip(x, above.shape[1:], size, strict=True)
+        up = tuple(a if m == n else min(a // 2, m - 1) for a, m, n in pairs)
+        cls = sum(min(int(above[(v, *up)]), 511) >= k for k in (1, 2, 3, 5, 9))
+    return 98 * (1 + sum(parity) % 2 if near else 0) + 14 * cls + level
+
+
+def lift_back(x, groups):
+    passes = []
+    for group in groups:
+        level = {a: halvings(x.shape[a]) for a in group}
+        for n in range(max(level.values())):
+            stride = {a: 2 ** min(n, level[a]) for a in group}
+            passes += [(a, stride) for a in group if n < level[a]]
+    for axis, stride in reversed(passes):
+        view = np.moveaxis(x[tuple(slice(None, None, stride.get(a, 1)) for a in range(x.ndim))], axis, 0)
+        even, odd = view[0::2], view[1::2]
+        even /= 1.149604398860241
+        odd *= 1.149604398860241
+        before_odd, after_odd = range(len(odd)), [min(i + 1, len(even) - 1) for i in range(len(odd))]
+        before_even = [max(i - 1, 0) for i in range(len(even))]
+        after_even = [min(i, len(odd) - 1) for i in range(len(even))]
+        even -= 0.443506852043971 * (odd[before_even] + odd[after_even])
+        odd -= 0.882911075530934 * (even[before_odd] + even[after_odd])
+        even -= -0.052980118572961 * (odd[before_even] + odd[after_even])
+        odd -= -1.586134342059924 * (even[before_odd] + even[after_odd])
+
+
 class Plan:
     def __init__(self, data, sections):
         r = Bytes(data)
@@ -264,6 +371,8 @@ class Plan:
             mixed = (len(mix[0][1]), *grid) if mix else shape
             if levels:
                 q = interpolated(r, mixed, levels)
+            elif self.doc["wavelet"]:
+                q = waved(r, mixed, self.doc["wavelet"])
             else:
                 slab = next((i for i, n in enumerate(mixed) if n > 1), 0)
                 q = integers(r, (mixed[slab], *(n for i, n in enumerate(mixed) if i != slab)))
@@ -272,7 +381,7 @@ class Plan:
                 signs = mask_of(r, shape)
             else:
                 t, fraction = inverse(mix, q.reshape(len(q), -1)) if mix else (q.astype(float), 0)
-                fraction += 6 if levels else 0
+                fraction += 6 if levels or self.doc["wavelet"] else 0
                 x = x + spread(point_unit * 2.0**-fraction) * t.reshape(shape)
         if self.doc["domain"] == "log":
             out = self.from_log(q, signs, spread)

@@ -5,6 +5,7 @@ from hbae.exact.backend import Backend, get_backend
 from hbae.exact.block_decoder import BlockDecoder
 from hbae.exact.net import ExactNet, Linear, Split
 from hbae.exact.transform import BASIS_BITS, MAX_DCT, AxisBasis, Transform, dct_basis
+from hbae.exact.wavelet import Wavelet
 
 __all__ = [
     "BASIS_BITS",
@@ -16,6 +17,7 @@ __all__ = [
     "Linear",
     "Split",
     "Transform",
+    "Wavelet",
     "dct_basis",
     "get_backend",
 ]

@@ -18,7 +18,7 @@ from hbae.pipeline.sampling import Sample
 from hbae.pipeline.steps import AIM
 
 _FIRST_POINTS = 1 << 19
-_FINALISTS = 2
+_FINALISTS = 3
 AIM_SAMPLED = 0.98
 
 
@@ -44,7 +44,7 @@ def choose_plan(
     """Give the plan with the fewest bytes among the methods allowed; ties go to the simpler one.
 
     ``draft`` holds all that is fixed (names, geometry, ranges). A first round weighs one plan of each family on a
-    small part of the sample, a second one the variants of the best two families, a third one the finalists on a
+    small part of the sample, a second one the variants of the best three families, a third one the finalists on a
     whole chunk.
     """
     families: list[Family] = []

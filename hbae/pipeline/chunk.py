@@ -33,6 +33,7 @@ from hbae.exact.interpolate import FRACTION
 from hbae.pipeline.levels import decode_levels
 from hbae.pipeline.logdomain import join_bits
 from hbae.pipeline.plan import GroupPlan, finer_steps
+from hbae.pipeline.waves import decode_waves
 
 MASK, BASE, BLOCK_LATENTS, TRANSFORM, GAE, POINT, EXACT, FINE = 1, 2, 4, 8, 16, 32, 64, 128
 LOSSLESS, CODED = 0, 1
@@ -45,9 +46,9 @@ class Parts:
 
     ``mask``: (V, *grid) invalid points. ``filler``: their stored values, in C order. ``z``, ``zb``: latents (N, L)
     and (N, K, L_b). ``coefs``, ``gae``: transform integers (V', B, ...). ``point``: (V, *grid) integers. ``signs``:
-    (V, *grid), log domain only. ``coded_point``: the point stage's bytes where interpolation made them (``point`` is
-    then in units of 2**-6). ``exact``: flat indices and stored values of points kept as they are. ``fine``: how much
-    finer than the plan's the steps are, in 256ths.
+    (V, *grid), log domain only. ``coded_point``: the point stage's bytes where interpolation or wavelets made them
+    (``point`` is then in units of 2**-6). ``exact``: flat indices and stored values of points kept as they are.
+    ``fine``: how much finer than the plan's the steps are, in 256ths.
     """
 
     mask: Array | None = None
@@ -68,8 +69,8 @@ def values_of(parts: Parts, plan: GroupPlan, grid: tuple[int, ...], backend: Bac
 
     float64, one IEEE operation at a time: ``x = offset + scale * y`` (base) or ``offset``; ``x = x + (unit * 2**-F) *
     t`` for the transform and then the block basis; ``x = x + (point_unit * 2**-F) * q``, where F counts the fraction
-    bits of mixing basis and interpolation; clip to [low, high]; packed variables ``rint((x - add_offset) /
-    scale_factor)``; cast to the type. Masked and exact points are then put in bit for bit.
+    bits of mixing basis and of interpolation or wavelets; clip to [low, high]; packed variables ``rint((x -
+    add_offset) / scale_factor)``; cast to the type. Masked and exact points are then put in bit for bit.
     """
     shape = (plan.num_variables, *grid)
     if plan.domain == "log":
@@ -99,7 +100,7 @@ def linear_values(parts: Parts, plan: GroupPlan, shape: tuple[int, ...], backend
         t, fraction = parts.point.astype(np.float64), 0
         if plan.mix is not None:
             t, fraction = inverse_of(plan.mix, parts.point.reshape(len(parts.point), -1))
-        fraction += FRACTION if plan.levels is not None else 0
+        fraction += FRACTION if plan.predicts else 0
         _add_scaled(x, plan.point_unit * 2.0**-fraction, t.reshape(shape))
     out: Array = x
     return out
@@ -169,7 +170,7 @@ def encode_parts(parts: Parts, plan: GroupPlan, grid: tuple[int, ...]) -> bytes:
             w.raw(_encode_coefs(q, basis))
     if parts.point is not None:
         flags |= POINT
-        if plan.levels is not None:
+        if plan.predicts:
             w.raw(parts.coded_point)
         else:
             d = difference(parts.point.astype(np.int64), [a + 1 for a in plan.diff_axes])
@@ -282,6 +283,8 @@ def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...]) -> Parts:
             raise FormatError("too many mixed variables")
         if plan.levels is not None:
             got["point"] = decode_levels(r, mixed, plan.levels)
+        elif plan.wavelet is not None:
+            got["point"] = decode_waves(r, mixed, plan.wavelet)
         else:
             axis = _first_long(mixed)
             moved = (mixed[axis], *(n for i, n in enumerate(mixed) if i != axis))

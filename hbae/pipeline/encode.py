@@ -12,7 +12,16 @@ import numpy as np
 
 from hbae.arrays import Array
 from hbae.blocks import block_sums, fill_invalid, split_blocks, split_tiles
-from hbae.bound import ChunkErrors, Target, block_limits, check_chunk, dead_zone, failing_points, select_coefficients
+from hbae.bound import (
+    ROUNDING,
+    ChunkErrors,
+    Target,
+    block_limits,
+    check_chunk,
+    dead_zone,
+    failing_points,
+    select_coefficients,
+)
 from hbae.codecs import estimate_lossless
 from hbae.errors import BoundViolationError, FormatError
 from hbae.exact import Backend, BlockDecoder, ExactNet, Transform
@@ -30,8 +39,8 @@ from hbae.pipeline.chunk import (
 from hbae.pipeline.levels import encode_levels
 from hbae.pipeline.logdomain import split_bits
 from hbae.pipeline.plan import GroupPlan, finer_steps
+from hbae.pipeline.waves import encode_waves
 
-LEVEL_ROUNDING = 0.33
 _REPAIRS = 3
 # Mean squared coefficient at which an error of 1e-4 in the bases adds about 1 % to the squared error of rounding.
 _REFINE_ABOVE = 5e4
@@ -188,8 +197,12 @@ def _quantise(
         left /= steps.point_unit.reshape(column)
         if plan.mix is not None:
             left = plan.mix.forward(left.reshape(len(left), -1)).reshape(-1, *grid)
+        rounding = 0.5 if any(k.by_point for k in targets) else ROUNDING
         if plan.levels is not None:
-            data, t = encode_levels(left, plan.levels, 0.5 if any(k.by_point for k in targets) else LEVEL_ROUNDING)
+            data, t = encode_levels(left, plan.levels, rounding)
+            parts = replace(parts, point=t, coded_point=data)
+        elif plan.wavelet is not None:
+            data, t = encode_waves(left, plan.wavelet, rounding)
             parts = replace(parts, point=t, coded_point=data)
         else:
             parts = replace(parts, point=np.rint(left).astype(np.int64))

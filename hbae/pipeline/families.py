@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,17 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.blocks import Geometry, fill_invalid, split_blocks, split_tiles
 from hbae.bound import Target, fit_transform
-from hbae.exact import MAX_DCT, Backend, BlockDecoder, Transform
+from hbae.exact import MAX_DCT, Backend, BlockDecoder, Transform, Wavelet
 from hbae.exact.interpolate import level_steps
+from hbae.exact.wavelet import MOST_AXES, num_levels
 from hbae.pipeline.chunk import Parts, linear_values
 from hbae.pipeline.encode import BlockEncoder, latents_of, physical
+from hbae.pipeline.levels import quantise_levels
 from hbae.pipeline.logdomain import step_for
 from hbae.pipeline.plan import GroupPlan, Levels
 from hbae.pipeline.sampling import Sample
-from hbae.pipeline.steps import AIM, FIT_POINTS, solve_levels, solve_units
+from hbae.pipeline.steps import AIM, FIT_POINTS, solve_points, solve_units
+from hbae.pipeline.waves import quantise_waves
 
 
 @dataclass(frozen=True)
@@ -137,14 +141,18 @@ def _predicted(s: _Setting, closing: dict[str, Any]) -> Iterator[Family]:
     v = s.draft.num_variables
     flat = np.concatenate([x.reshape(v, -1) for x in s.left], axis=1)
     points = flat[:, :: max(1, flat.size // FIT_POINTS)]
+    levels, waves = _level_options(s.draft), _wavelet_options(s.draft)
     for head in ("none",) if v == 1 else ("none", "klt") if v < 8 else ("klt",):
         mixed, steps = solve_units(points, s.tol, (head,), rounding=0.5)
         base = replace(s.draft, mix=Transform(mixed.axes[:1]) if head == "klt" else None, **closing)
         options = _difference_options(s.draft.geometry)
         yield s.family([(f"lorenzo({head})", replace(base, point_unit=steps, diff_axes=a)) for a in options])
-        levels = _level_options(s.draft)
-        steps = solve_levels(s.left, s.sample, s.tol, (steps, base.mix, levels[0]))
+        start = (steps, base.mix)
+        steps = solve_points(s.left, s.sample, s.tol, start, partial(quantise_levels, levels=levels[0]))
         yield s.family([(f"interpolation({head})", replace(base, point_unit=steps, levels=k)) for k in levels])
+        if waves:
+            steps = solve_points(s.left, s.sample, s.tol, start, partial(quantise_waves, wavelet=waves[0]))
+            yield s.family([(f"wavelet({head})", replace(base, point_unit=steps, wavelet=k)) for k in waves])
 
 
 def _transformed(s: _Setting, closing: dict[str, Any]) -> Iterator[Family]:
@@ -195,6 +203,15 @@ def _level_options(draft: GroupPlan) -> list[Levels]:
     up, down = tuple(range(r)), tuple(reversed(range(r)))
     options = [Levels(up, True, steep), Levels(down, True, steep), Levels(up, False, steep), Levels(up, True, flat)]
     return list(dict.fromkeys(options))
+
+
+def _wavelet_options(draft: GroupPlan) -> list[Wavelet]:
+    """Groupings of axes worth trying: the first axis (time, as a rule) apart, all together, all apart."""
+    axes = tuple(range(len(draft.geometry.shape)))
+    if len(axes) > MOST_AXES or all(num_levels(n) == 0 for n in draft.geometry.chunk):
+        return []
+    groups = [(axes[:1], axes[1:]), (axes,), tuple((a,) for a in axes)]
+    return [Wavelet(g) for g in dict.fromkeys(groups) if all(g)]
 
 
 def _point_units(draft: GroupPlan, targets: list[Target], tol: Array) -> Array:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from hbae.arrays import Array
+from hbae.bound import ROUNDING
 from hbae.codecs import ByteReader
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
 from hbae.errors import FormatError
@@ -25,7 +26,7 @@ def encode_levels(x: Array, levels: Levels, rounding: float) -> tuple[bytes, Arr
     return symbols.getvalue(), t
 
 
-def quantise_levels(x: Array, levels: Levels, rounding: float, symbols: SymbolWriter | None = None) -> Array:
+def quantise_levels(x: Array, levels: Levels, rounding: float = ROUNDING, symbols: SymbolWriter | None = None) -> Array:
     """Quantise pass by pass against what a reader knows.
 
     Integers in 2**-6 units. ``symbols`` collects what to store.

@@ -16,7 +16,7 @@ from hbae.codecs import ByteReader, ByteWriter, pack, unpack
 from hbae.config import ErrorBound
 from hbae.container import decode_transform, encode_transform
 from hbae.errors import FormatError, ModelMismatchError
-from hbae.exact import BlockDecoder, Transform
+from hbae.exact import BlockDecoder, Transform, Wavelet
 
 _NUMBERS = ("low", "high", "span", "offset", "unit", "gae_unit", "point_unit")
 
@@ -50,7 +50,7 @@ class GroupPlan:
     ``gae_unit``, ``point_unit``: (V,) steps of the three correctors, in the variables' units. ``packing``: (scale,
     offset) or None for each variable. ``diff_axes``: grid axes along which the point stage is differenced. ``mix``:
     basis over the variables for the point stage, or None. ``levels``: the point stage by interpolation instead of
-    differences, or None. ``model``: SHA-256 of the decoder or None.
+    differences, or None. ``wavelet``: the point stage by wavelets, or None. ``model``: SHA-256 of the decoder or None.
     """
 
     paths: tuple[str, ...]
@@ -71,6 +71,7 @@ class GroupPlan:
     gae: Transform | None = None
     mix: Transform | None = None
     levels: Levels | None = None
+    wavelet: Wavelet | None = None
     model: str | None = None
     decoder: BlockDecoder | None = None
 
@@ -92,6 +93,10 @@ class GroupPlan:
         d = self.decoder
         if d is not None and (d.num_blocks, d.points, d.num_variables) != (g.num_blocks, g.points, v):
             raise FormatError("group: the model does not fit the blocks")
+        if self.wavelet is not None and (self.levels is not None or self.wavelet.rank != len(g.shape)):
+            raise FormatError("group: the wavelet does not fit the grid, or another predictor is there too")
+        if self.domain == "log" and (self.levels is not None or self.wavelet is not None or self.mix is not None):
+            raise FormatError("group: the log domain knows differences only")
         if any(not 0 <= a < len(g.shape) for a in self.diff_axes):
             raise FormatError("group: difference along an axis that does not exist")
 
@@ -99,6 +104,11 @@ class GroupPlan:
     def num_variables(self) -> int:
         """V."""
         return len(self.paths)
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the point stage's integers come in units of 2**-6: from interpolation or wavelets."""
+        return self.levels is not None or self.wavelet is not None
 
 
 def finer_steps(plan: GroupPlan, fine: int) -> GroupPlan:
@@ -128,6 +138,7 @@ def encode_plan(plan: GroupPlan) -> bytes:
         "packing": plan.packing,
         "diff": plan.diff_axes,
         "levels": None if plan.levels is None else [plan.levels.order, plan.levels.cubic, plan.levels.steps],
+        "wavelet": None if plan.wavelet is None else plan.wavelet.groups,
         "model": plan.model,
         "transform": plan.transform is not None,
         "gae": plan.gae is not None,
@@ -165,6 +176,9 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
         if doc["levels"] is not None:
             order, cubic, steps = doc["levels"]
             levels = Levels(tuple(int(a) for a in order), bool(cubic), tuple(int(n) for n in steps))
+        wavelet = None
+        if doc["wavelet"] is not None:
+            wavelet = Wavelet(tuple(tuple(int(a) for a in g) for g in doc["wavelet"]))
         return GroupPlan(
             paths=paths,
             dtype=plain_dtype(doc["dtype"]),
@@ -177,6 +191,7 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
             gae=gae,
             mix=mix,
             levels=levels,
+            wavelet=wavelet,
             model=doc["model"],
             decoder=None if doc["model"] is None else find_model(str(doc["model"])),
             **dict(zip(_NUMBERS, numbers, strict=True)),

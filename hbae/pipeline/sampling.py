@@ -15,6 +15,7 @@ from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.stats import Validity
 
 SAMPLE_BYTES = 40 << 20
+WHOLE_POINTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,15 @@ def take_sample(draft: GroupPlan, inputs: Inputs, validity: list[Validity], seed
     """Read all of a small group, or seeded boxes of whole tiles spread over a large one."""
     geometry = draft.geometry
     total = int(np.prod(geometry.shape, dtype=object)) * draft.num_variables * draft.dtype.itemsize
-    boxes = list(boxes_of(geometry.shape, _cell(geometry)))
+    whole = draft.num_variables * int(np.prod(geometry.chunk, dtype=object)) <= WHOLE_POINTS
+    boxes = list(boxes_of(geometry.shape, geometry.chunk if whole else _cell(geometry)))
     if total <= SAMPLE_BYTES:
         np.random.default_rng(seed).shuffle(boxes)
     else:
         boxes = _spread(boxes, total, seed)
     chunks = geometry.chunks()
     middle = chunks[int(np.random.default_rng(seed).integers(len(chunks)))]
-    whole = _read(draft, inputs, validity, [middle])
-    return replace(_read(draft, inputs, validity, boxes), chunk=whole)
+    return replace(_read(draft, inputs, validity, boxes), chunk=_read(draft, inputs, validity, [middle]))
 
 
 def _read(draft: GroupPlan, inputs: Inputs, validity: list[Validity], boxes: list[Box]) -> Sample:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,42 +12,60 @@ from hbae.arrays import Array
 from hbae.bound import ROUNDING, dead_zone, fit_transform
 from hbae.exact import BASIS_BITS, AxisBasis, Transform
 from hbae.exact.interpolate import FRACTION
-from hbae.pipeline.encode import LEVEL_ROUNDING
-from hbae.pipeline.levels import quantise_levels
-from hbae.pipeline.plan import Levels
 from hbae.pipeline.sampling import Sample
 
 AIM = 0.985
 FIT_POINTS = 1 << 20
 _WEIGHT_ROUNDS = 2
+_POINT_ROUNDS = 4
+
+Quantiser = Callable[[Array], Array]
 
 
-def solve_levels(left: list[Array], sample: Sample, tol: Array, start: tuple[Array, Transform | None, Levels]) -> Array:
-    """Find point units at which interpolation meets every variable's tolerance on part of the sample."""
-    units, mix, levels = start
+def solve_points(
+    left: list[Array], sample: Sample, tol: Array, start: tuple[Array, Transform | None], quantise: Quantiser
+) -> Array:
+    """Find point units at which a predictor meets every variable's tolerance on part of the sample.
+
+    ``quantise`` turns values (V, *grid) in point units into the integers, in 2**-6 units, that a reader gets.
+    """
+    units, mix = start
     units = units.copy()
     boxes = _few(list(zip(left, (~bad for _, bad in sample.boxes), strict=True)))
-    for last in (False, False, True):
-        sse, count = np.zeros(len(tol)), np.zeros(len(tol))
-        for x, ok in boxes:
-            column = units.reshape(-1, *(1,) * (x.ndim - 1))
-            y = x / column
-            if mix is not None:
-                y = mix.forward(y.reshape(len(y), -1)).reshape(-1, *x.shape[1:])
-            t = quantise_levels(y, levels, LEVEL_ROUNDING) * 2.0**-FRACTION
-            if mix is not None and mix.axes[0].matrix is not None:
-                m = np.ldexp(mix.axes[0].matrix.astype(np.float64), -BASIS_BITS)
-                t = (m @ t.reshape(len(t), -1)).reshape(x.shape)
-            e = (x - t * column) * ok
-            sse += (e * e).reshape(len(e), -1).sum(1)
-            count += ok.reshape(len(e), -1).sum(1)
-        ratio = np.sqrt(sse / np.maximum(count, 1)) / tol
+    good = np.zeros(len(tol))
+    for last in (*(False,) * _POINT_ROUNDS, True):
+        ratio = _point_ratios(boxes, tol, units, mix, quantise)
         apart = AIM / np.maximum(ratio, 1e-9)
-        if mix is None:
-            units *= np.minimum(1.0, apart) if last else np.clip(apart, 0.25, 4.0)
-        else:
+        if mix is not None:
             units *= np.clip(apart.min(), 0.25, 4.0) * (1.0 if last else gentle(ratio))
+            continue
+        good = np.where(apart >= 1, np.maximum(good, units), good)
+        # At loose bounds errors grow slower than steps.
+        units = units * np.clip(apart, 0.25, 4.0) ** np.where(apart > 1, 1.3, 1.0)
+        if last:
+            units = np.where(good > 0, good, units)
     return units
+
+
+def _point_ratios(
+    boxes: list[tuple[Array, Array]], tol: Array, units: Array, mix: Transform | None, quantise: Quantiser
+) -> Array:
+    """RMSE of each variable over its tolerance at those units."""
+    sse, count = np.zeros(len(tol)), np.zeros(len(tol))
+    for x, ok in boxes:
+        column = units.reshape(-1, *(1,) * (x.ndim - 1))
+        y = x / column
+        if mix is not None:
+            y = mix.forward(y.reshape(len(y), -1)).reshape(-1, *x.shape[1:])
+        t = quantise(y) * 2.0**-FRACTION
+        if mix is not None and mix.axes[0].matrix is not None:
+            m = np.ldexp(mix.axes[0].matrix.astype(np.float64), -BASIS_BITS)
+            t = (m @ t.reshape(len(t), -1)).reshape(x.shape)
+        e = (x - t * column) * ok
+        sse += (e * e).reshape(len(e), -1).sum(1)
+        count += ok.reshape(len(e), -1).sum(1)
+    out: Array = np.sqrt(sse / np.maximum(count, 1)) / tol
+    return out
 
 
 def _few(boxes: list[tuple[Array, Array]]) -> list[tuple[Array, Array]]:

@@ -22,7 +22,7 @@ from hbae.arrays import Array, ArraySource, Attribute, Dimension, Field, Group, 
 from hbae.bound.fit import fit_transform
 from hbae.codecs import ByteReader, unpack
 from hbae.codecs.tables import read_tables
-from hbae.exact import BlockDecoder, ExactNet, Linear, Split, Transform
+from hbae.exact import BlockDecoder, ExactNet, Linear, Split, Transform, Wavelet
 from hbae.pipeline.calibrate import Choice
 from hbae.pipeline.families import fit_blocks
 from hbae.pipeline.logdomain import step_for
@@ -39,6 +39,7 @@ GOLDEN = {
     "transform_gae",
     "lorenzo_exact_points",
     "mix_levels_mask",
+    "mix_wavelet",
     "log_domain",
     "model",
     "half_precision",
@@ -279,6 +280,26 @@ def levels_linear_fill(path: Path) -> None:
         return {"point_unit": full(d, 0.02), "levels": Levels((0, 1), False, (64, 30))}
 
     forced(path, {"T": (a, {"_FillValue": np.float32(1e20)})}, "abs=0.05", change)
+
+
+@case
+def mix_wavelet(path: Path) -> None:
+    """Time apart, edges of odd length, variables without any coefficient."""
+    data = {f"v{i}": wave(21, 18, 10, seed=i, noise=0.05 * (i > 0)) for i in range(3)}
+
+    def change(d: GroupPlan, s: Any) -> dict[str, Any]:
+        mix = Transform(basis(d, ("klt", "none", "none", "none")).axes[:1])
+        return {"mix": mix, "point_unit": full(d, 0.1), "wavelet": Wavelet(((0,), (1, 2)))}
+
+    forced(path, data, "nrmse=1e-1", change)
+
+
+@case
+def wavelet_together(path: Path) -> None:
+    def change(d: GroupPlan, s: Any) -> dict[str, Any]:
+        return {"point_unit": full(d, 0.03), "wavelet": Wavelet(((1, 0),))}
+
+    forced(path, {"T": wave(37, 26, dtype="<f8")}, "nrmse=1e-2", change)
 
 
 @case

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Integers to bytes and back, bit for bit: entropy-coded arrays, masks, lossless arrays."""
 
-from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack
+from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack, unpack_json
 from hbae.codecs.ints import IntShape, decode_ints, encode_ints
 from hbae.codecs.lossless import decode_lossless, encode_lossless, estimate_lossless
 from hbae.codecs.masks import decode_mask, encode_mask
@@ -22,4 +22,5 @@ __all__ = [
     "integrate",
     "pack",
     "unpack",
+    "unpack_json",
 ]

@@ -14,8 +14,10 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack
 from hbae.codecs.tables import TABLE_SUM, merge_contexts, normalise, read_tables, write_tables
-from hbae.codecs.tokens import MAX_TOKENS, BitCursor, from_tokens, pack_bits, raw_counts, to_tokens
+from hbae.codecs.tokens import DIRECT, MAX_TOKENS, BitCursor, from_tokens, pack_bits, raw_counts, to_tokens
 from hbae.errors import FormatError
+
+_PIECE = 1 << 20
 
 
 class SymbolWriter:
@@ -95,7 +97,10 @@ class SymbolReader:
         side.end()
         if len(tables) != sum(c < 0 for c in const):
             raise FormatError("number of frequency tables does not fit")
+        if len(np.union1d(self._labels, [-1])) != num_tables + 1:
+            raise FormatError("a frequency table that no context uses")
         self._models = _models(const, tables)
+        self._used = np.zeros(num_contexts, bool)
         self._cursor = BitCursor(reader.part())
         words = reader.part()
         if len(words) % 4:
@@ -109,24 +114,45 @@ class SymbolReader:
         """Give the next step's values (int64, flat) for those contexts."""
         sizes = np.bincount(contexts, minlength=self._num)
         used = np.flatnonzero(sizes)
-        parts = []
+        self._used[used] = True
+        tokens = np.empty(len(contexts), np.int32)
+        at = 0
         for c in used:
-            n, label = int(sizes[c]), self._labels[c]
-            if label < 0:
-                raise FormatError("a context in use has no table")
-            model = self._models[label]
-            parts.append(np.full(n, model, np.int32) if isinstance(model, int) else self._coder.decode(model, n))
-        if not parts:
-            return np.zeros(0, np.int64)
-        tokens = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        big = tokens[tokens >= 32]
-        raw = self._cursor.take(raw_counts(big.astype(np.int64))) if big.size else np.zeros(0, np.uint64)
-        values = from_tokens(tokens, raw)
-        if len(used) == 1:
-            return values
-        out = np.empty_like(values)
-        out[np.argsort(contexts, kind="stable")] = values
+            tokens[at : at + sizes[c]] = self._run(int(c), int(sizes[c]))
+            at += int(sizes[c])
+        order = np.argsort(contexts, kind="stable") if len(used) > 1 else None
+        out = np.empty(len(tokens), np.int64)
+        # Piece by piece: a step may be a whole chunk, and what is made on the way is many times its size.
+        for i in range(0, len(tokens), _PIECE):
+            piece = slice(i, i + _PIECE)
+            out[piece if order is None else order[piece]] = self._values(tokens[piece])
         return out
+
+    def _run(self, context: int, n: int) -> Array | int:
+        label = self._labels[context]
+        if label < 0:
+            raise FormatError("a context in use has no table")
+        model = self._models[label]
+        tokens: Array | int = model if isinstance(model, int) else self._coder.decode(model, n)
+        return tokens
+
+    def _values(self, tokens: Array) -> Array:
+        big = tokens[tokens >= DIRECT].astype(np.int64)
+        return from_tokens(tokens, self._cursor.take(raw_counts(big)))
+
+    def end(self) -> None:
+        """Check that all was read.
+
+        Raises
+        ------
+        FormatError
+            When words, raw bits, or tables of contexts that never came are left over.
+        """
+        self._cursor.end()
+        if not self._coder.is_empty():
+            raise FormatError("entropy-coded words are left over")
+        if not np.array_equal(self._used, self._labels >= 0):
+            raise FormatError("a context that does not occur has a table")
 
 
 def _models(const: list[int], tables: list[Array]) -> list[object]:

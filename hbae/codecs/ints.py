@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack
+from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
-from hbae.errors import FormatError
+from hbae.codecs.masks import read_bits
 
 BUCKETS = 40
 LEVELS = 14
@@ -77,17 +77,14 @@ def decode_ints(reader: ByteReader, known: IntShape) -> Array:
     FormatError
         When the bytes are damaged.
     """
-    num_slabs = known.shape[0]
-    bits = unpack(reader, (num_slabs + 7) // 8)
-    if len(bits) != (num_slabs + 7) // 8:
-        raise FormatError("bitmap of a wrong size")
-    live = np.unpackbits(np.frombuffer(bits, np.uint8))[:num_slabs]
+    live = read_bits(reader, known.shape[0])
     q = np.zeros(known.shape, np.int64)
     if not live.any():
         return q
     symbols = SymbolReader(reader, CONTEXTS)
     for s in np.flatnonzero(live):
         q[s] = symbols.take(_contexts(q, int(s), known).ravel()).reshape(known.shape[1:])
+    symbols.end()
     return q
 
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from hbae.arrays import Array, plain_dtype
 from hbae.blocks import Geometry
-from hbae.codecs import ByteReader, ByteWriter, pack, unpack
+from hbae.codecs import ByteReader, ByteWriter, pack, unpack, unpack_json
 from hbae.config import ErrorBound
 from hbae.container import decode_transform, encode_transform
 from hbae.errors import FormatError, ModelMismatchError
 from hbae.exact import BlockDecoder, Transform
 
+_MAX_DOC = 64 << 20
 _NUMBERS = ("low", "high", "span", "offset", "unit", "gae_unit", "point_unit")
 
 
@@ -137,7 +138,7 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
     """
     r = ByteReader(data)
     try:
-        doc = json.loads(unpack(r, 64 << 20))
+        doc = unpack_json(r, _MAX_DOC, "group section")
         paths = tuple(str(p) for p in doc["vars"])
         raw = unpack(r, len(_NUMBERS) * 8 * max(1, len(paths)))
         numbers = np.frombuffer(raw, "<f8").astype(np.float64).reshape(len(_NUMBERS), len(paths))
@@ -167,5 +168,5 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
         )
     except (FormatError, ModelMismatchError):
         raise
-    except (KeyError, TypeError, ValueError, IndexError, RecursionError, OverflowError) as e:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as e:
         raise FormatError(f"group section is malformed: {e!r}") from e

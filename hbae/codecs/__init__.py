@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Integers to bytes and back, bit for bit: entropy-coded arrays, masks, lossless arrays."""
 
-from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack, unpack_json
+from hbae.codecs.bytes_ import MAX_JSON_MARKS, ByteReader, ByteWriter, count_marks, pack, unpack, unpack_json
 from hbae.codecs.ints import IntShape, decode_ints, encode_ints
 from hbae.codecs.lossless import decode_lossless, encode_lossless, estimate_lossless
 from hbae.codecs.masks import decode_mask, encode_mask
 from hbae.codecs.predict import difference, integrate
 
 __all__ = [
+    "MAX_JSON_MARKS",
     "ByteReader",
     "ByteWriter",
     "IntShape",
+    "count_marks",
     "decode_ints",
     "decode_lossless",
     "decode_mask",

@@ -142,6 +142,11 @@ def unpack(reader: ByteReader, limit: int) -> bytes:
     return out
 
 
+def count_marks(text: bytes) -> int:
+    """Count the characters of a JSON text that may stand for an object in memory: ``[``, ``{``, ``,`` and ``:``."""
+    return sum(map(text.count, (b"[", b"{", b",", b":")))
+
+
 def unpack_json(reader: ByteReader, limit: int, what: str) -> Any:
     """Give the JSON value of a packed part; its objects are counted before any of them is made.
 
@@ -151,7 +156,7 @@ def unpack_json(reader: ByteReader, limit: int, what: str) -> Any:
         When the part is damaged or over the limit, is no JSON, or holds too many values.
     """
     text = unpack(reader, limit)
-    if sum(map(text.count, (b"[", b"{", b",", b":"))) > MAX_JSON_MARKS:
+    if count_marks(text) > MAX_JSON_MARKS:
         raise FormatError(f"{what} is malformed: its JSON holds too many values")
     try:
         return json.loads(text)

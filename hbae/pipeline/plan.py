@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,8 @@ class GroupPlan:
     ``gae_unit``, ``point_unit``: (V,) steps of the three correctors, in the variables' units. ``packing``: (scale,
     offset) or None for each variable. ``diff_axes``: grid axes along which the point stage is differenced. ``mix``:
     basis over the variables for the point stage, or None. ``levels``: the point stage by interpolation instead of
-    differences, or None. ``model``: SHA-256 of the decoder or None.
+    differences, or None. ``model``: SHA-256 of the decoder or None. ``limits``: smallest and largest value by variable
+    in the log domain, where ``low`` and ``high`` are magnitudes; None where these say all.
     """
 
     paths: tuple[str, ...]
@@ -74,6 +76,7 @@ class GroupPlan:
     levels: Levels | None = None
     model: str | None = None
     decoder: BlockDecoder | None = None
+    limits: tuple[tuple[float, float], ...] | None = None
 
     def __post_init__(self) -> None:
         v = len(self.paths)
@@ -93,6 +96,8 @@ class GroupPlan:
         d = self.decoder
         if d is not None and (d.num_blocks, d.points, d.num_variables) != (g.num_blocks, g.points, v):
             raise FormatError("group: the model does not fit the blocks")
+        if self.limits is not None and (self.domain != "log" or len(self.limits) != v or not _rising(self.limits)):
+            raise FormatError("group: limits are malformed")
         if any(not 0 <= a < len(g.shape) for a in self.diff_axes):
             raise FormatError("group: difference along an axis that does not exist")
 
@@ -100,6 +105,10 @@ class GroupPlan:
     def num_variables(self) -> int:
         """V."""
         return len(self.paths)
+
+
+def _rising(pairs: tuple[tuple[float, float], ...]) -> bool:
+    return all(-math.inf < low <= high < math.inf for low, high in pairs)
 
 
 def encode_plan(plan: GroupPlan) -> bytes:
@@ -118,6 +127,8 @@ def encode_plan(plan: GroupPlan) -> bytes:
         "gae": plan.gae is not None,
         "mix": plan.mix is not None,
     }
+    if plan.limits is not None:
+        doc["limits"] = plan.limits
     w = ByteWriter()
     w.raw(pack(json.dumps(doc, separators=(",", ":"), ensure_ascii=False).encode(), 19))
     numbers = np.stack([np.asarray(getattr(plan, n), "<f8") for n in _NUMBERS])
@@ -163,6 +174,7 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
             mix=mix,
             levels=levels,
             model=doc["model"],
+            limits=None if doc.get("limits") is None else tuple((float(a), float(b)) for a, b in doc["limits"]),
             decoder=None if doc["model"] is None else find_model(str(doc["model"])),
             **dict(zip(_NUMBERS, numbers, strict=True)),
         )

@@ -44,11 +44,8 @@ def decode_arrays(data: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
         given = len(head["arrays"])
     except (ValueError, KeyError, TypeError, OverflowError) as e:
         raise FormatError(f"section is malformed: {e!r}") from e
-    if (
-        len(listing) != given
-        or given > MAX_ARRAYS
-        or any(len(s) > 2 or min(s, default=0) < 0 for s in listing.values())
-    ):
+    flat = all(len(s) < 3 and min(s, default=0) >= 0 for s in listing.values())
+    if len(listing) != given or given > MAX_ARRAYS or not flat:
         raise FormatError("section declares arrays that cannot be")
     if sum(math.prod(s) for s in listing.values()) > MAX_NUMBERS:
         raise FormatError("section declares too many numbers")

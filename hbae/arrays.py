@@ -212,7 +212,10 @@ class Field:
         """Undo :meth:`to_json`; sources raise until they are replaced."""
         try:
             groups = tuple(_group_from(g) for g in doc["groups"])
-            return Field(format=str(doc["format"]), groups=groups, extra=dict(doc["extra"]))
+            extra = dict(doc["extra"])
+            if not groups or any(not _is_names(extra.get(key, [])) for key in ("coords", "indexes")):
+                raise FormatError("field description is malformed: no group, or coordinates that are no names")
+            return Field(format=str(doc["format"]), groups=groups, extra=extra)
         except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as e:
             raise FormatError(f"field description is malformed: {e!r}") from e
 
@@ -244,6 +247,10 @@ def plain_dtype(text: str) -> np.dtype[Any]:
     if dtype.kind not in "biufcSUO" or not 1 <= dtype.itemsize <= 1 << 20:
         raise FormatError(f"element type {text!r} is not allowed")
     return dtype
+
+
+def _is_names(doc: Any) -> bool:
+    return isinstance(doc, list) and all(isinstance(n, str) for n in doc)
 
 
 def _group_json(g: Group) -> dict[str, Any]:

@@ -173,7 +173,9 @@ class Symbols:
         need(not self.words and not self.state, "words left over")
         left = self.raw[self.raw_at :]
         need(len(left) < 8 and "1" not in left, "raw bits left over")
-        need(np.array_equal(self.used[: len(self.labels)], self.labels >= 0), "a context that does not occur has a table")
+        need(
+            np.array_equal(self.used[: len(self.labels)], self.labels >= 0), "a context that does not occur has a table"
+        )
 
 
 BIT_LENGTH = np.array([n.bit_length() for n in range(1 << 18)])

@@ -105,7 +105,7 @@ def change_json(doc: Any, rng: random.Random) -> Any:
     if isinstance(doc, list) and doc and rng.random() < 0.92:
         i = rng.randrange(len(doc))
         if rng.random() < 0.1:
-            return rng.choice([doc[:i] + doc[i + 1 :], doc + [doc[i]], doc[::-1]])
+            return rng.choice([doc[:i] + doc[i + 1 :], [*doc, doc[i]], doc[::-1]])
         return [*doc[:i], change_json(doc[i], rng), *doc[i + 1 :]]
     if isinstance(doc, int) and not isinstance(doc, bool) and rng.random() < 0.5:
         return rng.choice([doc + 1, doc - 1, doc * 2, doc * 1000, -doc, doc + 2**20])
@@ -114,7 +114,7 @@ def change_json(doc: Any, rng: random.Random) -> Any:
 
 def change_bytes(data: bytes, rng: random.Random, fixed: int) -> bytes:
     """Change bytes behind the first ``fixed`` ones: inside a compressed part where there is one, or as they are."""
-    spots = [m for m in packed_parts(data, fixed)]
+    spots = packed_parts(data, fixed)
     if spots and rng.random() < 0.7:
         start, stop, content = rng.choice(spots)
         return data[:start] + pack(change_content(content, rng)) + data[stop:]
@@ -166,7 +166,9 @@ def damage(data: bytes, rng: random.Random) -> bytes:
         elif kind == 1:
             out[i] = rng.choice((0, 1, 127, 128, 255))
         elif kind == 2:
-            out[i : i + 8] = rng.choice((b"\xff" * 8, bytes(8), b"\0\0\0\0\0\0\xf0\x7f", b"\xff\xff\xff\xff\xff\xff\xff\x7f"))
+            out[i : i + 8] = rng.choice(
+                (b"\xff" * 8, bytes(8), b"\0\0\0\0\0\0\xf0\x7f", b"\xff\xff\xff\xff\xff\xff\xff\x7f")
+            )
         elif kind == 3:
             del out[i : i + rng.choice((1, 4, 16))]
         elif kind == 4:

@@ -18,6 +18,8 @@ from hbae.codecs.tokens import DIRECT, MAX_TOKENS, BitCursor, from_tokens, pack_
 from hbae.errors import FormatError
 
 _PIECE = 1 << 20
+# Below so many tokens, adding one by one is faster than a pass over the table of all contexts.
+_FEW = 1 << 12
 
 
 class SymbolWriter:
@@ -27,17 +29,25 @@ class SymbolWriter:
         self._num = num_contexts
         self._order = np.arange(num_contexts) if order is None else order
         self._counts = np.zeros((num_contexts, MAX_TOKENS), np.int64)
-        self._steps: list[tuple[Array, Array, Array, Array]] = []
+        self._steps: list[tuple[Array, list[tuple[int, slice]], Array, Array]] = []
 
     def add(self, values: Array, contexts: Array) -> None:
         """Append one step: flat int64 values (magnitudes below 2**61) and their contexts."""
         order = np.argsort(contexts, kind="stable")
-        sizes = np.bincount(contexts, minlength=self._num)
+        ends = np.cumsum(np.bincount(contexts))
         tokens, nbits, raw = to_tokens(values[order])
-        top = int(tokens.max(initial=0)) + 1
-        cells = contexts.astype(np.int32)[order] * np.int32(top) + tokens
+        self._count(contexts[order], tokens)
+        used = np.flatnonzero(np.diff(ends, prepend=0))
+        runs = [(c, slice(ends[c - 1] if c else 0, ends[c])) for c in used.tolist()]
+        self._steps.append((tokens, runs, nbits, raw))
+
+    def _count(self, contexts: Array, tokens: Array) -> None:
+        if len(tokens) < _FEW:
+            np.add.at(self._counts, (contexts, tokens), 1)
+            return
+        top = int(tokens.max()) + 1
+        cells = contexts.astype(np.int32) * np.int32(top) + tokens
         self._counts[:, :top] += np.bincount(cells, minlength=self._num * top).reshape(self._num, top)
-        self._steps.append((tokens, sizes, nbits, raw))
 
     def getvalue(self) -> bytes:
         """Give the coded bytes: tables, raw bits, words."""
@@ -55,12 +65,11 @@ class SymbolWriter:
         write_tables(side, tables)
         models = _models(const, tables)
         coder = constriction.stream.stack.AnsCoder()
-        for tokens, sizes, _, _ in reversed(self._steps):
-            ends = np.cumsum(sizes)
-            for c in np.flatnonzero(sizes)[::-1]:
+        for tokens, runs, _, _ in reversed(self._steps):
+            for c, run in reversed(runs):
                 model = models[labels[c]]
                 if not isinstance(model, int):
-                    coder.encode_reverse(tokens[ends[c] - sizes[c] : ends[c]], model)
+                    coder.encode_reverse(tokens[run], model)
         bits = [pack_bits(n, r) for _, _, n, r in self._steps if len(n)]
         w = ByteWriter()
         w.raw(pack(side.getvalue(), 19))

@@ -7,6 +7,8 @@ Nothing here reads a file; :mod:`hbae.io` fills these classes from files and wri
 from __future__ import annotations
 
 import base64
+import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -210,7 +212,10 @@ class Field:
         """Undo :meth:`to_json`; sources raise until they are replaced."""
         try:
             groups = tuple(_group_from(g) for g in doc["groups"])
-            return Field(format=str(doc["format"]), groups=groups, extra=dict(doc["extra"]))
+            extra = dict(doc["extra"])
+            if not groups or any(not _is_names(extra.get(key, [])) for key in ("coords", "indexes")):
+                raise FormatError("field description is malformed: no group, or coordinates that are no names")
+            return Field(format=str(doc["format"]), groups=groups, extra=extra)
         except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as e:
             raise FormatError(f"field description is malformed: {e!r}") from e
 
@@ -239,9 +244,13 @@ def plain_dtype(text: str) -> np.dtype[Any]:
         dtype = np.dtype(text)
     except (TypeError, ValueError) as e:
         raise FormatError(f"unknown element type {text!r}") from e
-    if dtype.kind not in "biufcSUO" or dtype.itemsize > 1 << 20:
+    if dtype.kind not in "biufcSUO" or not 1 <= dtype.itemsize <= 1 << 20:
         raise FormatError(f"element type {text!r} is not allowed")
     return dtype
+
+
+def _is_names(doc: Any) -> bool:
+    return isinstance(doc, list) and all(isinstance(n, str) for n in doc)
 
 
 def _group_json(g: Group) -> dict[str, Any]:
@@ -283,14 +292,47 @@ def _group_from(doc: Mapping[str, Any]) -> Group:
     return Group(path=path, dims=dims, attrs=attrs, variables=variables)
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """The boxes of a regular tiling in C order, made one by one when asked for; edge boxes are cut."""
+
+    shape: tuple[int, ...]
+    step: tuple[int, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Boxes along each axis."""
+        return tuple(-(-n // s) if n else 0 for n, s in zip(self.shape, self.step, strict=True))
+
+    def __len__(self) -> int:
+        return math.prod(self.counts)
+
+    def __iter__(self) -> Iterator[Box]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, number: int) -> Box:
+        index = []
+        for n in reversed(self.counts):
+            number, i = divmod(number, n)
+            index.append(i)
+        corner = zip(reversed(index), self.step, self.shape, strict=True)
+        return tuple(slice(i * s, min((i + 1) * s, n)) for i, s, n in corner)
+
+    def meeting(self, box: Box) -> Iterator[int]:
+        """Walk over the numbers of the boxes that have points in common with ``box``, in order."""
+        runs = [range(b.start // s, -(-b.stop // s)) for b, s in zip(box, self.step, strict=True)]
+        if any(b.stop <= b.start for b in box):
+            return
+        for index in itertools.product(*runs):
+            number = 0
+            for i, n in zip(index, self.counts, strict=True):
+                number = number * n + i
+            yield number
+
+
 def boxes_of(shape: tuple[int, ...], step: tuple[int, ...]) -> Iterator[Box]:
     """Walk in C order over the boxes of a regular tiling; edge boxes are cut."""
-    if not shape:
-        yield ()
-        return
-    counts = [-(-n // s) if n else 0 for n, s in zip(shape, step, strict=True)]
-    for index in np.ndindex(*counts):
-        yield tuple(slice(i * s, min((i + 1) * s, n)) for i, s, n in zip(index, step, shape, strict=True))
+    return iter(Tiling(shape, step))
 
 
 def box_shape(box: Box) -> tuple[int, ...]:

@@ -42,6 +42,7 @@ class Bytes:
             b = self.raw(1)[0]
             n |= (b & 127) << shift
             if b < 128:
+                need(b or not shift, "varint longer than it needs to be")
                 return n
         raise InvalidError("varint too long")
 
@@ -55,8 +56,8 @@ class Bytes:
         if not head & 1:
             return self.raw(size)
         frame = self.part()
-        need(zstandard.frame_content_size(frame) == size, "zstd frame declares another size")
-        out = zstandard.ZstdDecompressor().decompress(frame, max_output_size=size)
+        need(size and zstandard.frame_content_size(frame) == size, "zstd frame declares another size")
+        out = zstandard.ZstdDecompressor().decompress(frame, max_output_size=size, allow_extra_data=False)
         need(len(out) == size, "zstd frame has another size")
         return out
 
@@ -69,7 +70,9 @@ class Bytes:
 
 def bits_of(data, n):
     need(len(data) == (n + 7) // 8, "bits of a wrong size")
-    return np.unpackbits(np.frombuffer(data, np.uint8))[:n]
+    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    need(not bits[n:].any(), "bits behind the last one")
+    return bits[:n]
 
 
 def lossless(r, shape, dtype):
@@ -83,6 +86,7 @@ def lossless(r, shape, dtype):
         unit, tail = f"{order}u{dtype.itemsize}", ()
     elif dtype.kind == "c" and dtype.itemsize == 16:
         unit, tail = f"{order}u8", (2,)
+    need((mode or not axis) and (not shuffle or np.dtype(unit).itemsize > 1), "bad lossless array")
     if shuffle:
         raw = np.ascontiguousarray(raw.reshape(np.dtype(unit).itemsize, -1).T).ravel()
     words = raw.view(unit).reshape((*shape, *tail))
@@ -125,6 +129,8 @@ class Symbols:
             need(f[top] > 0, "bad table")
             self.models.append((f, [0, *itertools.accumulate(f)]))
         t.end()
+        need(set(range(len(kinds))) == set(self.labels.tolist()) - {-1}, "a table that no context uses")
+        self.used = np.zeros(contexts, bool)
         self.raw = "".join(f"{b:08b}" for b in r.part())
         self.raw_at = 0
         words = r.part()
@@ -160,7 +166,16 @@ class Symbols:
         tokens = [self.token(self.models[self.labels[c]]) for c in contexts.ravel()[order].tolist()]
         out = np.zeros(contexts.size, np.int64)
         out[order] = [self.value(t) for t in tokens]
+        self.used[contexts] = True
         return out.reshape(contexts.shape)
+
+    def end(self):
+        need(not self.words and not self.state, "words left over")
+        left = self.raw[self.raw_at :]
+        need(len(left) < 8 and "1" not in left, "raw bits left over")
+        need(
+            np.array_equal(self.used[: len(self.labels)], self.labels >= 0), "a context that does not occur has a table"
+        )
 
 
 BIT_LENGTH = np.array([n.bit_length() for n in range(1 << 18)])
@@ -179,11 +194,22 @@ def level_at(a, s, first):
 
 
 def integers(r, shape):
+    if shape[0] > 64 and math.prod(shape[1:]) < 1024:
+        folds = -(-shape[0] // 64)
+        q = slabs_of(r, (64, folds, *shape[1:]), 1).swapaxes(0, 1).reshape(-1, *shape[1:])
+        need(not q[shape[0] :].any(), "numbers behind the last one")
+        return q[: shape[0]]
+    return slabs_of(r, shape, 0)
+
+
+def slabs_of(r, shape, first):
     live = bits_of(r.packed((shape[0] + 7) // 8), shape[0])
     q = np.zeros(shape, np.int64)
     symbols = Symbols(r, 14) if live.any() else None
     for s in np.flatnonzero(live):
-        q[s] = symbols.step(level_at(np.minimum(np.abs(q), 2047), s, 0))
+        q[s] = symbols.step(level_at(np.minimum(np.abs(q), 2047), s, first))
+    if symbols:
+        symbols.end()
     return q
 
 
@@ -203,6 +229,8 @@ def coefficients(r, tiles, logs):
                 bucket = bucket + log.reshape([-1 if k == i else 1 for k in range(len(rest))])
             contexts = np.clip(bucket, 0, 39) * 14 + level_at(np.minimum(np.abs(q), 2047), s, 1)
             q[s][live] = symbols.step(contexts[live])
+    if symbols:
+        symbols.end()
     return q
 
 

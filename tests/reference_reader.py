@@ -45,6 +45,13 @@ def frame_at(data, offset, length, kind, number):
     return payload
 
 
+def json_of(payload):
+    r = Bytes(payload)
+    doc = json.loads(r.packed(64 << 20))
+    r.end()
+    return doc
+
+
 def read_file(data):
     """Header, sections by name, chunks."""
     magic, _, minimum, crc = struct.unpack("<8sHHI", data[:16])
@@ -52,8 +59,8 @@ def read_file(data):
     offset, length, total, crc, mark = struct.unpack("<QQQI4s", data[-32:])
     need(mark == b"HBnd" and zlib.crc32(data[-32:-8]) == crc, "bad tail")
     need(total == len(data) and offset + length + 32 == total, "cut file")
-    index = json.loads(Bytes(frame_at(data, offset, length, 4, 0)).packed(256 << 20))
-    header = json.loads(Bytes(frame_at(data, *index["header"], 1, 0)).packed(64 << 20))
+    index = json_of(frame_at(data, offset, length, 4, 0))
+    header = json_of(frame_at(data, *index["header"], 1, 0))
     places = [index["header"], *([index["copy"]] if index["copy"] else [])]
     places += [s[1:] for s in index["sections"]] + index["chunks"]
     at = 16
@@ -120,6 +127,7 @@ def interpolated(r, shape, levels):
             k = symbols.step(np.moveaxis(ctx, 0, axis + 1))
             t[target] = np.moveaxis(guess, 0, axis + 1) + k * step(level)
             q[target] = np.minimum(np.abs(k), 255)
+    symbols.end()
     return t
 
 
@@ -224,6 +232,8 @@ def waved(r, shape, groups):
         if used.any():
             above = None if parent < 0 else np.abs(q[(used, *bands[parent][0])])
             q[(used, *place)] = one_band(symbols, q[(used, *place)], above)
+    if symbols:
+        symbols.end()
     out = np.zeros(shape, np.int64)
     for v in range(shape[0]):
         y = q[v].astype(np.float64)
@@ -340,6 +350,8 @@ class Plan:
 
     def coded(self, r, shape):
         grid, g, flags = shape[1:], self.geometry, r.raw(1)[0]
+        need(flags & 6 != 4, "block latents without latents")
+        need(self.doc["domain"] == "linear" or flags & 186 == 32, "parts that the log domain does not have")
         mask = filler = None
         finer = (256 - r.raw(1)[0]) / 256 if flags & 128 else 1.0
         unit, point_unit = self.unit * finer, self.point_unit * finer
@@ -396,7 +408,9 @@ class Plan:
             out[mask] = filler
         if flags & 64:
             n = r.varint()
-            index = np.cumsum(np.frombuffer(r.packed(4 * n), "<u4").astype(np.int64))
+            steps = np.frombuffer(r.packed(4 * n), "<u4").astype(np.int64)
+            need(len(steps) == n > 0 and steps[1:].all(), "exact points do not rise")
+            index = np.cumsum(steps)
             out.reshape(-1)[index] = lossless(r, (n,), self.dtype)
         return out
 
@@ -406,7 +420,10 @@ class Plan:
         step = spread(self.point_unit.astype(np.int64))
         m = np.clip(np.clip(q, 0, (1 << 62) // step) * step, low, high).astype(np.uint64)
         m |= signs.astype(np.uint64) << np.uint64(8 * size - 1)
-        return m.astype(f"u{size}").view(native).astype(self.dtype)
+        x = m.astype(f"u{size}").view(native)
+        if self.doc.get("limits"):
+            x = np.clip(x, *(spread(np.array(a).astype(native)) for a in zip(*self.doc["limits"], strict=True)))
+        return x.astype(self.dtype)
 
 
 def boxes(shape, step):
@@ -446,7 +463,7 @@ def read(path):
         part = Bytes(values.part())
         if dtype.hasobject:
             out[p] = np.empty(math.prod(shape), object)
-            out[p][:] = json.loads(part.packed(1 << 30))
+            out[p][:] = json.loads(part.packed(64 << 20))
             out[p] = out[p].reshape(shape)
         else:
             out[p] = lossless(part, shape, dtype)

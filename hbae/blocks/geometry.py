@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from hbae.arrays import Array, Box, boxes_of
 from hbae.errors import FormatError
 
 MAX_RANK = 32
+# Values of all variables of a chunk, padded: decoding takes up to some 90 bytes for each.
+MAX_VALUES = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,11 @@ class Geometry:
     def extent(self) -> tuple[int, ...]:
         """Points that a hyper-block covers along each axis."""
         return tuple(b * h for b, h in zip(self.block, self.hyper, strict=True))
+
+    def padded(self, grid: tuple[int, ...]) -> int:
+        """Points of a box of that shape, rounded up to whole tiles and hyper-blocks."""
+        lengths = zip(grid, self.tile, self.extent, strict=True)
+        return math.prod(max(t * -(-n // t), e * -(-n // e)) for n, t, e in lengths)
 
     def chunks(self) -> list[Box]:
         """Boxes of all chunks, in C order."""

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hbae.blocks.geometry import Geometry
+from hbae.blocks.geometry import MAX_VALUES, Geometry
 from hbae.errors import ConfigError
 
 MIB = 1 << 20
@@ -74,8 +74,12 @@ def plan_geometry(
     *,
     block: tuple[int, ...] | None = None,
     chunk_mib: float = 32,
+    padded: bool = False,
 ) -> Geometry:
     """Give a geometry whose chunks hold whole tiles and hyper-blocks and decode to about ``chunk_mib``.
+
+    Chunks hold at most 2**24 values unless a single hyper-block holds more. ``padded``: blocks and hyper-blocks keep
+    their lengths on axes that are shorter.
 
     Raises
     ------
@@ -86,17 +90,28 @@ def plan_geometry(
     if block is not None and (len(block) != rank or any(b < 1 for b in block)):
         raise ConfigError(f"block {block}: the variables have {rank} axes, each needs a length of at least 1")
     sizes = block or preset.block
+    budget = max(1, min(int(chunk_mib * MIB) // itemsize, MAX_VALUES) // num_variables)
+    while True:
+        g = _cut(shape, sizes, preset.hyper, budget, num_variables >= 8)
+        if padded:
+            g = replace(g, block=sizes, hyper=preset.hyper)
+        if budget == 1 or g.padded(g.chunk) * num_variables <= MAX_VALUES:
+            return g
+        budget //= 2
+
+
+def _cut(shape: tuple[int, ...], sizes: tuple[int, ...], hypers: tuple[int, ...], budget: int, many: bool) -> Geometry:
+    """Cut a grid into chunks of about ``budget`` points."""
     cell = tuple(min(b, n) for b, n in zip(sizes, shape, strict=True))
-    hyper = tuple(max(1, min(h, -(-n // b))) for h, n, b in zip(preset.hyper, shape, cell, strict=True))
+    hyper = tuple(max(1, min(h, -(-n // b))) for h, n, b in zip(hypers, shape, cell, strict=True))
     extent = tuple(c * h for c, h in zip(cell, hyper, strict=True))
-    budget = max(1, int(chunk_mib * MIB) // (num_variables * itemsize))
-    plain = (1,) * rank
-    tile = _tile(shape, plain, num_variables >= 8, budget)
+    plain = (1,) * len(shape)
+    tile = _tile(shape, plain, many, budget)
     chunk = _chunk(shape, tile, budget)
     # An axis that chunks cut needs whole hyper-blocks per tile; an axis inside one chunk takes equal parts.
     units = tuple(1 if c >= n else e for c, n, e in zip(chunk, shape, extent, strict=True))
     if units != plain:
-        tile = _tile(shape, units, num_variables >= 8, budget)
+        tile = _tile(shape, units, many, budget)
         chunk = _chunk(shape, tile, budget)
         chunk = tuple(c if c >= n else -(-c // e) * e for c, n, e in zip(chunk, shape, extent, strict=True))
         tile = tuple(t if c % t == 0 else e for t, c, e in zip(tile, chunk, extent, strict=True))

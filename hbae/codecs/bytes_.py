@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Bytes with lengths, varints and zstd frames whose size is declared and enforced."""
+"""Bytes with lengths, varints, zstd frames whose size is declared and enforced, and JSON whose items are counted."""
 
 from __future__ import annotations
+
+import json
+from typing import Any
 
 import zstandard
 
 from hbae.errors import FormatError, TruncatedError
 
 ZSTD_LEVEL = 12
+MAX_JSON_MARKS = 1 << 23
 
 
 class ByteWriter:
@@ -46,6 +50,8 @@ class ByteReader:
     ------
     TruncatedError
         From every method, when the bytes end too early.
+    FormatError
+        For an integer that has a shorter form.
     """
 
     def __init__(self, data: bytes | memoryview) -> None:
@@ -53,7 +59,7 @@ class ByteReader:
         self._pos = 0
 
     def varint(self) -> int:
-        """Read an unsigned LEB128 integer of at most 63 bits."""
+        """Read an unsigned LEB128 integer of at most 63 bits, in its shortest form."""
         n = shift = 0
         while True:
             if self._pos >= len(self._data) or shift > 56:
@@ -62,6 +68,8 @@ class ByteReader:
             self._pos += 1
             n |= (b & 0x7F) << shift
             if b < 0x80:
+                if shift and not b:
+                    raise FormatError("an integer is longer than it needs to be")
                 return n
             shift += 7
 
@@ -124,11 +132,33 @@ def unpack(reader: ByteReader, limit: int) -> bytes:
         return reader.raw(size)
     frame = reader.part()
     try:
-        if zstandard.frame_content_size(frame) != size:
+        if not size or zstandard.frame_content_size(frame) != size:
             raise FormatError("a zstd frame declares another size than its part")
-        out = zstandard.ZstdDecompressor().decompress(frame, max_output_size=size)
+        out = zstandard.ZstdDecompressor().decompress(frame, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as e:
         raise FormatError(f"damaged zstd frame: {e}") from e
     if len(out) != size:
         raise FormatError("a zstd frame gives another size than declared")
     return out
+
+
+def count_marks(text: bytes) -> int:
+    """Count the characters of a JSON text that may stand for an object in memory: ``[``, ``{``, ``,`` and ``:``."""
+    return sum(map(text.count, (b"[", b"{", b",", b":")))
+
+
+def unpack_json(reader: ByteReader, limit: int, what: str) -> Any:
+    """Give the JSON value of a packed part; its objects are counted before any of them is made.
+
+    Raises
+    ------
+    FormatError
+        When the part is damaged or over the limit, is no JSON, or holds too many values.
+    """
+    text = unpack(reader, limit)
+    if count_marks(text) > MAX_JSON_MARKS:
+        raise FormatError(f"{what} is malformed: its JSON holds too many values")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise FormatError(f"{what} is malformed: {e}") from e

@@ -79,6 +79,7 @@ def decode_coefficients(reader: ByteReader, tiles: int, logs: list[Array]) -> Ar
             got[:, places.flat] = symbols.take(_contexts(sizes, s, places)).reshape(tiles, -1)
             q[s][places.box] = got.reshape(shape)
             sizes.put(s, got.reshape(shape), places.box)
+    symbols.end()
     return q
 
 

@@ -14,8 +14,12 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack
 from hbae.codecs.tables import TABLE_SUM, merge_contexts, normalise, read_tables, write_tables
-from hbae.codecs.tokens import MAX_TOKENS, BitCursor, from_tokens, pack_bits, raw_counts, to_tokens
+from hbae.codecs.tokens import DIRECT, MAX_TOKENS, BitCursor, from_tokens, pack_bits, raw_counts, to_tokens
 from hbae.errors import FormatError
+
+_PIECE = 1 << 20
+# Below so many tokens, adding one by one is faster than a pass over the table of all contexts.
+_FEW = 1 << 12
 
 
 class SymbolWriter:
@@ -25,17 +29,25 @@ class SymbolWriter:
         self._num = num_contexts
         self._order = np.arange(num_contexts) if order is None else order
         self._counts = np.zeros((num_contexts, MAX_TOKENS), np.int64)
-        self._steps: list[tuple[Array, Array, Array, Array]] = []
+        self._steps: list[tuple[Array, list[tuple[int, slice]], Array, Array]] = []
 
     def add(self, values: Array, contexts: Array) -> None:
         """Append one step: flat int64 values (magnitudes below 2**61) and their contexts."""
         order = np.argsort(contexts, kind="stable")
-        sizes = np.bincount(contexts, minlength=self._num)
+        ends = np.cumsum(np.bincount(contexts))
         tokens, nbits, raw = to_tokens(values[order])
-        top = int(tokens.max(initial=0)) + 1
-        cells = contexts.astype(np.int32)[order] * np.int32(top) + tokens
+        self._count(contexts[order], tokens)
+        used = np.flatnonzero(np.diff(ends, prepend=0))
+        runs = [(c, slice(ends[c - 1] if c else 0, ends[c])) for c in used.tolist()]
+        self._steps.append((tokens, runs, nbits, raw))
+
+    def _count(self, contexts: Array, tokens: Array) -> None:
+        if len(tokens) < _FEW:
+            np.add.at(self._counts, (contexts, tokens), 1)
+            return
+        top = int(tokens.max()) + 1
+        cells = contexts.astype(np.int32) * np.int32(top) + tokens
         self._counts[:, :top] += np.bincount(cells, minlength=self._num * top).reshape(self._num, top)
-        self._steps.append((tokens, sizes, nbits, raw))
 
     def getvalue(self) -> bytes:
         """Give the coded bytes: tables, raw bits, words."""
@@ -53,12 +65,11 @@ class SymbolWriter:
         write_tables(side, tables)
         models = _models(const, tables)
         coder = constriction.stream.stack.AnsCoder()
-        for tokens, sizes, _, _ in reversed(self._steps):
-            ends = np.cumsum(sizes)
-            for c in np.flatnonzero(sizes)[::-1]:
+        for tokens, runs, _, _ in reversed(self._steps):
+            for c, run in reversed(runs):
                 model = models[labels[c]]
                 if not isinstance(model, int):
-                    coder.encode_reverse(tokens[ends[c] - sizes[c] : ends[c]], model)
+                    coder.encode_reverse(tokens[run], model)
         bits = [pack_bits(n, r) for _, _, n, r in self._steps if len(n)]
         w = ByteWriter()
         w.raw(pack(side.getvalue(), 19))
@@ -95,7 +106,10 @@ class SymbolReader:
         side.end()
         if len(tables) != sum(c < 0 for c in const):
             raise FormatError("number of frequency tables does not fit")
+        if len(np.union1d(self._labels, [-1])) != num_tables + 1:
+            raise FormatError("a frequency table that no context uses")
         self._models = _models(const, tables)
+        self._used = np.zeros(num_contexts, bool)
         self._cursor = BitCursor(reader.part())
         words = reader.part()
         if len(words) % 4:
@@ -109,24 +123,45 @@ class SymbolReader:
         """Give the next step's values (int64, flat) for those contexts."""
         sizes = np.bincount(contexts, minlength=self._num)
         used = np.flatnonzero(sizes)
-        parts = []
+        self._used[used] = True
+        tokens = np.empty(len(contexts), np.int32)
+        at = 0
         for c in used:
-            n, label = int(sizes[c]), self._labels[c]
-            if label < 0:
-                raise FormatError("a context in use has no table")
-            model = self._models[label]
-            parts.append(np.full(n, model, np.int32) if isinstance(model, int) else self._coder.decode(model, n))
-        if not parts:
-            return np.zeros(0, np.int64)
-        tokens = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        big = tokens[tokens >= 32]
-        raw = self._cursor.take(raw_counts(big.astype(np.int64))) if big.size else np.zeros(0, np.uint64)
-        values = from_tokens(tokens, raw)
-        if len(used) == 1:
-            return values
-        out = np.empty_like(values)
-        out[np.argsort(contexts, kind="stable")] = values
+            tokens[at : at + sizes[c]] = self._run(int(c), int(sizes[c]))
+            at += int(sizes[c])
+        order = np.argsort(contexts, kind="stable") if len(used) > 1 else None
+        out = np.empty(len(tokens), np.int64)
+        # Piece by piece: a step may be a whole chunk, and what is made on the way is many times its size.
+        for i in range(0, len(tokens), _PIECE):
+            piece = slice(i, i + _PIECE)
+            out[piece if order is None else order[piece]] = self._values(tokens[piece])
         return out
+
+    def _run(self, context: int, n: int) -> Array | int:
+        label = self._labels[context]
+        if label < 0:
+            raise FormatError("a context in use has no table")
+        model = self._models[label]
+        tokens: Array | int = model if isinstance(model, int) else self._coder.decode(model, n)
+        return tokens
+
+    def _values(self, tokens: Array) -> Array:
+        big = tokens[tokens >= DIRECT].astype(np.int64)
+        return from_tokens(tokens, self._cursor.take(raw_counts(big)))
+
+    def end(self) -> None:
+        """Check that all was read.
+
+        Raises
+        ------
+        FormatError
+            When words, raw bits, or tables of contexts that never came are left over.
+        """
+        self._cursor.end()
+        if not self._coder.is_empty():
+            raise FormatError("entropy-coded words are left over")
+        if not np.array_equal(self._used, self._labels >= 0):
+            raise FormatError("a context that does not occur has a table")
 
 
 def _models(const: list[int], tables: list[Array]) -> list[object]:

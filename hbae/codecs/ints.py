@@ -4,34 +4,40 @@
 An array (S, R1, ..., Rr) is coded one slab after the other. The context of a value is the bit length of
 ``m = 2 |p| + |neighbours of p| + |pp|``, where p is the value at the same place in the slab before (whole and known to
 the decoder), its neighbours are one step along each axis, and pp is the slab before that. A bitmap of slabs that
-are not all zero comes first; zero slabs are skipped.
+are not all zero comes first; zero slabs are skipped. Many small slabs are folded into 64 larger ones: the first holds
+the old slabs 0, 64, 128, ..., so that the slab before still holds what came before.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack
+from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
+from hbae.codecs.masks import read_bits
 from hbae.errors import FormatError
 
 LEVELS = 14
+SLABS = 64
+_SMALL = 1024
 _CLIP = (1 << (LEVELS - 3)) - 1
 _LEVEL_OF = np.array([min(int(m).bit_length(), LEVELS - 2) + 1 for m in range(_CLIP * 32 + 1)], np.uint16)
 
 
 def encode_ints(q: Array) -> bytes:
     """Encode an integer array (magnitudes below 2**61); :func:`decode_ints` gives the same integers."""
-    q = np.ascontiguousarray(q, np.int64)
+    folds, first = _fold(q.shape)
+    q = _folded(np.ascontiguousarray(q, np.int64), folds)
     live = np.array([q[s].any() for s in range(len(q))], bool)
     symbols = SymbolWriter(LEVELS)
     sizes = Magnitudes(q.shape)
     for s in range(len(q)):
         if live[s]:
-            symbols.add(q[s].ravel(), sizes.levels(s, 0).ravel())
+            symbols.add(q[s].ravel(), sizes.levels(s, first).ravel())
             sizes.put(s, q[s])
     w = ByteWriter()
     w.raw(pack(np.packbits(live).tobytes(), 19))
@@ -48,21 +54,38 @@ def decode_ints(reader: ByteReader, shape: tuple[int, ...]) -> Array:
     FormatError
         When the bytes are damaged.
     """
-    num_slabs = shape[0]
-    bits = unpack(reader, (num_slabs + 7) // 8)
-    if len(bits) != (num_slabs + 7) // 8:
-        raise FormatError("bitmap of a wrong size")
-    live = np.unpackbits(np.frombuffer(bits, np.uint8))[:num_slabs]
-    q = np.zeros(shape, np.int64)
-    if not live.any():
+    folds, first = _fold(shape)
+    inner = shape if not folds else (SLABS, folds, *shape[1:])
+    live = read_bits(reader, inner[0])
+    q = np.zeros(inner, np.int64)
+    if live.any():
+        symbols = SymbolReader(reader, LEVELS)
+        sizes = Magnitudes(inner)
+        for s in np.flatnonzero(live):
+            q[s] = symbols.take(sizes.levels(int(s), first).ravel()).reshape(inner[1:])
+            sizes.put(int(s), q[s])
+        symbols.end()
+    if not folds:
         return q
-    symbols = SymbolReader(reader, LEVELS)
-    sizes = Magnitudes(shape)
-    for s in range(num_slabs):
-        if live[s]:
-            q[s] = symbols.take(sizes.levels(s, 0).ravel()).reshape(shape[1:])
-            sizes.put(s, q[s])
-    return q
+    flat = np.moveaxis(q, 0, 1).reshape(-1, *shape[1:])
+    if flat[shape[0] :].any():
+        raise FormatError("numbers behind the last one")
+    return flat[: shape[0]]
+
+
+def _fold(shape: tuple[int, ...]) -> tuple[int, int]:
+    """How many old slabs a folded one holds (0: not folded), and the first axis of a slab with neighbours."""
+    if shape[0] <= SLABS or math.prod(shape[1:]) >= _SMALL:
+        return 0, 0
+    return -(-shape[0] // SLABS), 1
+
+
+def _folded(q: Array, folds: int) -> Array:
+    if not folds:
+        return q
+    full = np.zeros((folds * SLABS, *q.shape[1:]), np.int64)
+    full[: len(q)] = q
+    return np.ascontiguousarray(np.moveaxis(full.reshape(folds, SLABS, *q.shape[1:]), 1, 0))
 
 
 class Magnitudes:

@@ -7,6 +7,7 @@ denormals.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -43,25 +44,22 @@ def decode_lossless(reader: ByteReader, shape: tuple[int, ...], dtype: np.dtype[
         When the bytes are damaged.
     """
     mode, axis, shuffle = reader.raw(3)
-    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    nbytes = math.prod(shape) * dtype.itemsize
     data = unpack(reader, nbytes)
     if len(data) != nbytes:
         raise FormatError("lossless array of a wrong size")
     unit, tail = _unit(dtype)
     full = (*shape, *tail)
-    if mode > 2 or shuffle > 1 or (mode and axis >= len(full)):
-        raise FormatError("unknown lossless mode")
     size = np.dtype(unit).itemsize
+    if mode > 2 or shuffle > (size > 1) or (axis >= len(full) if mode else axis):
+        raise FormatError("unknown lossless mode")
     raw = np.frombuffer(data, np.uint8)
     if shuffle:
-        raw = np.ascontiguousarray(raw.reshape(size, -1).T)
-    words = np.frombuffer(raw.tobytes(), unit).reshape(full)
-    native = words.astype(words.dtype.newbyteorder("="))
-    if mode == 1:
-        native = np.cumsum(native, axis=axis, dtype=native.dtype)
-    elif mode == 2:
-        native = np.bitwise_xor.accumulate(native, axis=axis)
-    return np.frombuffer(native.astype(unit).tobytes(), dtype).reshape(shape)
+        raw = raw.reshape(size, -1).T.ravel()
+    words = raw.view(unit).reshape(full).astype(f"=u{size}")
+    if mode:
+        (np.add if mode == 1 else np.bitwise_xor).accumulate(words, axis=axis, out=words)
+    return words.astype(unit, copy=False).view(dtype).reshape(shape)
 
 
 def _unit(dtype: np.dtype[Any]) -> tuple[str, tuple[int, ...]]:

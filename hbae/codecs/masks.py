@@ -10,6 +10,23 @@ from hbae.codecs.bytes_ import ByteReader, pack, unpack
 from hbae.errors import FormatError
 
 
+def read_bits(reader: ByteReader, n: int) -> Array:
+    """Read n bits (uint8 0/1) from a packed part.
+
+    Raises
+    ------
+    FormatError
+        When the part has another size, or bits set behind the last one.
+    """
+    data = unpack(reader, (n + 7) // 8)
+    if len(data) != (n + 7) // 8:
+        raise FormatError("bits of a wrong size")
+    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    if bits[n:].any():
+        raise FormatError("bits are set behind the last one")
+    return bits[:n]
+
+
 def encode_mask(mask: Array) -> bytes:
     """Encode a boolean array; :func:`decode_mask` gives the same one.
 
@@ -43,9 +60,5 @@ def decode_mask(reader: ByteReader, shape: tuple[int, ...]) -> Array:
         return np.full(shape, bool(mode))
     if mode not in (2, 3):
         raise FormatError(f"unknown mask mode {mode}")
-    n = int(np.prod(shape, dtype=np.int64))
-    data = unpack(reader, (n + 7) // 8)
-    if len(data) != (n + 7) // 8:
-        raise FormatError("mask of a wrong size")
-    mask = np.unpackbits(np.frombuffer(data, np.uint8))[:n].astype(bool).reshape(shape)
+    mask = read_bits(reader, int(np.prod(shape, dtype=np.int64))).view(bool).reshape(shape)
     return np.logical_xor.accumulate(mask, axis=0) if mode == 3 else mask

@@ -16,6 +16,8 @@ from hbae.errors import FormatError, TruncatedError
 DIRECT = 32
 MAX_TOKENS = DIRECT + 2 * 57
 LARGEST = 1 << 61
+# Values whose raw bits are spread out at once: each bit takes some 40 bytes.
+_RUN = 1 << 16
 
 
 def to_tokens(v: Array) -> tuple[Array, Array, Array]:
@@ -69,19 +71,27 @@ def _bit_length(u: Array) -> Array:
 
 def pack_bits(counts: Array, values: Array) -> Array:
     """Give the bits (uint8 0/1) of all values, highest first, one after the other."""
-    total = int(counts.sum())
-    owner = np.repeat(np.arange(len(counts)), counts)
-    first = np.cumsum(counts) - counts
-    place = (counts[owner] - 1 - (np.arange(total) - first[owner])).astype(np.uint64)
-    out: Array = ((values[owner] >> place) & np.uint64(1)).astype(np.uint8)
+    out = np.empty(int(counts.sum()), np.uint8)
+    at = 0
+    for i in range(0, len(counts), _RUN):
+        owner, place = _places(counts[i : i + _RUN])
+        out[at : at + len(owner)] = (values[i : i + _RUN][owner] >> place) & np.uint64(1)
+        at += len(owner)
     return out
+
+
+def _places(counts: Array) -> tuple[Array, Array]:
+    """For every bit of some values: which value it belongs to, and by how much it is shifted there."""
+    owner = np.repeat(np.arange(len(counts)), counts)
+    last = np.cumsum(counts) - 1
+    return owner, (last[owner] - np.arange(len(owner))).astype(np.uint64)
 
 
 class BitCursor:
     """Reads raw bits in order."""
 
     def __init__(self, data: bytes) -> None:
-        self._bits = np.unpackbits(np.frombuffer(data, np.uint8))
+        self._data = np.frombuffer(data, np.uint8)
         self._pos = 0
 
     def take(self, counts: Array) -> Array:
@@ -92,12 +102,31 @@ class BitCursor:
         TruncatedError
             When the bits run out.
         """
-        total = int(counts.sum())
-        if self._pos + total > len(self._bits):
+        out = np.empty(len(counts), np.uint64)
+        for i in range(0, len(counts), _RUN):
+            run = counts[i : i + _RUN]
+            _, place = _places(run)
+            bits = self._next(len(place)).astype(np.uint64)
+            out[i : i + _RUN] = np.add.reduceat(bits << place, np.cumsum(run) - run)
+        return out
+
+    def _next(self, n: int) -> Array:
+        stop = self._pos + n
+        if stop > 8 * len(self._data):
             raise TruncatedError("raw bits run out")
-        bits = self._bits[self._pos : self._pos + total].astype(np.uint64)
-        self._pos += total
-        first = np.cumsum(counts) - counts
-        owner = np.repeat(np.arange(len(counts)), counts)
-        place = (counts[owner] - 1 - (np.arange(total) - first[owner])).astype(np.uint64)
-        return np.add.reduceat(bits << place, first) if total else np.zeros(0, np.uint64)
+        first = self._pos // 8
+        bits = np.unpackbits(self._data[first : -(-stop // 8)])[self._pos - 8 * first :][:n]
+        self._pos = stop
+        return bits
+
+    def end(self) -> None:
+        """Check that only the zeros that fill the last byte are left.
+
+        Raises
+        ------
+        FormatError
+            When something else is left.
+        """
+        left = 8 * len(self._data) - self._pos
+        if left > 7 or self._next(left).any():
+            raise FormatError("raw bits are left over")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -94,7 +95,7 @@ class SZ3:
         return np.asarray(x).reshape(shape)
 
 
-class _Filter:
+class _Filter(ABC):
     """A compressor that is reached as an HDF5 filter: a small file with one chunk, the whole array.
 
     ``most`` is the largest rank, ``least`` the smallest, ``shortest`` the fewest points along an axis.
@@ -142,8 +143,9 @@ class _Filter:
             )
         return inner
 
+    @abstractmethod
     def _options(self, x: Array, setting: float) -> dict[str, Any]:
-        raise NotImplementedError
+        """Give the filter's own arguments for an array."""
 
 
 class Sperr(_Filter):

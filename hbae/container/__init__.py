@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The ``.hbae`` file: frames with checksums, an index at the end, a lazy reader and an atomic writer."""
 
-from hbae.container.frames import FORMAT_VERSION, MAGIC
+from hbae.container.frames import FORMAT_VERSION, MAGIC, MAX_CHUNKS
 from hbae.container.reader import ArchiveReader
 from hbae.container.sections import decode_decoder, decode_transform, encode_decoder, encode_transform
 from hbae.container.writer import ArchiveWriter
@@ -9,6 +9,7 @@ from hbae.container.writer import ArchiveWriter
 __all__ = [
     "FORMAT_VERSION",
     "MAGIC",
+    "MAX_CHUNKS",
     "ArchiveReader",
     "ArchiveWriter",
     "decode_decoder",

@@ -9,6 +9,7 @@ before, mark ``HBnd``. All little-endian.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -25,10 +26,11 @@ FRAME = struct.Struct("<4sB3sIQII")
 TAIL = struct.Struct("<QQQI4s")
 
 HEADER, SECTION, CHUNK, INDEX = 1, 2, 3, 4
-MAX_HEADER = 64 << 20
-MAX_CHUNK_DECODED = 256 << 20
-MAX_RANK = 32
+MAX_JSON = 64 << 20
+MAX_CHUNK_STORED = 512 << 20
 MAX_SECTIONS = 1 << 20
+MAX_CHUNKS = 1 << 20
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def parse_head(data: bytes, what: str) -> FrameHead:
     return FrameHead(kind, number, length, crc)
 
 
-def read_frame(file: BinaryIO, offset: int, length: int, expect: tuple[int, int | None], what: str) -> bytes:
+def read_frame(file: BinaryIO, offset: int, length: int, expect: tuple[int, int], what: str) -> bytes:
     """Read the payload of a frame of that place and total length, and check it.
 
     Raises
@@ -98,16 +100,46 @@ def read_frame(file: BinaryIO, offset: int, length: int, expect: tuple[int, int 
     FormatError
         When it is cut, damaged, or not the frame that was expected.
     """
-    file.seek(offset)
-    data = file.read(length)
-    head = parse_head(data, what)
-    if head.kind != expect[0] or (expect[1] is not None and head.number != expect[1]):
+    head = head_at(file, offset, what)
+    if (head.kind, head.number) != expect:
         raise FormatError(f"{what}: another frame lies at its place")
     if head.length != length - FRAME.size:
         raise FormatError(f"{what}: its length differs from the index")
-    if len(data) < length:
-        raise TruncatedError(f"{what}: the archive ends inside it")
-    payload = data[FRAME.size :]
+    payload = file.read(head.length)
     if zlib.crc32(payload) != head.crc:
         raise ChecksumError(f"{what}: checksum does not match, the bytes are damaged")
     return payload
+
+
+def head_at(file: BinaryIO, offset: int, what: str) -> FrameHead:
+    """Read a frame's head and leave the file at its payload, all of which lies inside the file.
+
+    Raises
+    ------
+    TruncatedError, ChecksumError
+        When it is cut or damaged.
+    """
+    size = file.seek(0, os.SEEK_END)
+    if not 0 <= offset <= size:
+        raise TruncatedError(f"{what}: it lies outside the archive")
+    file.seek(offset)
+    head = parse_head(file.read(FRAME.size), what)
+    # Before anything is read: a head may declare any length.
+    if head.length > size - file.tell():
+        raise TruncatedError(f"{what}: the archive ends inside it")
+    return head
+
+
+def is_intact(file: BinaryIO, offset: int) -> bool:
+    """Tell whether the payload of the frame there has its checksum, holding little of it in memory."""
+    try:
+        head = head_at(file, offset, "frame")
+    except FormatError:
+        return False
+    crc, left = 0, head.length
+    while left:
+        block = file.read(min(left, _BLOCK))
+        if not block:
+            return False
+        crc, left = zlib.crc32(block, crc), left - len(block)
+    return crc == head.crc

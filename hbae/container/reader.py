@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
-from hbae.codecs import ByteReader, unpack
+from hbae.codecs import ByteReader, unpack_json
 from hbae.container.frames import (
     CHUNK,
     END_MARK,
@@ -19,28 +19,91 @@ from hbae.container.frames import (
     FRAME_MARK,
     HEADER,
     INDEX,
-    MAX_CHUNK_DECODED,
-    MAX_HEADER,
+    MAX_CHUNK_STORED,
+    MAX_CHUNKS,
+    MAX_JSON,
     MAX_SECTIONS,
     PRELUDE,
     SECTION,
     TAIL,
     check_prelude,
-    parse_head,
+    head_at,
+    is_intact,
     read_frame,
 )
 from hbae.errors import ChecksumError, FormatError, NotHbaeFileError, TruncatedError
 
+Place = tuple[int, int]
+_MAX_FRAME = MAX_JSON + 64
+_LONGEST_NAME = 1 << 12
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Index:
+    """Places (offset, length) of all frames; sections with their names."""
+
+    header: Place
+    copy: Place | None
+    sections: tuple[tuple[str, Place], ...]
+    chunks: tuple[Place, ...]
+
+    @staticmethod
+    def from_json(doc: dict[str, Any]) -> Index:
+        """Read the index of an archive.
+
+        Raises
+        ------
+        FormatError
+            When it is malformed or names more than an archive may hold.
+        """
+        try:
+            sections = tuple((str(name), _place(rest)) for name, *rest in doc["sections"])
+            chunks = tuple(_place(c) for c in doc["chunks"])
+            copy = None if doc["copy"] is None else _place(doc["copy"])
+            index = Index(_place(doc["header"]), copy, sections, chunks)
+        except (KeyError, TypeError, ValueError) as e:
+            raise FormatError(f"the index is malformed: {e!r}") from e
+        if len(sections) > MAX_SECTIONS or len(chunks) > MAX_CHUNKS:
+            raise FormatError("the index names too many sections or chunks")
+        return index
+
+    def check_cover(self, stop: int) -> None:
+        """Check that the frames lie end to end from the prelude to ``stop``.
+
+        Raises
+        ------
+        FormatError
+            When they leave a gap or overlap.
+        """
+        places = [self.header, *([self.copy] if self.copy else []), *(p for _, p in self.sections), *self.chunks]
+        at = PRELUDE.size
+        for offset, length in sorted(places):
+            if offset != at or length < FRAME.size:
+                raise FormatError("the index leaves a gap or an overlap")
+            at = offset + length
+        if at != stop:
+            raise FormatError("the index does not cover the file")
+
+
+def _place(doc: Any) -> Place:
+    offset, length = doc
+    if type(offset) is not int or type(length) is not int:
+        raise FormatError("the index is malformed: a place is no pair of integers")
+    return offset, length
+
 
 class ArchiveReader:
     """Promises that every payload it gives has passed its checksum.
+
+    Where the first copy of header, index or a section is damaged, the second one is taken if there is one.
 
     Parameters
     ----------
     path : path
         The archive.
     salvage : bool
-        Rebuild a lost index by looking for frames, and take the second copy of a damaged header.
+        Rebuild a lost index by looking for frames.
 
     Raises
     ------
@@ -62,10 +125,8 @@ class ArchiveReader:
     def _open(self, salvage: bool) -> None:
         try:
             check_prelude(self._file.read(PRELUDE.size))
-            index = self._read_index()
-            self._take_index(index)
-            place = index["header"]
-            header = read_frame(self._file, int(place[0]), int(place[1]), (HEADER, 0), "header")
+            self._take_index(self._read_index())
+            header = self._either(*self._headers())
         except NotHbaeFileError:
             if not salvage or self.size < PRELUDE.size:
                 raise
@@ -74,9 +135,25 @@ class ArchiveReader:
             if not salvage:
                 raise
             header = self._scan()
-        self.header = _json(header, MAX_HEADER, "header")
+        self.header = _json(header, "header")
 
-    def _read_index(self) -> dict[str, Any]:
+    def _read(self, kind: int, number: int, place: Place, what: str) -> bytes:
+        limit = {HEADER: _MAX_FRAME, INDEX: _MAX_FRAME, CHUNK: MAX_CHUNK_STORED}.get(kind)
+        if limit is not None and place[1] > limit:
+            raise FormatError(f"{what}: declared length over the limit")
+        with self._lock:
+            return read_frame(self._file, *place, (kind, number), what)
+
+    def _either(self, *copies: tuple[int, int, Place, str]) -> bytes:
+        """Read the first copy that is intact; the last one's failure counts when none is."""
+        for copy in copies[:-1]:
+            try:
+                return self._read(*copy)
+            except FormatError:
+                continue
+        return self._read(*copies[-1])
+
+    def _index_place(self) -> Place:
         if self.size < PRELUDE.size + TAIL.size:
             raise TruncatedError("the archive ends before its tail")
         self._file.seek(self.size - TAIL.size)
@@ -86,69 +163,84 @@ class ArchiveReader:
             raise TruncatedError("the archive's tail is missing or damaged: the file was cut or changed")
         if total != self.size:
             raise TruncatedError(f"the archive should have {total} bytes, it has {self.size}")
-        if offset + length + TAIL.size != total or length > MAX_HEADER:
+        if offset + length + TAIL.size != total:
             raise FormatError("the index is not where the tail says")
-        payload = read_frame(self._file, offset, length, (INDEX, 0), "index")
-        index = _json(payload, MAX_HEADER * 4, "index")
+        return offset, length
+
+    def _read_index(self) -> Index:
+        offset, length = place = self._index_place()
         try:
-            places = [index["header"], *([index["copy"]] if index["copy"] else [])]
-            places += [s[1:] for s in index["sections"]] + list(index["chunks"])
-            spans = sorted((int(o), int(n)) for o, n in places)
-        except (KeyError, TypeError, ValueError, OverflowError) as e:
-            raise FormatError(f"the index is malformed: {e!r}") from e
-        if len(index["sections"]) > MAX_SECTIONS:
-            raise FormatError("the index names too many sections")
-        at = PRELUDE.size
-        for o, n in spans:
-            if o != at or n < FRAME.size:
-                raise FormatError("the index leaves a gap or an overlap")
-            at = o + n
-        copy_length = length if index["copy"] else 0
-        if at + copy_length != offset:
-            raise FormatError("the index does not cover the file")
+            payload = self._read(INDEX, 0, place, "index")
+        except FormatError as e:
+            payload = self._index_copy(place, e)
+        index = Index.from_json(_json(payload, "index"))
+        index.check_cover(offset - (length if index.copy else 0))
         return index
 
-    def _take_index(self, index: dict[str, Any]) -> None:
+    def _index_copy(self, place: Place, damage: FormatError) -> bytes:
+        """Read the second copy, which lies just before the first; where there is none, the first one's damage counts.
+
+        Raises
+        ------
+        FormatError
+            When both are damaged.
+        """
+        offset, length = place
+        try:
+            return self._read(INDEX, 1, (offset - length, length), "second copy of the index")
+        except FormatError:
+            raise damage from None
+
+    def _headers(self) -> list[tuple[int, int, Place, str]]:
+        copies = [(HEADER, 0, self._index.header, "header")]
+        if self._index.copy is not None:
+            copies.append((HEADER, 1, self._index.copy, "second copy of the header"))
+        return copies
+
+    def _take_index(self, index: Index) -> None:
         self._index = index
-        self._sections: dict[str, list[tuple[int, int, int]]] = {}
-        for i, (name, o, n) in enumerate(index["sections"]):
-            self._sections.setdefault(str(name), []).append((i, int(o), int(n)))
-        self._chunks: dict[int, tuple[int, int]] = {i: (int(o), int(n)) for i, (o, n) in enumerate(index["chunks"])}
-        self.num_chunks = len(index["chunks"])
+        self._sections: dict[str, list[tuple[int, Place]]] = {}
+        for i, (name, place) in enumerate(index.sections):
+            self._sections.setdefault(name, []).append((i, place))
+        self._chunks = dict(enumerate(index.chunks))
+        self.num_chunks = len(index.chunks)
 
     def _scan(self) -> bytes:
         """Find all frames by their marks; give the header's payload."""
-        header: bytes | None = None
-        index: dict[str, Any] | None = None
-        self._sections = {}
-        self._chunks = {}
-        at = 0
-        while (at := _find_mark(self._file, at, self.size)) >= 0:
-            self._file.seek(at)
+        self._sections, self._chunks = {}, {}
+        found: dict[int, bytes] = {}
+        marks, at = _Marks(self._file), 0
+        while (at := marks.find(at)) >= 0:
             try:
-                head = parse_head(self._file.read(FRAME.size), "frame")
-                length = FRAME.size + head.length
-                if head.kind in (HEADER, INDEX):
-                    payload = read_frame(self._file, at, length, (head.kind, head.number), "frame")
-                    if head.kind == HEADER:
-                        header = header or payload
-                    else:
-                        index = index or _json(payload, MAX_HEADER * 4, "index")
-                elif head.kind == SECTION:
-                    payload = read_frame(self._file, at, length, (SECTION, head.number), "frame")
-                    self._sections.setdefault(_split_name(payload)[0], []).append((head.number, at, length))
-                elif head.kind == CHUNK:
-                    self._chunks[head.number] = (at, length)
-                at += length
+                head = head_at(self._file, at, "frame")
             except FormatError:
                 at += 1
-        if header is None:
+                continue
+            place = (at, FRAME.size + head.length)
+            if head.kind == CHUNK and head.number < MAX_CHUNKS:
+                self._chunks[head.number] = place
+            elif is_intact(self._file, at):
+                self._note(head.kind, head.number, place, found)
+            at += place[1]
+        if HEADER not in found:
             raise ChecksumError("no intact copy of the header is left: nothing can be salvaged")
-        if index is not None:
-            self._take_index(index)
+        if INDEX in found:
+            self._take_index(Index.from_json(_json(found[INDEX], "index")))
         else:
             self.num_chunks = max(self._chunks, default=-1) + 1
-        return header
+        return found[HEADER]
+
+    def _note(self, kind: int, number: int, place: Place, found: dict[int, bytes]) -> None:
+        """Remember a frame that is no chunk: the first header, the first index, every section by its name."""
+        if kind in (HEADER, INDEX) and kind not in found and place[1] <= _MAX_FRAME:
+            found[kind] = self._read(kind, number, place, "frame")
+        elif kind == SECTION:
+            self._file.seek(place[0] + FRAME.size)
+            start = self._file.read(min(place[1] - FRAME.size, _LONGEST_NAME))
+            try:
+                self._sections.setdefault(_split_name(start)[0], []).append((number, place))
+            except FormatError:
+                return
 
     def section_names(self) -> list[str]:
         """Names of all sections."""
@@ -169,17 +261,15 @@ class ArchiveReader:
         if name not in self._sections:
             raise FormatError(f"section {name!r} is missing")
         copies = self._sections[name]
-        for number, offset, length in copies[:-1]:
+        for number, place in copies[:-1]:
             try:
-                return self._section_copy(name, number, offset, length)
+                return self._section_copy(name, number, place)
             except FormatError:
                 continue
         return self._section_copy(name, *copies[-1])
 
-    def _section_copy(self, name: str, number: int, offset: int, length: int) -> bytes:
-        with self._lock:
-            payload = read_frame(self._file, offset, length, (SECTION, number), f"section {name!r}")
-        stored, body = _split_name(payload)
+    def _section_copy(self, name: str, number: int, place: Place) -> bytes:
+        stored, body = _split_name(self._read(SECTION, number, place, f"section {name!r}"))
         if stored != name:
             raise FormatError(f"section {name!r}: another name is stored in it")
         return body
@@ -194,38 +284,32 @@ class ArchiveReader:
         """
         if number not in self._chunks:
             raise FormatError(f"chunk {number} is missing")
-        offset, length = self._chunks[number]
-        if length > MAX_CHUNK_DECODED * 2:
-            raise FormatError(f"chunk {number}: declared length over the limit")
-        with self._lock:
-            return read_frame(self._file, offset, length, (CHUNK, number), f"chunk {number}")
+        return self._read(CHUNK, number, self._chunks[number], f"chunk {number}")
 
     def sizes(self) -> dict[str, int]:
         """Bytes by part: every section by name, chunks together, and the rest (header, index, tail)."""
-        parts = {name: sum(n for _, _, n in copies) for name, copies in self._sections.items()}
+        parts = {name: sum(n for _, (_, n) in copies) for name, copies in self._sections.items()}
         parts["chunks"] = sum(n for _, n in self._chunks.values())
         parts["header and index"] = self.size - sum(parts.values())
         return parts
 
     def check_copies(self) -> None:
-        """Check every copy of every section, and the second copies of header and index.
+        """Check every copy of every section, of header and index, and that copies of one part are equal.
 
         Raises
         ------
         FormatError
-            When one is damaged.
+            When one is damaged or differs.
         """
         for name, copies in self._sections.items():
-            for number, offset, length in copies:
-                self._section_copy(name, number, offset, length)
-        copy = self._index.get("copy")
-        if not copy:
-            return
-        with self._lock:
-            read_frame(self._file, int(copy[0]), int(copy[1]), (HEADER, 1), "second copy of the header")
-            self._file.seek(self.size - TAIL.size)
-            offset, length = TAIL.unpack(self._file.read(TAIL.size))[:2]
-            read_frame(self._file, offset - length, length, (INDEX, 1), "second copy of the index")
+            _check_equal([self._section_copy(name, *c) for c in copies], f"section {name!r}")
+        _check_equal([self._read(*c) for c in self._headers()], "header")
+        offset, length = place = self._index_place()
+        indexes = [self._read(INDEX, 0, place, "index")]
+        if self._index.copy is not None:
+            copy = (offset - length, length)
+            indexes.append(self._read(INDEX, 1, copy, "second copy of the index"))
+        _check_equal(indexes, "index")
 
     def close(self) -> None:
         """Close the file."""
@@ -247,23 +331,35 @@ def _split_name(payload: bytes) -> tuple[str, bytes]:
     return name, r.rest()
 
 
-def _find_mark(file: Any, start: int, size: int) -> int:
-    step = 1 << 20
-    while start < size:
-        file.seek(start)
-        data = file.read(step + len(FRAME_MARK))
-        hit = data.find(FRAME_MARK)
-        if hit >= 0:
-            return start + int(hit)
-        start += step
-    return -1
+def _check_equal(copies: list[bytes], what: str) -> None:
+    if any(c != copies[0] for c in copies):
+        raise FormatError(f"{what}: its copies differ")
 
 
-def _json(payload: bytes, limit: int, what: str) -> dict[str, Any]:
-    try:
-        doc = json.loads(unpack(ByteReader(payload), limit))
-    except (ValueError, RecursionError) as e:
-        raise FormatError(f"{what} is malformed: {e}") from e
+class _Marks:
+    """Finds the marks of frames, reading the file block by block."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._start, self._data = file, 0, b""
+
+    def find(self, at: int) -> int:
+        """Give the place of the first mark from ``at`` on, or -1."""
+        while True:
+            if not 0 <= at - self._start <= len(self._data) - len(FRAME_MARK):
+                self._file.seek(at)
+                self._start, self._data = at, self._file.read(_BLOCK)
+                if len(self._data) < len(FRAME_MARK):
+                    return -1
+            hit = self._data.find(FRAME_MARK, at - self._start)
+            if hit >= 0:
+                return self._start + hit
+            at = self._start + len(self._data) - len(FRAME_MARK) + 1
+
+
+def _json(payload: bytes, what: str) -> dict[str, Any]:
+    r = ByteReader(payload)
+    doc = unpack_json(r, MAX_JSON, what)
+    r.end()
     if not isinstance(doc, dict):
         raise FormatError(f"{what} is malformed")
     return doc

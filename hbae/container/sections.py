@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.codecs import ByteReader, ByteWriter, decode_ints, encode_ints, pack, unpack
+from hbae.codecs import ByteReader, ByteWriter, decode_ints, encode_ints, pack, unpack_json
 from hbae.errors import FormatError
-from hbae.exact import MAX_DCT, AxisBasis, BlockDecoder, Transform, dct_basis
+from hbae.exact import MAX_DCT, MAX_NUMBERS, AxisBasis, BlockDecoder, Transform, dct_basis
 
-MAX_WEIGHTS = 1 << 28
+MAX_ARRAYS = 1 << 10
+MAX_AXES = 33
+_MAX_DOC = 16 << 20
 
 
 def encode_arrays(doc: dict[str, Any], arrays: dict[str, Array]) -> bytes:
@@ -26,8 +29,8 @@ def encode_arrays(doc: dict[str, Any], arrays: dict[str, Array]) -> bytes:
     return w.getvalue()
 
 
-def decode_arrays(data: bytes, most: int = MAX_WEIGHTS) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Undo :func:`encode_arrays`; at most ``most`` numbers.
+def decode_arrays(data: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Undo :func:`encode_arrays`; at most 2**24 numbers in at most 1024 vectors and matrices.
 
     Raises
     ------
@@ -35,21 +38,32 @@ def decode_arrays(data: bytes, most: int = MAX_WEIGHTS) -> tuple[dict[str, Any],
         When the bytes are damaged or too much is declared.
     """
     r = ByteReader(data)
+    head = unpack_json(r, _MAX_DOC, "section")
     try:
-        head = json.loads(unpack(r, 16 << 20))
-        doc, listing = dict(head["doc"]), [(str(n), tuple(int(d) for d in s)) for n, s in head["arrays"]]
-    except FormatError:
-        raise
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as e:
+        doc, listing = dict(head["doc"]), {str(n): tuple(int(d) for d in s) for n, s in head["arrays"]}
+        given = len(head["arrays"])
+    except (ValueError, KeyError, TypeError, OverflowError) as e:
         raise FormatError(f"section is malformed: {e!r}") from e
-    if any(d < 0 for _, s in listing for d in s) or sum(int(np.prod(s, dtype=object)) for _, s in listing) > most:
+    flat = all(len(s) < 3 and min(s, default=0) >= 0 for s in listing.values())
+    if len(listing) != given or given > MAX_ARRAYS or not flat:
+        raise FormatError("section declares arrays that cannot be")
+    if sum(math.prod(s) for s in listing.values()) > MAX_NUMBERS:
         raise FormatError("section declares too many numbers")
-    arrays = {}
-    for name, shape in listing:
-        n = int(np.prod(shape, dtype=np.int64))
-        arrays[name] = decode_ints(r, (1, n)).reshape(shape)
+    arrays = {n: decode_ints(r, (1, math.prod(s))).reshape(s) for n, s in listing.items()}
     r.end()
     return doc, arrays
+
+
+def check_all_used(arrays: dict[str, Array], used: set[str]) -> None:
+    """Check that a section holds no array that nobody asks for.
+
+    Raises
+    ------
+    FormatError
+        When it does.
+    """
+    if set(arrays) != used:
+        raise FormatError("section holds arrays that are not used")
 
 
 def encode_decoder(decoder: BlockDecoder) -> bytes:
@@ -65,7 +79,10 @@ def decode_decoder(data: bytes) -> BlockDecoder:
     FormatError
         When the bytes are damaged or hostile.
     """
-    return BlockDecoder.from_parts(*decode_arrays(data))
+    doc, arrays = decode_arrays(data)
+    decoder = BlockDecoder.from_parts(doc, arrays)
+    check_all_used(arrays, decoder.array_names())
+    return decoder
 
 
 def encode_transform(transform: Transform) -> bytes:
@@ -87,22 +104,33 @@ def decode_transform(data: bytes) -> Transform:
     FormatError
         When the bytes are damaged or hostile.
     """
-    doc, arrays = decode_arrays(data, 1 << 24)
+    doc, arrays = decode_arrays(data)
     try:
-        axes = []
-        for i, (kind, size, kept) in enumerate(doc["axes"]):
-            matrix = None
-            if kind == "klt":
-                matrix = arrays[f"{i}.matrix"]
-                if np.abs(matrix).max(initial=0) > 1 << 20:
-                    raise FormatError("axis basis: entries are too large")
-            elif kind == "dct":
-                if not 1 <= size <= MAX_DCT or not 0 <= kept <= size:
-                    raise FormatError("axis basis: DCT of an unsupported length")
-                matrix = dct_basis(int(size))[:, : int(kept)]
-            axes.append(AxisBasis(str(kind), int(size), matrix, arrays[f"{i}.logs"]))
+        axes = [(str(kind), int(size), int(kept)) for kind, size, kept in doc["axes"]]
+        # Before any basis is made: a long one takes a second.
+        if len(axes) > MAX_AXES or math.prod(size for _, size, _ in axes) > MAX_NUMBERS:
+            raise FormatError("transform: its tile is too large")
+        bases = tuple(_axis_basis(i, *axis, arrays) for i, axis in enumerate(axes))
+    except FormatError:
+        raise
     except (KeyError, TypeError, ValueError, OverflowError) as e:
-        if isinstance(e, FormatError):
-            raise
         raise FormatError(f"transform is malformed: {e!r}") from e
-    return Transform(tuple(axes))
+    names = {f"{i}.logs" for i in range(len(axes))} | {f"{i}.matrix" for i, a in enumerate(bases) if a.kind == "klt"}
+    check_all_used(arrays, names)
+    return Transform(bases)
+
+
+def _axis_basis(i: int, kind: str, size: int, kept: int, arrays: dict[str, Array]) -> AxisBasis:
+    matrix = None
+    if kind == "klt":
+        matrix = arrays[f"{i}.matrix"]
+        if np.abs(matrix).max(initial=0) > 1 << 20:
+            raise FormatError("axis basis: entries are too large")
+    elif kind == "dct":
+        if not 1 <= size <= MAX_DCT or not 0 <= kept <= size:
+            raise FormatError("axis basis: DCT of an unsupported length")
+        matrix = dct_basis(size)[:, :kept]
+    basis = AxisBasis(kind, size, matrix, arrays[f"{i}.logs"])
+    if basis.kept != kept:
+        raise FormatError("axis basis: it keeps another number of coefficients than declared")
+    return basis

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hbae.codecs import ByteWriter, pack
-from hbae.container.frames import CHUNK, END_MARK, HEADER, INDEX, SECTION, TAIL, frame, prelude, read_frame
-from hbae.errors import OutputExistsError
+from hbae.codecs import MAX_JSON_MARKS, ByteWriter, count_marks, pack
+from hbae.container.frames import CHUNK, END_MARK, HEADER, INDEX, MAX_JSON, SECTION, TAIL, frame, prelude, read_frame
+from hbae.errors import FieldError, OutputExistsError
 
 _COPY_FROM = 1 << 20
 
@@ -26,12 +26,17 @@ class ArchiveWriter:
     ------
     OutputExistsError
         When the file exists and ``overwrite`` is false.
+    FieldError
+        When the header is larger than a reader takes.
     """
 
     def __init__(self, path: str | os.PathLike[str], header: dict[str, Any], *, overwrite: bool = False) -> None:
         self.path = Path(path)
         if self.path.exists() and not overwrite:
             raise OutputExistsError(f"{self.path} exists; use -f or overwrite=True to replace it")
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > MAX_JSON or count_marks(text) > MAX_JSON_MARKS:
+            raise FieldError("names, attributes and dimensions take more room than an archive's header has")
         fd, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent)
         self._temp = Path(name)
         self._file = os.fdopen(fd, "wb")
@@ -39,7 +44,7 @@ class ArchiveWriter:
         self.redundant = False
         self._sections: list[list[Any]] = []
         self._chunks: list[list[Any]] = []
-        self._header = pack(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode(), 19)
+        self._header = pack(text, 19)
         self._file.write(prelude())
         self._header_place = self._put(HEADER, 0, self._header)
 

@@ -71,6 +71,12 @@ class BlockDecoder:
             doc[name] = None if net is None else _net_doc(net, name, arrays)
         return doc, arrays
 
+    def array_names(self) -> set[str]:
+        """Names of the arrays in :meth:`to_parts`."""
+        nets = {"hyper": self.hyper, "block": self.block}
+        layers = [(f"{n}.{i}", x) for n, net in nets.items() if net is not None for i, x in enumerate(net.layers)]
+        return {f"{at}.{part}" for at, x in layers if isinstance(x, Linear) for part in ("weight", "bias", "shift")}
+
     @staticmethod
     def from_parts(doc: Mapping[str, Any], arrays: Mapping[str, Array]) -> BlockDecoder:
         """Undo :meth:`to_parts`; runs the overflow proof and the stored test vectors.

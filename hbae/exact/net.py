@@ -21,6 +21,8 @@ from hbae.exact.backend import F32_LIMIT, F64_LIMIT, Backend, NumpyBackend
 
 ACTS = ("none", "relu", "leaky")
 MAX_LAYERS = 64
+# Weights of a model, numbers of a transform, and values that one row of latents becomes on its way.
+MAX_NUMBERS = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +145,8 @@ class ExactNet:
                 raise FormatError("exact net: layer widths do not fit")
             layer.prove(amax)
             amax, width = layer.amax, layer.weight.shape[0]
+        if not 1 <= self.num_latents <= self.widest <= MAX_NUMBERS:
+            raise FormatError("exact net: a row becomes no values, or too many")
 
     @property
     def num_latents(self) -> int:

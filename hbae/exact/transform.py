@@ -43,7 +43,8 @@ class AxisBasis:
     def __post_init__(self) -> None:
         if self.kind not in ("none", "dct", "klt") or (self.matrix is None) != (self.kind == "none"):
             raise FormatError(f"axis basis: unknown kind {self.kind!r}")
-        if self.matrix is not None and (self.matrix.ndim != 2 or self.matrix.shape[0] != self.size):
+        m = self.matrix
+        if self.size < 1 or (m is not None and (m.ndim != 2 or m.shape[0] != self.size or m.shape[1] > self.size)):
             raise FormatError("axis basis: wrong shape")
         if self.logs.shape != (self.kept,) or self.logs.min(initial=0) < 0 or self.logs.max(initial=0) > 1 << 16:
             raise FormatError("axis basis: wrong number of log scales")

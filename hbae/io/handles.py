@@ -6,8 +6,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 # Neither netCDF-C nor HDF5 may be entered by two threads at once.
 LIBRARY_LOCK = threading.RLock()
@@ -44,3 +47,14 @@ class Handle:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_opener": self._opener, "_file": None, "_pid": 0}
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """What a lazy variable of an open file knows of itself; its children read."""
+
+    handle: Handle
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    storage: tuple[int, ...] | None = None

@@ -13,7 +13,7 @@ import numpy as np
 from hbae.arrays import Array, Attribute, Box, Dimension, Field, Group, Variable, box_shape
 from hbae.errors import FieldError
 from hbae.io.attributes import PY_ATTRS
-from hbae.io.handles import LIBRARY_LOCK, Handle
+from hbae.io.handles import LIBRARY_LOCK, FileSource, Handle
 from hbae.io.marker import MARKER, derived_dims, in_order, load, marked_dims
 
 # Attributes by which HDF5 itself ties datasets to dimension scales.
@@ -28,14 +28,8 @@ def open_raw(path: Path) -> Any:
 
 
 @dataclass(frozen=True)
-class Hdf5Source:
+class Hdf5Source(FileSource):
     """A lazy dataset of an HDF5 file."""
-
-    handle: Handle
-    path: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    storage: tuple[int, ...] | None = None
 
     def read(self, box: Box) -> Array:
         """Read one box."""

@@ -13,7 +13,7 @@ import numpy as np
 from hbae.arrays import Array, Attribute, Box, Dimension, Field, Group, Variable, box_shape
 from hbae.errors import FieldError
 from hbae.io.attributes import text_or_bytes
-from hbae.io.handles import LIBRARY_LOCK, Handle
+from hbae.io.handles import LIBRARY_LOCK, FileSource, Handle
 
 
 def open_raw(path: Path) -> Any:
@@ -27,14 +27,8 @@ def open_raw(path: Path) -> Any:
 
 
 @dataclass(frozen=True)
-class NetcdfSource:
+class NetcdfSource(FileSource):
     """A lazy variable of a netCDF-4 file."""
-
-    handle: Handle
-    path: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    storage: tuple[int, ...] | None = None
 
     def read(self, box: Box) -> Array:
         """Read one box."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from hbae.errors import ConfigError
+from hbae.exact import MAX_NUMBERS
 from hbae.models.quant import LayerSpec
 
 DIRECT_HEAD_BELOW = 4
@@ -60,6 +61,8 @@ class ModelConfig:
             raise ConfigError("model: weight_bits must be 3 to 12, act_bits 6 to 14")
         if self.largest_layer > MAX_LAYER:
             raise ConfigError("model: a layer has more than 2**26 weights")
+        if self.decoder_weights > MAX_NUMBERS or self.widest > MAX_NUMBERS:
+            raise ConfigError("model: the decoder has more than 2**24 weights, or so many values between two layers")
 
     @property
     def direct(self) -> bool:
@@ -96,6 +99,19 @@ class ModelConfig:
             return (*stem, LayerSpec(self.points * self.num_variables, "none"))
         wide = LayerSpec(self.points * self.block_channels, self.act, self.points)
         return (*stem, wide, LayerSpec(self.num_variables, "none"))
+
+    @property
+    def widest(self) -> int:
+        """Most values that a hyper-block becomes between two layers of a decoder."""
+        pairs = [(self.hidden + self.embed, self.channels), (self.block_hidden, self.block_channels)]
+        inner = 0 if self.direct else self.head
+        return max(
+            self.latents,
+            *(
+                self.num_blocks * max(h, self.points * max(c, inner, self.num_variables), self.block_latents)
+                for h, c in pairs
+            ),
+        )
 
     @property
     def decoder_weights(self) -> int:

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hbae.arrays import Field
 from hbae.config import BoundLike
-from hbae.errors import FormatError
+from hbae.errors import FormatError, HbaeError
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.compress import compress_field
 from hbae.pipeline.decompress import load_field
@@ -66,10 +67,8 @@ def open(path: PathLike, group: str = "", **options: Any) -> xarray.Dataset:
     FormatError
         When the archive is damaged; chunks are checked when they are read.
     """
-    from hbae.io import to_dataset
-
     archive = Archive(path, **options)
-    ds = to_dataset(archive.field, group)
+    ds = _dataset(archive.field, group)
     ds.set_close(archive.close)
     return ds
 
@@ -82,11 +81,20 @@ def decompress(path: PathLike, group: str = "", **options: Any) -> xarray.Datase
     FormatError
         When anything is damaged.
     """
+    with Archive(path, **options) as archive:
+        return _dataset(load_field(archive.field), group).load()
+
+
+def _dataset(field: Field, group: str) -> xarray.Dataset:
+    """Show a group as a Dataset; hints that a hostile header made up may break anything on the way."""
     from hbae.io import to_dataset
 
-    with Archive(path, **options) as archive:
-        ds = to_dataset(load_field(archive.field), group)
-        return ds.load()
+    try:
+        return to_dataset(field, group)
+    except HbaeError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError) as e:
+        raise FormatError(f"the archive's header describes no Dataset: {e!r}") from e
 
 
 def verify(path: PathLike, against: Any = None, **options: Any) -> Verification:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -14,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from hbae.arrays import Array, Box, Field, Variable, box_shape
-from hbae.container import ArchiveReader, decode_decoder
+from hbae.arrays import Array, Box, Field, Tiling, Variable, box_shape
+from hbae.container import MAX_CHUNKS, ArchiveReader, decode_decoder
 from hbae.errors import ChecksumError, FormatError, ModelMismatchError
 from hbae.exact import BlockDecoder, get_backend
-from hbae.pipeline.chunk import MAX_DECODED, decode_chunk
-from hbae.pipeline.exactvars import decode_exact_chunk, decode_small, is_small
+from hbae.pipeline.chunk import decode_chunk
+from hbae.pipeline.exactvars import decode_exact_chunk, decode_small, is_small, split_small
 from hbae.pipeline.plan import GroupPlan, decode_plan
 
 CACHE_BYTES = 256 << 20
@@ -31,7 +32,7 @@ class Part:
     """A run of chunks that belongs to a group (``plan`` set) or to one lossless variable (``variable`` set)."""
 
     first: int
-    boxes: tuple[Box, ...]
+    boxes: Tiling
     paths: tuple[str, ...]
     group: int | None = None
 
@@ -66,15 +67,15 @@ class Archive:
         self.reader = ArchiveReader(self.path, salvage=self._salvage)
         try:
             self.backend = get_backend(self._backend_name)
-            self._cache: OrderedDict[int, list[Array]] = OrderedDict()
+            self._cache: OrderedDict[int | str, list[Array]] = OrderedDict()
             self._cached = 0
             self._lock = threading.RLock()
             self._decoders: dict[str, BlockDecoder] = {}
             self._plans: dict[int, GroupPlan] = {}
-            self._small: dict[str, Array] | None = None
+            self._small: dict[str, bytes] | None = None
             self._bare = Field.from_json(self.reader.header.get("field", {}))
             self._variables = {v.path: v for v in self._bare.variables()}
-            self._check_shapes()
+            self._check_variables()
             self.parts = self._read_parts()
         except BaseException:
             self.reader.close()
@@ -82,7 +83,7 @@ class Archive:
         owners: dict[str, Any] = {}
         for part in self.parts:
             for i, p in enumerate(part.paths):
-                owners[p] = ChunkSource(self, part, i, self._variables[p])
+                owners[p] = ChunkSource(self, self._variables[p], part, i)
         for v in self._variables.values():
             owners.setdefault(v.path, SmallSource(self, v))
         self.field = self._bare.with_sources(owners)
@@ -94,7 +95,9 @@ class Archive:
         self.path, self._backend_name, self._model, self._salvage = state
         self._connect()
 
-    def _check_shapes(self) -> None:
+    def _check_variables(self) -> None:
+        if len(self._variables) != sum(len(g.variables) for g in self._bare.groups):
+            raise FormatError("header: two variables have one name")
         for v in self._variables.values():
             if len(v.shape) > 32 or any(n < 0 for n in v.shape) or len(v.dims) != len(v.shape):
                 raise FormatError(f"variable {v.path}: impossible shape")
@@ -118,29 +121,30 @@ class Archive:
             if isinstance(e, FormatError):
                 raise
             raise FormatError(f"header is malformed: {e!r}") from e
+        owned = [p for part in parts for p in part.paths]
+        if len(set(owned)) != len(owned):
+            raise FormatError("header: a variable lies in two places")
         if at != self.reader.num_chunks and not self._salvage:
             raise FormatError(f"the header needs {at} chunks, the index has {self.reader.num_chunks}")
         return parts
 
-    def _boxes(self, shape: tuple[int, ...], step: list[int], at: int) -> tuple[Box, ...]:
-        from hbae.arrays import boxes_of
-
+    def _boxes(self, shape: tuple[int, ...], step: list[int], at: int) -> Tiling:
         if len(step) != len(shape) or any(int(s) < 1 for s in step):
             raise FormatError("header: chunk shape does not fit its variable")
-        count = int(np.prod([-(-n // int(s)) for n, s in zip(shape, step, strict=True)], dtype=object))
-        if (count + at > max(self.reader.num_chunks, 0) and not self._salvage) or count > 1 << 24:
+        boxes = Tiling(shape, tuple(int(s) for s in step))
+        if math.prod(boxes.counts) + at > (MAX_CHUNKS if self._salvage else self.reader.num_chunks):
             raise FormatError("header: more chunks than the index has")
-        return tuple(boxes_of(shape, tuple(int(s) for s in step)))
+        return boxes
 
     def plan(self, group: int) -> GroupPlan:
         """Give a group's plan (read once)."""
         with self._lock:
             if group not in self._plans:
                 plan = decode_plan(self.reader.section(f"group {group}"), self._find_model)
-                paths = next(p for p in self.parts if p.group == group).paths
-                v = self._variables[paths[0]]
-                same_type = all(self._variables[p].dtype == plan.dtype for p in paths)
-                if plan.paths != paths or plan.geometry.shape != v.shape or not same_type:
+                part = next(p for p in self.parts if p.group == group)
+                same_type = all(self._variables[p].dtype == plan.dtype for p in part.paths)
+                same_grid = Tiling(plan.geometry.shape, plan.geometry.chunk) == part.boxes
+                if plan.paths != part.paths or not same_grid or not same_type:
                     raise FormatError(f"group {group}: its section does not fit the header")
                 self._plans[group] = plan
             return self._plans[group]
@@ -179,26 +183,16 @@ class Archive:
         if part.group is None:
             arrays = [decode_exact_chunk(payload, self._variables[part.paths[0]], box, what)]
         else:
-            plan = self.plan(part.group)
-            self._check_size(plan, box, what)
-            arrays = list(decode_chunk(payload, plan, box_shape(box), self.backend, what))
+            arrays = list(decode_chunk(payload, self.plan(part.group), box_shape(box), self.backend, what))
         if keep:
             self._keep(number, arrays)
         return arrays
 
-    def _check_size(self, plan: GroupPlan, box: Box, what: str) -> None:
-        cells = [
-            max(t * -(-n // t), e * -(-n // e))
-            for n, t, e in zip(box_shape(box), plan.geometry.tile, plan.geometry.extent, strict=True)
-        ]
-        if int(np.prod(cells, dtype=object)) * plan.num_variables > MAX_DECODED:
-            raise FormatError(f"{what}: needs more memory than the limit")
-
-    def _keep(self, number: int, arrays: list[Array]) -> None:
+    def _keep(self, key: int | str, arrays: list[Array]) -> None:
         with self._lock:
-            if number in self._cache:
+            if key in self._cache:
                 return
-            self._cache[number] = arrays
+            self._cache[key] = arrays
             self._cached += sum(a.nbytes for a in arrays)
             while self._cached > CACHE_BYTES and len(self._cache) > 1:
                 self._cached -= sum(a.nbytes for a in self._cache.popitem(last=False)[1])
@@ -207,20 +201,31 @@ class Archive:
         """Use this decoder where a group names that SHA-256."""
         self._decoders[sha] = decoder
 
-    def small_values(self) -> dict[str, Array]:
-        """Give the variables of the common section (read once)."""
-        with self._lock:
-            if self._small is None:
-                chunked = {p for part in self.parts for p in part.paths}
-                rest = [v for v in self._variables.values() if v.path not in chunked]
-                if any(not is_small(v) for v in rest):
-                    raise FormatError("a large variable has no chunks")
-                self._small = decode_small(self.reader.section("values"), rest)
-            return self._small
+    def small_variables(self) -> list[Variable]:
+        """Give the variables of the common section, in its order."""
+        chunked = {p for part in self.parts for p in part.paths}
+        return [v for v in self._variables.values() if v.path not in chunked]
 
     def small(self, path: str) -> Array:
-        """Give a variable of the common section."""
-        return self.small_values()[path]
+        """Decode a variable of the common section.
+
+        Raises
+        ------
+        FormatError
+            When it or the section is damaged.
+        """
+        with self._lock:
+            if path in self._cache:
+                self._cache.move_to_end(path)
+                return self._cache[path][0]
+            if self._small is None:
+                rest = self.small_variables()
+                if any(not is_small(v) for v in rest):
+                    raise FormatError("a large variable has no chunks")
+                self._small = split_small(self.reader.section("values"), rest)
+            values = decode_small(self._small[path], self._variables[path])
+            self._keep(path, [values])
+            return values
 
     def close(self) -> None:
         """Close the file."""
@@ -234,42 +239,8 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class ChunkSource:
-    """A variable that lies in chunks."""
-
-    archive: Archive
-    part: Part
-    place: int
-    variable: Variable
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.variable.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.variable.dtype
-
-    @property
-    def storage(self) -> tuple[int, ...] | None:
-        return box_shape(self.part.boxes[0]) if self.part.boxes else None
-
-    def read(self, box: Box) -> Array:
-        out = np.empty(box_shape(box), self.dtype)
-        for i, mine in enumerate(self.part.boxes):
-            cut = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(mine, box, strict=True)]
-            if any(c.stop <= c.start for c in cut):
-                continue
-            values = self.archive.chunk(self.part, i)[self.place]
-            src = tuple(slice(c.start - m.start, c.stop - m.start) for c, m in zip(cut, mine, strict=True))
-            dst = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(cut, box, strict=True))
-            out[dst] = values[src]
-        return out
-
-
-@dataclass(frozen=True)
-class SmallSource:
-    """A variable of the common section."""
+class _ArchiveSource:
+    """What the sources of an archive's variables have in common."""
 
     archive: Archive
     variable: Variable
@@ -286,6 +257,34 @@ class SmallSource:
     def storage(self) -> tuple[int, ...] | None:
         return None
 
+
+@dataclass(frozen=True)
+class ChunkSource(_ArchiveSource):
+    """A variable that lies in chunks."""
+
+    part: Part
+    place: int
+
+    @property
+    def storage(self) -> tuple[int, ...] | None:
+        return box_shape(self.part.boxes[0]) if len(self.part.boxes) else None
+
+    def read(self, box: Box) -> Array:
+        out = np.empty(box_shape(box), self.dtype)
+        for i in self.part.boxes.meeting(box):
+            mine = self.part.boxes[i]
+            cut = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(mine, box, strict=True)]
+            values = self.archive.chunk(self.part, i)[self.place]
+            src = tuple(slice(c.start - m.start, c.stop - m.start) for c, m in zip(cut, mine, strict=True))
+            dst = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(cut, box, strict=True))
+            out[dst] = values[src]
+        return out
+
+
+@dataclass(frozen=True)
+class SmallSource(_ArchiveSource):
+    """A variable of the common section."""
+
     def read(self, box: Box) -> Array:
         # The ellipsis keeps an array (with its byte order) where a scalar would come out.
         key: Any = (*box, ...)
@@ -301,21 +300,25 @@ def find_shared_model(sha: str, given: Path | None, folder: Path) -> bytes:
     ModelMismatchError
         When no file there carries it; the message lists where was looked.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     places = [given] if given is not None else []
     places += [Path(p) for p in os.environ.get(MODEL_PATH, "").split(os.pathsep) if p]
     places += [folder, Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hbae"]
     for place in places:
         for file in sorted(place.glob("*.hbm")) if place.is_dir() else [place]:
-            if not file.is_file():
-                continue
-            try:
-                section = load_file(file).get("decoder")
-            except (SafetensorError, OSError):
-                continue
-            if section is not None and hashlib.sha256(section.tobytes()).hexdigest() == sha:
-                return bytes(section.tobytes())
+            section = _decoder_section(file) if file.is_file() else b""
+            if hashlib.sha256(section).hexdigest() == sha:
+                return section
     looked = ", ".join(str(p) for p in places)
     raise ModelMismatchError(f"the archive needs the shared model {sha[:16]}...; looked in {looked}")
+
+
+def _decoder_section(file: Path) -> bytes:
+    """Read the decoder of a MODEL file and none of its other tensors; nothing where the file is something else."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="np") as f:
+            section = f.get_tensor("decoder")
+    except (SafetensorError, OSError, TypeError, ValueError):
+        return b""
+    return bytes(section.tobytes())

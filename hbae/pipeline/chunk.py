@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.blocks import Geometry, join_blocks, join_tiles
+from hbae.blocks import MAX_VALUES, Geometry, join_blocks, join_tiles
 from hbae.codecs import (
     ByteReader,
     ByteWriter,
@@ -196,6 +197,8 @@ def decode_chunk(
         When the bytes are damaged, hostile, or decode to other values than were written.
     """
     shape = (plan.num_variables, *grid)
+    if plan.geometry.padded(grid) * plan.num_variables > MAX_VALUES:
+        raise FormatError(f"{what}: holds more than {MAX_VALUES} values")
     r, kind, sha = open_chunk(payload, shape, plan.dtype, what)
     try:
         if kind == LOSSLESS:
@@ -226,7 +229,7 @@ def open_chunk(
     FormatError
         When it would decode to more than the limit, or its kind is unknown.
     """
-    if int(np.prod(shape, dtype=object)) * dtype.itemsize > MAX_DECODED:
+    if math.prod(shape) * dtype.itemsize > MAX_DECODED:
         raise FormatError(f"{what}: decodes to more than {MAX_DECODED >> 20} MiB")
     r = ByteReader(payload)
     kind, sha = r.raw(1)[0], r.raw(32)
@@ -249,12 +252,13 @@ def check_digest(a: Array, sha: bytes, what: str) -> None:
 
 def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...]) -> Parts:
     shape = (plan.num_variables, *grid)
-    count = int(np.prod(shape, dtype=np.int64))
     flags = r.raw(1)[0]
+    _check_flags(flags, plan)
     got: dict[str, Any] = {}
     if flags & FINE:
         got["fine"] = r.raw(1)[0]
-        finer_steps(plan, got["fine"])
+        if not got["fine"]:
+            raise FormatError("a fineness of nothing")
     if flags & MASK:
         got["mask"] = decode_mask(r, shape)
         got["filler"] = _read_filler(r, plan.dtype, int(got["mask"].sum()))
@@ -274,13 +278,9 @@ def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...]) -> Parts:
             if basis is None:
                 raise FormatError("coefficients without a basis")
             tiles = _count(grid, cell)
-            if tiles * int(np.prod(basis.kept, dtype=object)) > MAX_DECODED:
-                raise FormatError("too many coefficients")
             got[name] = _decode_coefs(r, tiles, basis)
     if flags & POINT:
         mixed = shape if plan.mix is None else (plan.mix.kept[0], *grid)
-        if int(np.prod(mixed, dtype=object)) > MAX_DECODED:
-            raise FormatError("too many mixed variables")
         if plan.levels is not None:
             got["point"] = decode_levels(r, mixed, plan.levels)
         elif plan.wavelet is not None:
@@ -293,16 +293,28 @@ def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...]) -> Parts:
         if plan.domain == "log":
             got["signs"] = decode_mask(r, shape)
     if flags & EXACT:
-        n = r.varint()
-        if n > count:
-            raise FormatError("more exact points than points")
-        steps = np.frombuffer(unpack(r, 4 * n), "<u4").astype(np.int64)
-        index = np.cumsum(steps)
-        if len(steps) != n or (n and int(index[-1]) >= count):
-            raise FormatError("exact points out of range")
-        got["exact"] = (index, decode_lossless(r, (n,), plan.dtype))
+        got["exact"] = _read_exact(r, math.prod(shape), plan.dtype)
     r.end()
     return Parts(**got)
+
+
+def _check_flags(flags: int, plan: GroupPlan) -> None:
+    if flags & BLOCK_LATENTS and not flags & BASE:
+        raise FormatError("block latents without latents")
+    if plan.domain == "log" and (not flags & POINT or flags & (BASE | TRANSFORM | GAE | FINE)):
+        raise FormatError("parts that the log domain does not have")
+
+
+def _read_exact(r: ByteReader, count: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Read flat indices and values of the points that are kept as they are; the indices rise."""
+    n = r.varint()
+    if not 0 < n <= count:
+        raise FormatError("no exact points, or more than points")
+    steps = np.frombuffer(unpack(r, 4 * n), "<u4").astype(np.int64)
+    index = np.cumsum(steps)
+    if len(steps) != n or not steps[1:].all() or int(index[-1]) >= count:
+        raise FormatError("exact points out of range")
+    return index, decode_lossless(r, (n,), dtype)
 
 
 def _count(grid: tuple[int, ...], cell: tuple[int, ...]) -> int:
@@ -371,7 +383,7 @@ def _write_latents(w: ByteWriter, z: Array, geometry: Geometry, grid: tuple[int,
 
 def _read_latents(r: ByteReader, geometry: Geometry, grid: tuple[int, ...], k: int, latents: int) -> Array:
     shape = _latent_shape(geometry, grid, k, latents)
-    if int(np.prod(shape, dtype=object)) > MAX_DECODED:
+    if math.prod(shape) > MAX_VALUES:
         raise FormatError("too many latents")
     mode = r.raw(1)[0]
     q = decode_ints(r, shape)

@@ -14,14 +14,15 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hbae import __version__
-from hbae.arrays import Array, Box, Field
+from hbae.arrays import Array, Box, Field, Tiling, boxes_of
 from hbae.blocks import MAX_RANK
 from hbae.bound import Target, Totals, VariableErrors
 from hbae.bound.targets import MARGIN
 from hbae.config import BoundLike, parse_rules
-from hbae.container import ArchiveWriter
+from hbae.container import MAX_CHUNKS, ArchiveWriter
 from hbae.errors import (
     BoundViolationError,
+    ConfigError,
     FieldError,
     FormatError,
     ModelMismatchError,
@@ -33,7 +34,7 @@ from hbae.io import open_field
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.calibrate import Choice, choose_plan
 from hbae.pipeline.encode import quiet
-from hbae.pipeline.exactvars import chunk_boxes, chunk_step, encode_exact_chunk, encode_small, is_small
+from hbae.pipeline.exactvars import chunk_step, encode_exact_chunk, encode_small, is_small
 from hbae.pipeline.families import ModelOption, finer_plan, with_block_limits
 from hbae.pipeline.groups import LossyVariable, judge_variable, lossy_bounds, make_drafts
 from hbae.pipeline.inputs import Inputs, scratch_space
@@ -120,9 +121,17 @@ class _Run:
             self.seconds["train"] = self.model.trained_seconds
         names = self.model.names if self.model else None
         self.groups = [_Group(i, d, m) for i, (d, m) in enumerate(make_drafts(coded, options, names))]
+        self._check_chunks()
         for g in self.groups:
             self._choose(g)
         self.seconds["choose"] = time.monotonic() - start - self.seconds.get("train", 0.0)
+
+    def _check_chunks(self) -> None:
+        coded = {p for g in self.groups for p in g.draft.paths}
+        exact = [v for v in self.field.variables() if v.path not in coded and not is_small(v)]
+        count = sum(g.draft.geometry.num_chunks for g in self.groups)
+        if count + sum(len(Tiling(v.shape, chunk_step(v))) for v in exact) > MAX_CHUNKS:
+            raise ConfigError(f"chunk: more than the {MAX_CHUNKS} chunks that an archive holds; give larger ones")
 
     def _methods(self) -> tuple[str, ...]:
         m = self.options.method
@@ -177,7 +186,7 @@ class _Run:
             for g in self.groups:
                 self._write_group(w, g)
             for v in large:
-                for box in chunk_boxes(v, chunk_step(v)):
+                for box in boxes_of(v.shape, chunk_step(v)):
                     w.add_chunk(encode_exact_chunk(v, box))
             sizes = w.sizes()
             model = self.model if used else None
@@ -311,7 +320,8 @@ def _read_back(path: Path, model: GroupModel | None) -> None:
             for part in archive.parts:
                 if part.group is not None:
                     archive.plan(part.group)
-            archive.small_values()
+            for v in archive.small_variables():
+                archive.small(v.path)
     except FormatError as e:
         raise BoundViolationError(f"the finished file cannot be read back: {e}") from e
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from hbae.arrays import Array, ArraySource, Box, Dimension, Field, Hollow, Variable, box_shape, boxes_of
 from hbae.config import glob_matches
-from hbae.errors import ConfigError, FormatError, UnknownNameError
+from hbae.errors import ConfigError, FieldError, FormatError, UnknownNameError
 from hbae.io import FieldWriter, fill_patterns
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.options import Progress
@@ -135,7 +135,8 @@ def _pieces(
             except FormatError as e:
                 if lost is None:
                     raise
-                lost.extend((n, part.first + i, str(e)) for n in wanted)
+                text = str(e)
+                lost.extend((n, part.first + i, text) for n in wanted)
                 arrays = None
             for k, name in enumerate(part.paths):
                 cut = wanted.get(name)
@@ -199,8 +200,17 @@ def _provenance(archive: Archive, field: Field) -> dict[str, str]:
 
 
 def load_field(field: Field) -> Field:
-    """Give the field with all values in memory, read part by part so that every chunk is decoded once."""
-    arrays = {v.path: np.empty(v.shape, v.dtype) for v in field.variables()}
+    """Give the field with all values in memory, read part by part so that every chunk is decoded once.
+
+    Raises
+    ------
+    FieldError
+        When memory does not hold them.
+    """
+    try:
+        arrays = {v.path: np.empty(v.shape, v.dtype) for v in field.variables()}
+    except (MemoryError, ValueError) as e:
+        raise FieldError(f"the values do not fit into memory ({e}); open the archive lazily, or write a file") from e
     for v in field.variables():
         for box in boxes_of(v.shape, v.source.storage or v.shape or ()):
             arrays[v.path][box] = v.source.read(box)

@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
 
 import numpy as np
 
-from hbae.arrays import Array, Box, Variable, box_shape, boxes_of
-from hbae.codecs import ByteReader, ByteWriter, decode_lossless, encode_lossless, pack, unpack
-from hbae.errors import FieldError, FormatError
+from hbae.arrays import Array, Box, Variable, box_shape
+from hbae.codecs import ByteReader, ByteWriter, decode_lossless, encode_lossless, pack, unpack_json
+from hbae.errors import BoundViolationError, FieldError, FormatError
 from hbae.pipeline.chunk import LOSSLESS, check_digest, encode_lossless_chunk, open_chunk
 
 SMALL = 1 << 16
 CHUNK_BYTES = 8 << 20
-MAX_TEXT = 1 << 30
+MAX_TEXT = 64 << 20
 
 
 def is_small(v: Variable) -> bool:
@@ -34,22 +34,36 @@ def chunk_step(v: Variable) -> tuple[int, ...]:
     return tuple(reversed(step))
 
 
-def chunk_boxes(v: Variable, step: tuple[int, ...]) -> Iterator[Box]:
-    """Boxes of the chunks of a large lossless variable."""
-    return boxes_of(v.shape, step)
-
-
 def encode_small(variables: list[Variable]) -> bytes:
-    """Encode whole variables one after the other, each behind its length."""
+    """Encode whole variables one after the other, each behind its length and decoded again.
+
+    Raises
+    ------
+    FieldError
+        When a text is too large.
+    BoundViolationError
+        When a variable would come back different: a bug in hbae.
+    """
     w = ByteWriter()
     for v in variables:
         a = v.source.read(tuple(slice(0, n) for n in v.shape))
-        w.part(_encode_text(v, a) if v.dtype.hasobject else encode_lossless(np.asarray(a, v.dtype), 19))
+        w.part(_encode_text(v, a) if v.dtype.hasobject else _encode_number(v, np.asarray(a, v.dtype)))
     return w.getvalue()
 
 
-def decode_small(data: bytes, variables: list[Variable]) -> dict[str, Array]:
-    """Undo :func:`encode_small`.
+def _encode_number(v: Variable, a: Array) -> bytes:
+    part = encode_lossless(a, 19)
+    _check_same(a, decode_small(part, v), v)
+    return part
+
+
+def _check_same(a: Array, back: Array, v: Variable) -> None:
+    if back.tobytes() != a.tobytes():
+        raise BoundViolationError(f"variable {v.path}: it would not come back bit for bit")
+
+
+def split_small(data: bytes, variables: list[Variable]) -> dict[str, bytes]:
+    """Give the part of each variable of the common section, not yet decoded.
 
     Raises
     ------
@@ -57,23 +71,39 @@ def decode_small(data: bytes, variables: list[Variable]) -> dict[str, Array]:
         When the section is damaged.
     """
     r = ByteReader(data)
-    out: dict[str, Array] = {}
-    for v in variables:
-        part = ByteReader(r.part())
-        if v.dtype.hasobject:
-            out[v.path] = _decode_text(part, v)
-        else:
-            if v.nbytes > SMALL:
-                raise FormatError(f"variable {v.path}: too large for its section")
-            out[v.path] = decode_lossless(part, v.shape, v.dtype)
-        part.end()
+    parts = {v.path: r.part() for v in variables}
+    r.end()
+    return parts
+
+
+def decode_small(part: bytes, v: Variable) -> Array:
+    """Give a variable from its part of the common section.
+
+    Raises
+    ------
+    FormatError
+        When the part is damaged or too large.
+    """
+    r = ByteReader(part)
+    if not is_small(v):
+        raise FormatError(f"variable {v.path}: too large for its section")
+    out = _decode_text(r, v) if v.dtype.hasobject else decode_lossless(r, v.shape, v.dtype)
     r.end()
     return out
 
 
 def encode_exact_chunk(v: Variable, box: Box) -> bytes:
-    """Encode one box of a large lossless variable as a chunk."""
-    return encode_lossless_chunk(np.asarray(v.source.read(box), v.dtype))
+    """Encode one box of a large lossless variable as a chunk and decode it again.
+
+    Raises
+    ------
+    BoundViolationError
+        When it would come back different: a bug in hbae.
+    """
+    a = np.asarray(v.source.read(box), v.dtype)
+    payload = encode_lossless_chunk(a)
+    _check_same(a, decode_exact_chunk(payload, v, box, "chunk"), v)
+    return payload
 
 
 def decode_exact_chunk(payload: bytes, v: Variable, box: Box, what: str) -> Array:
@@ -97,15 +127,19 @@ def _encode_text(v: Variable, a: Array) -> bytes:
     flat = [x if isinstance(x, str) else None for x in np.asarray(a, object).ravel()]
     if any(not isinstance(x, str) for x in np.asarray(a, object).ravel()):
         raise FieldError(f"variable {v.path}: an object array may hold strings only")
-    return pack(json.dumps(flat, ensure_ascii=True, separators=(",", ":")).encode(), 19)
+    part = pack(json.dumps(flat, ensure_ascii=True, separators=(",", ":")).encode(), 19)
+    try:
+        back = decode_small(part, v)
+    except FormatError as e:
+        raise FieldError(f"variable {v.path}: more text than an archive holds: {e}") from e
+    if list(back.ravel()) != flat:
+        raise BoundViolationError(f"variable {v.path}: its text would not come back")
+    return part
 
 
 def _decode_text(r: ByteReader, v: Variable) -> Array:
-    n = int(np.prod(v.shape, dtype=object))
-    try:
-        flat = json.loads(unpack(r, MAX_TEXT))
-    except (ValueError, RecursionError) as e:
-        raise FormatError(f"variable {v.path}: its text is malformed") from e
+    n = math.prod(v.shape)
+    flat = unpack_json(r, MAX_TEXT, f"variable {v.path}: its text")
     if not isinstance(flat, list) or len(flat) != n or not all(isinstance(x, str) for x in flat):
         raise FormatError(f"variable {v.path}: its text does not fit its shape")
     out = np.empty(n, object)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hbae.arrays import Field, Variable
-from hbae.blocks import choose_preset, plan_geometry
+from hbae.blocks import MAX_VALUES, Geometry, choose_preset, plan_geometry
 from hbae.bound import Target, resolve_target
 from hbae.config import BoundRule, ErrorBound, glob_matches, resolve_bounds
 from hbae.errors import ConfigError, UnknownNameError
@@ -178,10 +178,23 @@ def _fitting(members: list[LossyVariable], options: CompressOptions) -> list[lis
         shape, len(members), members[0].variable.dtype.itemsize, preset, block=options.block, chunk_mib=options.chunk
     )
     nbytes = int(np.prod(g.chunk, dtype=object)) * members[0].variable.dtype.itemsize
-    if nbytes * len(members) <= max(MAX_TOGETHER_BYTES, 2 * options.chunk * (1 << 20)) or len(members) == 1:
+    fits = nbytes * len(members) <= max(MAX_TOGETHER_BYTES, 2 * options.chunk * (1 << 20))
+    if (fits and g.padded(g.chunk) * len(members) <= MAX_VALUES) or len(members) == 1:
         return [members]
     half = -(-len(members) // 2)
     return _fitting(members[:half], options) + _fitting(members[half:], options)
+
+
+def check_geometry(geometry: Geometry, num_variables: int) -> None:
+    """Refuse blocks so large that a reader would refuse the chunk.
+
+    Raises
+    ------
+    ConfigError
+        When a chunk holds more than 2**24 values.
+    """
+    if geometry.padded(geometry.chunk) * num_variables > MAX_VALUES:
+        raise ConfigError(f"block {geometry.block}: a chunk of whole blocks would hold more than {MAX_VALUES} values")
 
 
 def _draft(members: list[LossyVariable], options: CompressOptions) -> GroupPlan:
@@ -190,7 +203,11 @@ def _draft(members: list[LossyVariable], options: CompressOptions) -> GroupPlan:
     geometry = plan_geometry(
         first.shape, len(members), first.dtype.itemsize, preset, block=options.block, chunk_mib=options.chunk
     )
+    check_geometry(geometry, len(members))
     log = math.isfinite(members[0].target.pw_rel)
+    limits = None
+    if log and any(m.stats.low < 0 < m.stats.high for m in members):
+        limits = tuple((m.stats.low, m.stats.high) for m in members)
     low = np.array([m.stats.low for m in members])
     high = np.array([m.stats.high for m in members])
     if log:
@@ -211,4 +228,5 @@ def _draft(members: list[LossyVariable], options: CompressOptions) -> GroupPlan:
         gae_unit=zero,
         point_unit=zero,
         packing=tuple(m.packing for m in members),
+        limits=limits,
     )

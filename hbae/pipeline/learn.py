@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -17,13 +18,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hbae.arrays import Array
-from hbae.blocks import Geometry, Preset, choose_preset, plan_geometry
+from hbae.blocks import MAX_VALUES, Geometry, Preset, choose_preset, plan_geometry
 from hbae.config import Budget
 from hbae.container import encode_decoder
 from hbae.errors import ConfigError, MissingExtraError, ModelMismatchError
 from hbae.exact import BlockDecoder
 from hbae.pipeline.encode import BlockEncoder
-from hbae.pipeline.groups import LossyVariable, make_drafts
+from hbae.pipeline.groups import LossyVariable, check_geometry, make_drafts
 from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.plan import GroupPlan
@@ -166,14 +167,25 @@ def _loaded(path: Path, coded: list[LossyVariable], options: CompressOptions) ->
 def model_geometry(
     shape: tuple[int, ...], block: Any, hyper: Any, num_variables: int, itemsize: int, options: CompressOptions
 ) -> Geometry:
-    """Give the geometry of a grid with a model's blocks; a short axis pads hyper-blocks rather than shrink them."""
-    g = plan_geometry(
-        shape, num_variables, itemsize, Preset("model", tuple(block), tuple(hyper)), chunk_mib=options.chunk
-    )
-    return replace(g, block=tuple(int(b) for b in block), hyper=tuple(int(h) for h in hyper))
+    """Give the geometry of a grid with a model's blocks; a short axis pads hyper-blocks rather than shrink them.
+
+    Raises
+    ------
+    ConfigError
+        When one hyper-block holds more than a chunk may.
+    """
+    preset = Preset("model", tuple(int(b) for b in block), tuple(int(h) for h in hyper))
+    g = plan_geometry(shape, num_variables, itemsize, preset, chunk_mib=options.chunk, padded=True)
+    check_geometry(g, num_variables)
+    return g
 
 
 def _wrap(model: TrainedModel, geometry: Geometry, names: tuple[str, ...]) -> GroupModel:
+    block = model.decoder.block
+    rows = math.prod(-(-n // e) for n, e in zip(geometry.chunk, geometry.extent, strict=True))
+    latents = max(model.decoder.hyper.num_latents, geometry.num_blocks * (block.num_latents if block else 0))
+    if rows * latents > MAX_VALUES:
+        raise ModelMismatchError(f"model: a chunk would hold more than {MAX_VALUES} latents; give a smaller chunk")
     section = encode_decoder(model.decoder)
     return GroupModel(
         names=names,

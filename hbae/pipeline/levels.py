@@ -79,6 +79,7 @@ def decode_levels(reader: ByteReader, shape: tuple[int, ...], levels: Levels) ->
         k = symbols.take(_contexts(q[p.known], slope, p.axis, p.level).ravel()).reshape(guess.shape)
         t[p.target] = guess + k * step
         q[p.target] = np.minimum(np.abs(k), 255)
+    symbols.end()
     return t
 
 

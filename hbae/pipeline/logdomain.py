@@ -34,7 +34,8 @@ def step_for(pw_rel: float, dtype: np.dtype[Any]) -> int:
 def join_bits(q: Array | None, signs: Array | None, plan: GroupPlan, shape: tuple[int, ...]) -> Array:
     """Give values from quantised magnitudes: ``m = clip(q * step, low, high)`` in int64, then bits with the sign.
 
-    ``low`` and ``high`` of the plan are the smallest and largest magnitudes' bit patterns' float values here.
+    ``low`` and ``high`` of the plan are the smallest and largest magnitudes' bit patterns' float values here. Last, the
+    values are clipped to the plan's limits.
     """
     if q is None or signs is None:
         raise FormatError("a log-domain chunk without its integers")
@@ -50,4 +51,8 @@ def join_bits(q: Array | None, signs: Array | None, plan: GroupPlan, shape: tupl
     m = np.clip(np.clip(q, 0, (1 << 62) // step) * step, low, high)
     top = np.uint64(8 * native.itemsize - 1)
     bits = m.astype(np.uint64) | (signs.astype(np.uint64) << top)
-    return bits.astype(f"u{native.itemsize}").view(native).astype(plan.dtype)
+    out = bits.astype(f"u{native.itemsize}").view(native)
+    if plan.limits is not None:
+        least, most = (np.array(a).astype(native).reshape(column) for a in zip(*plan.limits, strict=True))
+        np.clip(out, least, most, out=out)
+    return out.astype(plan.dtype)

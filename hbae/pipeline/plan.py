@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,12 +13,13 @@ import numpy as np
 
 from hbae.arrays import Array, plain_dtype
 from hbae.blocks import Geometry
-from hbae.codecs import ByteReader, ByteWriter, pack, unpack
+from hbae.codecs import ByteReader, ByteWriter, pack, unpack, unpack_json
 from hbae.config import ErrorBound
 from hbae.container import decode_transform, encode_transform
 from hbae.errors import FormatError, ModelMismatchError
 from hbae.exact import BlockDecoder, Transform, Wavelet
 
+_MAX_DOC = 64 << 20
 _NUMBERS = ("low", "high", "span", "offset", "unit", "gae_unit", "point_unit")
 
 
@@ -51,6 +53,8 @@ class GroupPlan:
     offset) or None for each variable. ``diff_axes``: grid axes along which the point stage is differenced. ``mix``:
     basis over the variables for the point stage, or None. ``levels``: the point stage by interpolation instead of
     differences, or None. ``wavelet``: the point stage by wavelets, or None. ``model``: SHA-256 of the decoder or None.
+    ``limits``: smallest and largest value by variable in the log domain, where ``low`` and ``high`` are magnitudes;
+    None where these say all.
     """
 
     paths: tuple[str, ...]
@@ -74,6 +78,7 @@ class GroupPlan:
     wavelet: Wavelet | None = None
     model: str | None = None
     decoder: BlockDecoder | None = None
+    limits: tuple[tuple[float, float], ...] | None = None
 
     def __post_init__(self) -> None:
         v = len(self.paths)
@@ -97,6 +102,8 @@ class GroupPlan:
             raise FormatError("group: the wavelet does not fit the grid, or another predictor is there too")
         if self.domain == "log" and (self.levels is not None or self.wavelet is not None or self.mix is not None):
             raise FormatError("group: the log domain knows differences only")
+        if self.limits is not None and (self.domain != "log" or len(self.limits) != v or not _rising(self.limits)):
+            raise FormatError("group: limits are malformed")
         if any(not 0 <= a < len(g.shape) for a in self.diff_axes):
             raise FormatError("group: difference along an axis that does not exist")
 
@@ -114,17 +121,16 @@ class GroupPlan:
 def finer_steps(plan: GroupPlan, fine: int) -> GroupPlan:
     """Give the plan of a chunk of that fineness (0 to 255): unit and point_unit times (256 - fine) / 256.
 
-    Raises
-    ------
-    FormatError
-        When the log domain is asked for a fineness: its steps are integers.
+    Not for the log domain: its steps are integers.
     """
     if fine == 0:
         return plan
-    if plan.domain == "log":
-        raise FormatError("a chunk of the log domain has no fineness")
     factor = (256 - fine) / 256
     return replace(plan, unit=plan.unit * factor, point_unit=plan.point_unit * factor)
+
+
+def _rising(pairs: tuple[tuple[float, float], ...]) -> bool:
+    return all(-math.inf < low <= high < math.inf for low, high in pairs)
 
 
 def encode_plan(plan: GroupPlan) -> bytes:
@@ -144,6 +150,8 @@ def encode_plan(plan: GroupPlan) -> bytes:
         "gae": plan.gae is not None,
         "mix": plan.mix is not None,
     }
+    if plan.limits is not None:
+        doc["limits"] = plan.limits
     w = ByteWriter()
     w.raw(pack(json.dumps(doc, separators=(",", ":"), ensure_ascii=False).encode(), 19))
     numbers = np.stack([np.asarray(getattr(plan, n), "<f8") for n in _NUMBERS])
@@ -164,7 +172,7 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
     """
     r = ByteReader(data)
     try:
-        doc = json.loads(unpack(r, 64 << 20))
+        doc = unpack_json(r, _MAX_DOC, "group section")
         paths = tuple(str(p) for p in doc["vars"])
         raw = unpack(r, len(_NUMBERS) * 8 * max(1, len(paths)))
         numbers = np.frombuffer(raw, "<f8").astype(np.float64).reshape(len(_NUMBERS), len(paths))
@@ -193,10 +201,11 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
             levels=levels,
             wavelet=wavelet,
             model=doc["model"],
+            limits=None if doc.get("limits") is None else tuple((float(a), float(b)) for a, b in doc["limits"]),
             decoder=None if doc["model"] is None else find_model(str(doc["model"])),
             **dict(zip(_NUMBERS, numbers, strict=True)),
         )
     except (FormatError, ModelMismatchError):
         raise
-    except (KeyError, TypeError, ValueError, IndexError, RecursionError, OverflowError) as e:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as e:
         raise FormatError(f"group section is malformed: {e!r}") from e

@@ -17,8 +17,9 @@ import numpy as np
 
 from hbae.arrays import Array
 from hbae.bound import ROUNDING, dead_zone
-from hbae.codecs import ByteReader, ByteWriter, pack, unpack
+from hbae.codecs import ByteReader, ByteWriter, pack
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
+from hbae.codecs.masks import read_bits
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.wavelet import Band, Wavelet
@@ -78,10 +79,7 @@ def decode_waves(reader: ByteReader, shape: tuple[int, ...], wavelet: Wavelet) -
         raise FormatError("wavelet: its axes do not fit the grid")
     bands = wavelet.bands(shape[1:])
     count = len(bands) * shape[0]
-    bits = unpack(reader, (count + 7) // 8)
-    if len(bits) != (count + 7) // 8:
-        raise FormatError("bitmap of a wrong size")
-    live = np.unpackbits(np.frombuffer(bits, np.uint8))[:count].astype(bool).reshape(len(bands), shape[0])
+    live = read_bits(reader, count).astype(bool).reshape(len(bands), shape[0])
     q = np.zeros(shape, np.int64)
     if live.any():
         symbols = SymbolReader(reader, CONTEXTS)
@@ -93,6 +91,7 @@ def decode_waves(reader: ByteReader, shape: tuple[int, ...], wavelet: Wavelet) -
                     values[(slice(None), *p.target)].shape
                 )
             q[_at(used, band)] = values
+        symbols.end()
     return _synthesised(q, wavelet)
 
 

@@ -14,11 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from hbae.codecs import count_marks
 from hbae.errors import FormatError
 
 KEY = "hbae"
 MAX_TENSORS = 4096
 MAX_BYTES = 8 << 30
+MAX_MARKS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt", device="cpu") as f:
             text = (f.metadata() or {}).get(KEY)
             names = list(f.keys())
-            if text is None or len(names) > MAX_TENSORS:
+            if text is None or len(names) > MAX_TENSORS or count_marks(text.encode()) > MAX_MARKS:
                 raise FormatError(f"{path.name}: not a file of hbae")
             tensors = {name: f.get_tensor(name) for name in names}
         doc = json.loads(text)

@@ -51,6 +51,16 @@ def test_integers(shape: tuple[int, ...], scale: int, seed: int) -> None:
     assert np.array_equal(back, q)
 
 
+@pytest.mark.parametrize("shape", [(64,), (65,), (640,), (1000, 3), (129, 1, 1), (65, 1023), (65, 1024), (200, 2, 4)])
+def test_long_arrays(shape: tuple[int, ...]) -> None:
+    """Many small slabs are folded; the number of steps, and with it the time, stays small."""
+    q = integers(shape, 6, 1)
+    q[-1] = 0
+    r = ByteReader(encode_ints(q))
+    assert np.array_equal(decode_ints(r, shape), q)
+    r.end()
+
+
 @settings(max_examples=80)
 @given(
     shape=st.lists(st.integers(1, 7), min_size=2, max_size=5).map(tuple),

@@ -17,9 +17,10 @@ import zstandard
 
 import hbae
 from hbae.codecs import ByteReader, ByteWriter, pack, unpack
-from hbae.container import ArchiveReader
-from hbae.container.frames import CHUNK, END_MARK, HEADER, INDEX, MAGIC, SECTION, TAIL, frame, prelude
+from hbae.container.frames import MAGIC
 from hbae.errors import FormatError, UnsupportedVersionError
+
+from .hostile_files import Parts
 
 Doc = dict[str, Any]
 
@@ -28,31 +29,14 @@ def rebuild(
     path: Path, out: Path, *, header: Any = None, index: Any = None, spoil: Callable[[str, bytes], bytes] | None = None
 ) -> None:
     """Write the archive again with other JSON and payloads, all checksums right."""
-    with ArchiveReader(path) as r:
-        doc = r.header
-        sections = [(n, r.section(n)) for n in r.section_names()]
-        chunks = [r.chunk(i) for i in range(r.num_chunks)]
-    head = header if isinstance(header, bytes) else pack(json.dumps(header(doc) if header else doc).encode())
-    data = bytearray(prelude())
-
-    def put(kind: int, number: int, payload: bytes) -> list[int]:
-        start = len(data)
-        data.extend(frame(kind, number, payload))
-        return [start, len(data) - start]
-
-    place = put(HEADER, 0, head)
-    listing = []
-    for i, (name, body) in enumerate(sections):
-        w = ByteWriter()
-        w.part(name.encode())
-        w.raw(spoil(name, body) if spoil else body)
-        listing.append([name, *put(SECTION, i, w.getvalue())])
-    spots = [put(CHUNK, i, spoil(f"chunk {i}", c) if spoil else c) for i, c in enumerate(chunks)]
-    table: Doc = {"header": place, "copy": None, "sections": listing, "chunks": spots}
-    payload = index if isinstance(index, bytes) else pack(json.dumps(index(table) if index else table).encode())
-    offset, length = put(INDEX, 0, payload)
-    body = TAIL.pack(offset, length, len(data) + TAIL.size, 0, END_MARK)[:24]
-    out.write_bytes(bytes(data) + body + zlib.crc32(body).to_bytes(4, "little") + END_MARK)
+    parts = Parts(path)
+    if spoil is not None:
+        parts.sections = [(n, spoil(n, b)) for n, b in parts.sections]
+        parts.chunks = [spoil(f"chunk {i}", c) for i, c in enumerate(parts.chunks)]
+    if callable(header):
+        parts.header = header(parts.header)
+    table = (lambda t: t) if index is None else index if callable(index) else lambda t: index
+    parts.build(out, header if isinstance(header, bytes) else None, table)
 
 
 def bomb(size: int) -> bytes:

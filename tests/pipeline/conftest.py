@@ -63,9 +63,8 @@ def check_variable(
         assert (np.signbit(a) == np.signbit(b)).all()
         a_size, b_size = np.abs(a[a != 0]), np.abs(b[a != 0])
         assert not a_size.size or (b_size.min() >= a_size.min() and b_size.max() <= a_size.max())
-    else:
-        assert float(b.min()) >= low, "a decoded value lies below the smallest one"
-        assert float(b.max()) <= high, "a decoded value lies above the largest one"
+    assert float(b.min()) >= low, "a decoded value lies below the smallest one"
+    assert float(b.max()) <= high, "a decoded value lies above the largest one"
     if bits(x) == bits(y):
         return
     with np.errstate(over="raise"):

@@ -205,3 +205,20 @@ def test_answers_of_models_become_latents_that_the_decoder_takes(
     assert found
     assert all(z.dtype == np.int64 and np.abs(z).max() <= 2047 for z in found)
     assert "hbae" in hbae.info(tmp_path / "a.hbae")["groups"][0]["stages"]
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f8"])
+def test_relative_bounds_stay_inside_the_range_of_both_signs(
+    dtype: str, judged: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A floor of negative values far smaller than the largest positive one; magnitudes alone would let it sink."""
+    rng = np.random.default_rng(3)
+    for floor in (-1.01, -1.37, -1.93, 1.53):
+        x = np.sign(floor) * np.exp(rng.normal(0, 1, (12, 14)).cumsum(1) / 3)
+        x[x < -1] = 7
+        x[::3] = floor
+        x[5, 5] = -40 * floor
+        ds = xr.Dataset({"x": (("a", "b"), x.astype(dtype)), "y": (("a", "b"), np.abs(x).astype(dtype))})
+        asked = [("pw_rel", 0.03)]
+        judged(ds, tmp_path / "a.hbae", {"x": asked, "y": asked}, method="linear")
+        assert dtype == "<f2" or "point" in hbae.info(tmp_path / "a.hbae")["groups"][0]["stages"]

@@ -110,3 +110,29 @@ def test_random_damage_never_crashes(saved: tuple[Path, Any]) -> None:
             load_model(saved[0])
         except HbaeError:
             continue
+
+
+def test_descriptions_of_many_values_are_refused(saved: tuple[Path, Any]) -> None:
+    change(saved[0], {"more": [0] * (1 << 20)})
+    with pytest.raises(FormatError, match="not a file of hbae"):
+        load_model(saved[0])
+
+
+def test_odd_descriptions_never_crash(saved: tuple[Path, Any]) -> None:
+    """Any value of the description may be anything."""
+    doc = json.loads(json.dumps(load_checkpoint(saved[0]).doc))
+    odd = [None, True, 0, -1, 2**31, 2**70, 1e308, float("nan"), "", "x", [], [[]], {}, {"a": 1}]
+    places = [(k,) for k in doc] + [("config", k) for k in doc["config"]]
+    places += [("config", "model", k) for k in doc["config"]["model"]]
+    for i, place in enumerate(places):
+        for value in odd[i % 2 :: 2]:
+            spoiled = json.loads(json.dumps(doc))
+            inner = spoiled
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = value
+            change(saved[0], spoiled)
+            try:
+                load_model(saved[0])
+            except HbaeError:
+                continue

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: MIT
+"""Bytes that nobody reads are refused: behind a part, in padding, in streams, in arrays and flags."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import hbae
+from hbae.codecs import (
+    ByteReader,
+    ByteWriter,
+    decode_ints,
+    decode_lossless,
+    decode_mask,
+    encode_ints,
+    encode_lossless,
+    encode_mask,
+    pack,
+    unpack,
+)
+from hbae.container import decode_decoder, decode_transform, encode_transform
+from hbae.container.sections import decode_arrays, encode_arrays
+from hbae.errors import FormatError
+from hbae.exact import AxisBasis, Transform
+
+from .hostile_files import Parts, as_json
+
+SHAPE = (5, 9, 8)
+
+
+def some_ints() -> bytes:
+    """Small and large integers; the last slab is zero."""
+    q = np.rint(np.random.default_rng(1).normal(0, 20, SHAPE)).astype(np.int64)
+    q[2, 3, 4], q[4] = 2**51, 0
+    return encode_ints(q)
+
+
+def pieces(data: bytes) -> list[bytes]:
+    """Bitmap, tables, raw bits and words of an integer array."""
+    r = ByteReader(data)
+    return [unpack(r, 1 << 20), unpack(r, 1 << 20), r.part(), r.part()]
+
+
+def joined(bitmap: bytes, tables: bytes, raw: bytes, words: bytes) -> bytes:
+    w = ByteWriter()
+    w.raw(pack(bitmap))
+    w.raw(pack(tables))
+    w.part(raw)
+    w.part(words)
+    return w.getvalue()
+
+
+def label_of_unused_context(tables: bytes) -> bytes:
+    """Give the first context without a table one."""
+    r = ByteReader(tables)
+    n = r.varint()
+    for _ in range(n):
+        r.varint()
+    labels = np.frombuffer(r.raw(28), "<u2").copy()
+    rest = r.rest()
+    labels[np.flatnonzero(labels == 0)[0]] = 1
+    return tables[: len(tables) - len(rest) - 28] + labels.tobytes() + rest
+
+
+LEFT_OVER: dict[str, Callable[[bytes, bytes, bytes, bytes], tuple[bytes, bytes, bytes, bytes]]] = {
+    "bits behind the bitmap": lambda b, t, r, w: (bytes([b[0] | 1]), t, r, w),
+    "a label": lambda b, t, r, w: (b, label_of_unused_context(t), r, w),
+    "behind the tables": lambda b, t, r, w: (b, t + b"\0", r, w),
+    "a raw byte": lambda b, t, r, w: (b, t, r + b"\0", w),
+    "raw padding": lambda b, t, r, w: (b, t, r[:-1] + bytes([r[-1] | 1]), w),
+    "a word": lambda b, t, r, w: (b, t, r, b"\1\0\0\0" + w),
+    "zero words": lambda b, t, r, w: (b, t, r, bytes(8) + w),
+    "half a word": lambda b, t, r, w: (b, t, r, w + b"\0\0"),
+    "a lost word": lambda b, t, r, w: (b, t, r, w[4:]),
+}
+
+
+@pytest.mark.parametrize("name", sorted(LEFT_OVER))
+def test_left_over_symbols(name: str) -> None:
+    good = pieces(some_ints())
+    assert decode_ints(ByteReader(joined(*good)), SHAPE)[2, 3, 4] == 2**51
+    with pytest.raises(FormatError):
+        decode_ints(ByteReader(joined(*LEFT_OVER[name](*good))), SHAPE)
+
+
+def test_a_table_that_no_context_uses() -> None:
+    bitmap, tables, raw, words = pieces(some_ints())
+    r = ByteReader(tables)
+    n = r.varint()
+    w = ByteWriter()
+    w.varint(n + 1)
+    for _ in range(n):
+        w.varint(r.varint())
+    w.varint(1)
+    w.raw(r.rest())
+    with pytest.raises(FormatError, match="table"):
+        decode_ints(ByteReader(joined(bitmap, w.getvalue(), raw, words)), SHAPE)
+
+
+def test_an_integer_has_one_form() -> None:
+    assert ByteReader(b"\0").varint() == 0
+    assert ByteReader(b"\x80\x01").varint() == 128
+    for data in (b"\x80\x00", b"\x81\x80\x00", b"\xff" * 8 + b"\x00"):
+        with pytest.raises(FormatError, match="longer"):
+            ByteReader(data).varint()
+
+
+def part_with(frame: bytes, size: int) -> bytes:
+    w = ByteWriter()
+    w.varint(size * 2 + 1)
+    w.part(frame)
+    return w.getvalue()
+
+
+def test_nothing_follows_a_zstd_frame() -> None:
+    r = ByteReader(pack(bytes(500)))
+    r.varint()
+    frame = r.part()
+    assert unpack(ByteReader(part_with(frame, 500)), 500) == bytes(500)
+    for more in (b"x", frame):
+        with pytest.raises(FormatError, match="zstd"):
+            unpack(ByteReader(part_with(frame + more, 500)), 500)
+    with pytest.raises(FormatError, match="zstd"):
+        unpack(ByteReader(part_with(frame, 0)), 500)
+
+
+def test_padding_of_masks() -> None:
+    mask = np.arange(13) % 3 == 0
+    data = encode_mask(mask)
+    assert data[0] == 2
+    assert np.array_equal(decode_mask(ByteReader(data), (13,)), mask)
+    with pytest.raises(FormatError, match="behind"):
+        decode_mask(ByteReader(data[:-1] + bytes([data[-1] | 1])), (13,))
+
+
+def test_heads_of_lossless_arrays() -> None:
+    words, letters = np.arange(40, dtype="<i4"), np.arange(9, dtype="u1")
+    for a in (words, letters):
+        data = b"\0\0\0" + pack(a.tobytes())
+        assert decode_lossless(ByteReader(data), a.shape, a.dtype).tobytes() == a.tobytes()
+        with pytest.raises(FormatError, match="mode"):
+            decode_lossless(ByteReader(b"\0\1\0" + data[3:]), a.shape, a.dtype)
+    with pytest.raises(FormatError, match="mode"):
+        decode_lossless(ByteReader(b"\0\0\1" + encode_lossless(letters)[3:]), letters.shape, letters.dtype)
+
+
+def test_arrays_that_are_not_used() -> None:
+    basis = AxisBasis("klt", 2, np.array([[3, 1], [1, 3]]), np.zeros(2, np.int64))
+    doc, arrays = decode_arrays(encode_transform(Transform((basis,))))
+    assert decode_transform(encode_arrays(doc, arrays)).tile == (2,)
+    for bad_doc, more in (
+        (doc, {"1.logs": np.zeros(3, np.int64)}),
+        ({"axes": [["klt", 2, 1]]}, {}),
+        ({"axes": [["none", 2, 2]]}, {}),
+    ):
+        with pytest.raises(FormatError):
+            decode_transform(encode_arrays(bad_doc, {**arrays, **more}))
+    path = Path(__file__).parent.parent / "golden" / "model.hbae"
+    body = next(b for n, b in Parts(path).sections if n.startswith("model "))
+    doc, arrays = decode_arrays(body)
+    assert decode_decoder(encode_arrays(doc, arrays)).num_variables == 2
+    with pytest.raises(FormatError, match="not used"):
+        decode_decoder(encode_arrays(doc, {**arrays, "hyper.9.bias": np.zeros(1, np.int64)}))
+
+
+def flagged(flag: int) -> Callable[[bytes], bytes]:
+    return lambda c: c[:33] + bytes([c[33] | flag]) + c[34:]
+
+
+def exact_points(index: list[int], values: Any) -> bytes:
+    """The part of exact points, with indices in any order."""
+    w = ByteWriter()
+    w.varint(len(index))
+    w.raw(pack(np.diff(np.array(index), prepend=0).astype("<u4").tobytes()))
+    w.raw(encode_lossless(np.asarray(values, "<f4")))
+    return w.getvalue()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c[:33] + bytes([c[33] | 128, 0]) + c[34:],
+        flagged(4),
+        lambda c: c + b"\0",
+        lambda c: flagged(64)(c) + exact_points([], []),
+        lambda c: flagged(64)(c) + exact_points([5, 5], [1, 2]),
+        lambda c: flagged(64)(c) + exact_points([5, 400], [1, 2]),
+    ],
+)
+def test_chunks(change: Callable[[bytes], bytes], tiny: Path, tmp_path: Path) -> None:
+    parts = Parts(tiny)
+    assert parts.chunks[0][33] == 32
+    parts.chunks[0] = change(parts.chunks[0])
+    parts.build(tmp_path / "bad.hbae")
+    with pytest.raises(FormatError, match="chunk 0") as caught:
+        hbae.decompress(tmp_path / "bad.hbae")
+    assert "differ" not in str(caught.value), "refused before the hash is looked at"
+
+
+def test_the_log_domain_has_its_own_parts(tmp_path: Path) -> None:
+    x = np.exp(np.sin(np.arange(400).reshape(20, 20) / 9)).astype("f4")
+    hbae.compress(xr.Dataset({"x": (("a", "b"), x)}), tmp_path / "a.hbae", "pw_rel=1e-2", method="linear")
+    parts = Parts(tmp_path / "a.hbae")
+    for flags in (parts.chunks[0][33] | 8, parts.chunks[0][33] | 128, 0):
+        parts.chunks[0] = parts.chunks[0][:33] + bytes([flags]) + parts.chunks[0][34:]
+        parts.build(tmp_path / "bad.hbae")
+        with pytest.raises(FormatError, match="log domain"):
+            hbae.decompress(tmp_path / "bad.hbae")
+
+
+@pytest.mark.parametrize("place", ["header", "index", "values", "group 0"])
+def test_nothing_follows_a_section(place: str, tiny: Path, tmp_path: Path) -> None:
+    parts = Parts(tiny)
+    header = as_json(parts.header) + b"\0" if place == "header" else None
+    parts.sections = [(n, b + b"\0" if n == place else b) for n, b in parts.sections]
+    parts.build(tmp_path / "bad.hbae", header, lambda t: as_json(t) + b"\0" if place == "index" else t)
+    with pytest.raises(FormatError, match="unexpected bytes"):
+        hbae.decompress(tmp_path / "bad.hbae")
+
+
+def doubled(doc: Any) -> Any:
+    group = doc["field"]["groups"][0]
+    return {**doc, "field": {**doc["field"], "groups": [{**group, "vars": group["vars"] + group["vars"][:1]}]}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        doubled,
+        lambda d: {**d, "exact": [["x", d["groups"][0]["chunk"]]], "groups": d["groups"]},
+        lambda d: {**d, "groups": [{**d["groups"][0], "chunk": [n + 1 for n in d["groups"][0]["chunk"]]}]},
+    ],
+)
+def test_headers_that_say_things_twice(change: Callable[[Any], Any], tmp_path: Path) -> None:
+    x = np.sin(np.arange(400).reshape(20, 20) / 30).astype("f4")
+    hbae.compress(xr.Dataset({"x": (("a", "b"), x)}), tmp_path / "a.hbae", "abs=1e-2", method="linear")
+    parts = Parts(tmp_path / "a.hbae")
+    parts.header = change(json.loads(json.dumps(parts.header)))
+    if parts.header["exact"]:
+        parts.chunks *= 2
+    parts.build(tmp_path / "bad.hbae")
+    with pytest.raises(FormatError):
+        hbae.decompress(tmp_path / "bad.hbae")

@@ -105,6 +105,20 @@ def parse_window(values: Iterable[str] | None) -> dict[str, tuple[int, int]]:
     return out
 
 
+def parse_numbers(text: str, name: str) -> tuple[float, ...]:
+    """Read numbers between commas: ``1e-2,1e-3``.
+
+    Raises
+    ------
+    ConfigError
+        When one is not a number.
+    """
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(f"{name} {text!r}: expected numbers, for example 1e-2,1e-3") from None
+
+
 def check_device(device: str) -> str:
     """Give the device back if torch can use it; without torch only ``cpu`` is let through.
 

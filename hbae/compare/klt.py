@@ -204,7 +204,7 @@ def _tune(whole: _Group, covariance: Array) -> Run:
             gains /= gains.max()
             whole = whole.weighted(covariance, gains)
     whole = replace(whole, ways=_ways(part, math.exp(x)))
-    return search(whole, x, slope, NEAR, 2, 3)
+    return search(whole, x, slope, NEAR, 3, 2)
 
 
 def _ways(part: _Group, setting: float) -> tuple[Rival, ...]:

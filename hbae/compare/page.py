@@ -48,9 +48,7 @@ table.facts td:first-child { color: #53606f; white-space: nowrap }
 svg { width: 100%; height: auto; display: block; font: 13px system-ui, "DejaVu Sans", sans-serif; fill: #1c2430 }
 svg .grid { stroke: #e5e9ee; stroke-width: 1 } svg .frame { fill: none; stroke: #c5ccd6 } svg .name { fill: #53606f }
 .maps { display: grid; grid-template-columns: 120px 1fr 1fr 1fr; gap: 10px 14px; align-items: center }
-.maps img { width: 100%; height: 190px; object-fit: fill; image-rendering: pixelated; display: block;
-border: 1px solid #c5ccd6; box-sizing: border-box }
-.maps img.tall { height: 300px }
+.maps img { width: 100%; image-rendering: pixelated; display: block; border: 1px solid #c5ccd6; box-sizing: border-box }
 .maps .head { color: #53606f; font-weight: 600; font-size: 13.5px } .maps .who { font-weight: 600; font-size: 13.5px }
 .maps .who small { display: block; font-weight: 400; color: #53606f }
 .scale { display: grid; grid-template-columns: auto 1fr auto; gap: 8px; align-items: center; font-size: 12.5px }
@@ -143,7 +141,8 @@ def _maps(p: Picture, c: Comparison) -> str:
     lossy = [n for n in p.decoded if rows[n].mean_nrmse > 0]
     top = max((float(np.nanquantile(np.abs(errors[n]), 0.995)) for n in lossy), default=0.0) or 1.0
     at = f", index {' '.join(map(str, p.index))}" if p.index else ""
-    tall = ' class="tall"' if x.shape[0] > 0.8 * x.shape[1] else ""
+    # Very long slices are drawn less long than they are.
+    shape = f' style="aspect-ratio:{min(max(x.shape[1] / x.shape[0], 0.75), 4):.3f}"'
     out = [
         f"<h2>{escape(p.variable)}{at}, at {p.bound:g}</h2>",
         '<p class="lead">One scale for all fields, one for all errors (99.5 % of the points; the rest is saturated). '
@@ -151,11 +150,11 @@ def _maps(p: Picture, c: Comparison) -> str:
         '<div class="maps"><span></span><span class="head">field</span><span class="head">reconstruction</span>'
         '<span class="head">error (reconstruction - field)</span>',
     ]
-    field = f'<img{tall} alt="field" src="{picture(x, low, high, FIELD)}">'
+    field = f'<img{shape} alt="field" src="{picture(x, low, high, FIELD)}">'
     for n in lossy:
         decoded = np.where(np.isfinite(x), p.decoded[n], np.nan)
-        shown = f'<img{tall} alt="{escape(n)}" src="{picture(decoded, low, high, FIELD)}">'
-        error = f'<img{tall} alt="error of {escape(n)}" src="{picture(errors[n], -top, top, ERROR)}">'
+        shown = f'<img{shape} alt="{escape(n)}" src="{picture(decoded, low, high, FIELD)}">'
+        error = f'<img{shape} alt="error of {escape(n)}" src="{picture(errors[n], -top, top, ERROR)}">'
         out.append(f'<span class="who">{escape(n)}<small>CR {rows[n].cr:.1f}</small></span>{field}{shown}{error}')
     scale = _scale(FIELD, low, high)
     out.append(f"<span></span>{scale}{scale}{_scale(ERROR, -top, top)}</div>")

@@ -32,7 +32,7 @@ class _Axis:
     def ticks(self) -> list[float]:
         """Give round numbers: powers of ten, with 2 and 5 where there are few."""
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        steps = (1, 2, 5) if math.log10(self.high / self.low) < 2.5 else (1,)
+        steps = (1, 2, 5) if math.log10(self.high / self.low) < 3.2 else (1,)
         return [s * 10.0**d for d in decades for s in steps if self.low <= s * 10.0**d <= self.high]
 
 

@@ -45,7 +45,7 @@ def compare(
     Needs the extra compare. Known rivals: sz3, sperr, zfp, pca+sz3, pca+sperr, ebcc, tthresh, zstd, pcodec.
     """
     output = Output.start(as_json, quiet, verbose)
-    check_paths(source, out if out is not None else Path.cwd() / "report.html")
+    check_paths(source, out)
     if out is not None and out.exists() and not force:
         raise OutputExistsError(f"{out} exists; use -f to replace it")
     from hbae.compare.run import CompareOptions, compare_file

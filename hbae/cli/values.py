@@ -138,8 +138,10 @@ def check_device(device: str) -> str:
     return device
 
 
-def check_paths(source: Path, out: Path) -> None:
+def check_paths(source: Path, out: Path | None) -> None:
     """Refuse to write over what is being read, ``-f`` or not, or into a folder that is not there.
+
+    Without an output only the input is looked at.
 
     Raises
     ------
@@ -150,6 +152,8 @@ def check_paths(source: Path, out: Path) -> None:
     """
     if not source.exists():
         raise FileNotFoundError(ENOENT, "no such file", str(source))
+    if out is None:
+        return
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(ENOENT, "no such folder", str(out.parent))
     if out.exists() and source.samefile(out):

@@ -147,8 +147,7 @@ def row_json(r: Row) -> dict[str, Any]:
         "missed": r.missed,
         "skipped": r.skipped,
         "variables": {
-            n: {"setting_over_range": r.settings[n], "variant": r.variants[n], **r.measures[n].to_json()}
-            for n in r.measures
+            n: {"setting": r.settings[n], "variant": r.variants[n], **r.measures[n].to_json()} for n in r.measures
         },
     }
 

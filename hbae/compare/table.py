@@ -35,6 +35,7 @@ class Row:
         Of one process, on the whole arrays at the final settings.
     settings : dict
         Final setting over range, by variable: fit for ``starts`` at the next target once scaled by the targets' ratio.
+        Of variables that were taken together, the common setting in units of their targets.
     missed : list of str
         Variables whose result is above the target (it counts all the same).
     skipped : dict
@@ -300,7 +301,9 @@ def _row(rival: str, found: Mapping[str, Result | str]) -> Row:
         max_error=max((e.max_over_span for e in errors.values()), default=math.nan),
         encode_mb_s=raw / 1e6 / encode if encode else math.nan,
         decode_mb_s=raw / 1e6 / decode if decode else math.nan,
-        settings={n: f.tuned.setting / f.tuned.errors[i].span for n, (f, i) in own.items()},
+        settings={
+            n: f.tuned.setting / (f.tuned.errors[i].span if len(f.names) == 1 else 1) for n, (f, i) in own.items()
+        },
         missed=[n for n, (f, _) in own.items() if not f.tuned.reached],
         skipped={n: f for n, f in found.items() if isinstance(f, str)},
         variants={n: f.tuned.variant for n, (f, _) in own.items()},

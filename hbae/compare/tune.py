@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from hbae.errors import ConfigError, FieldError
 
 SMALL = 1 << 20  # bytes; smaller arrays are tuned as a whole
 FINALISTS = 2  # ways that are tuned on the whole array
+CLOSE = 1.03  # a way that promises more bytes than this times the best is not tuned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +137,9 @@ def tune_prepared(
     ways = rival.variants(array.shape, metric)
     # The whole tends to be a little worse than its eighth.
     aim = 0.0 if rival.steps or small else math.log(0.95)
-    found = [
-        _settle(replace(whole, rival=w), replace(part, rival=w), x, aim, evaluations) for w in _best(part, ways, x)
-    ]
-    best = min(found, key=lambda f: (not f[1].reached, f[1].nbytes))
-    way, run = best
+    finalists, x = _best(part, ways, x)
+    found = [_settle(replace(whole, rival=w), replace(part, rival=w), x, aim, evaluations) for w in finalists]
+    way, run = min(found, key=lambda f: (not f[1].reached, f[1].nbytes))
     return Tuned(
         setting=run.setting,
         variant=way.label,
@@ -194,16 +194,21 @@ class Single:
         )
 
 
-def _best(part: Single, ways: Sequence[Rival], x: float) -> list[Rival]:
-    """Give the ways that promise to be smallest at equal error, judged by one run of each."""
+def _best(part: Single, ways: Sequence[Rival], x: float) -> tuple[list[Rival], float]:
+    """Give the ways that promise to be smallest at equal error, judged by one run of each, and a better log setting."""
     if len(ways) == 1:
-        return list(ways)
+        return list(ways), x
     if ways[0].bounds:
-        usual = replace(part, rival=ways[0])
-        x = following(points := scout(usual, x, 0.0, 3), 0.0, slope_at(points, 0.0, 1.0))
-    runs = [(w, replace(part, rival=w).run(math.exp(min(x, math.log(part.top))))) for w in ways]
-    runs.sort(key=lambda r: _cost(r[1], part.array.size))
-    return [w for w, _ in runs[: FINALISTS if ways[0].bounds else 1]]
+        points = scout(replace(part, rival=ways[0]), x, 0.0, 3)
+        x = min(following(points, 0.0, slope_at(points, 0.0, 1.0)), math.log(part.top))
+    costs = []
+    for w in ways:
+        # Some ways may not take the shape; if the usual one does not, its reason has been raised above.
+        with suppress(FieldError):
+            costs.append((_cost(replace(part, rival=w).run(math.exp(x)), part.array.size), w))
+    costs.sort(key=lambda c: c[0])
+    most = FINALISTS if ways[0].bounds else 1
+    return [w for cost, w in costs[:most] if cost <= CLOSE * costs[0][0]], x
 
 
 def _cost(run: Run, points: int) -> float:

@@ -61,7 +61,7 @@ def test_bytes_and_errors_of_a_row_can_be_made_again(compared: tuple[dict, str],
         x = np.asarray(read_variable(made / "a.nc", n))
         span = float(x.max()) - float(x.min())
         way = next(w for w in RIVALS["SZ3"]().variants(x.shape, "nrmse") if w.label == v["variant"])
-        encoded = way.encode(x, v["setting_over_range"] * span)
+        encoded = way.encode(x, v["setting"] * span)
         e = way.decode(encoded, x.shape, x.dtype).astype("f8") - x
         assert v["nrmse"] == pytest.approx(np.sqrt((e**2).mean()) / span, rel=1e-3)
         assert v["max_error"] == pytest.approx(np.abs(e).max() / span, rel=1e-3)

@@ -201,14 +201,14 @@ def _best(part: Single, ways: Sequence[Rival], x: float) -> tuple[list[Rival], f
     if ways[0].bounds:
         points = scout(replace(part, rival=ways[0]), x, 0.0, 3)
         x = min(following(points, 0.0, slope_at(points, 0.0, 1.0)), math.log(part.top))
-    costs = []
+    costs: dict[float, Rival] = {}
     for w in ways:
         # Some ways may not take the shape; if the usual one does not, its reason has been raised above.
         with suppress(FieldError):
-            costs.append((_cost(replace(part, rival=w).run(math.exp(x)), part.array.size), w))
-    costs.sort(key=lambda c: c[0])
+            # Equal costs mean that the two ways are one to the rival.
+            costs.setdefault(_cost(replace(part, rival=w).run(math.exp(x)), part.array.size), w)
     most = FINALISTS if ways[0].bounds else 1
-    return [w for cost, w in costs[:most] if cost <= CLOSE * costs[0][0]], x
+    return [costs[c] for c in sorted(costs)[:most] if c <= CLOSE * min(costs)], x
 
 
 def _cost(run: Run, points: int) -> float:

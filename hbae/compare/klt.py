@@ -22,7 +22,7 @@ from hbae.compare.tune import SMALL, Tuned, typical_eighth
 from hbae.errors import FieldError
 
 MOST_BYTES = 1 << 30  # of one group; about five times as much memory is needed
-ROUNDS = 5
+ROUNDS, WHOLE_ROUNDS = 4, 2  # of moving the weights: on a typical eighth, then on the whole
 STEP = 1 << 18  # points a time in covariances
 
 
@@ -116,8 +116,8 @@ class _Group:
 
     @property
     def top(self) -> float:
-        """The largest range over its target."""
-        return max(1 / t for t in self.targets)
+        """The largest range over its weight."""
+        return float((np.array(self.spans) / self.scale).max())
 
     def weighted(self, covariance: Array, gains: Array) -> _Group:
         """Give the same with another weight for each variable, and the basis (V, V) that follows."""
@@ -191,20 +191,25 @@ def _tune(whole: _Group, covariance: Array) -> Run:
     everywhere = np.ones(whole.shape, bool)
     box = (slice(None),) * len(whole.shape) if small else typical_eighth(lead.reshape(whole.shape), everywhere)
     x, gains = 0.0 if whole.metric == "max" else -math.log(whole.share), np.ones(len(whole.x))
-    aim = 0.0 if small else math.log(0.95)
-    for turn in range(ROUNDS):
+    for _ in range(ROUNDS):
         part = whole.cut(box)
-        points = scout(part, x, aim, 4)
-        slope = slope_at(points, aim, 1.0)
-        x = following(points, aim, slope)
-        if turn < ROUNDS - 1:
-            errors = part.run(math.exp(x)).errors
-            ratio = np.array([e.by(whole.metric) / t for e, t in zip(errors, whole.targets, strict=True)])
-            gains = gains * np.clip(np.maximum(ratio, 1e-3) ** -0.7, 0.4, 2.5)
-            gains /= gains.max()
+        points = scout(part, x, 0.0, 3)
+        x = following(points, 0.0, slope_at(points, 0.0, 1.0))
+        gains = _balanced(gains, part, x)
+        whole = whole.weighted(covariance, gains)
+    whole = replace(whole, ways=_ways(whole.cut(box), math.exp(x)))
+    if not small:
+        for _ in range(WHOLE_ROUNDS):
+            gains = _balanced(gains, whole, x)
             whole = whole.weighted(covariance, gains)
-    whole = replace(whole, ways=_ways(part, math.exp(x)))
-    return search(whole, x, slope, NEAR, 3, 2)
+    return search(whole, x, 1.0, NEAR, 3, 2)
+
+
+def _balanced(gains: Array, group: _Group, x: float) -> Array:
+    """Give every variable the weight that brings it nearer to its target, from a run at log setting ``x``."""
+    errors = group.run(math.exp(x)).errors
+    ratio = np.array([e.by(group.metric) / t for e, t in zip(errors, group.targets, strict=True)])
+    return np.asarray(gains * np.clip(np.maximum(ratio, 1e-3) ** -0.7, 0.4, 2.5))
 
 
 def _ways(part: _Group, setting: float) -> tuple[Rival, ...]:

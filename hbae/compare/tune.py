@@ -129,17 +129,20 @@ def tune_prepared(
     values = array if mask.all() else array[mask]
     span = float(values.max()) - float(values.min())
     whole = Single(rival, array, mask, span, target, metric)
-    small = array.nbytes < SMALL
-    box = (slice(None),) * array.ndim if small else typical_eighth(array, mask)
-    part = whole if small else replace(whole, array=np.ascontiguousarray(array[box]), mask=mask[box])
     usual = 2.0 if metric == "nrmse" else 1.0
     x = math.log((start or usual * target) * span)
     ways = rival.variants(array.shape, metric)
-    # The whole tends to be a little worse than its eighth.
-    aim = 0.0 if rival.steps or small else math.log(0.95)
-    finalists, x = _best(part, ways, x)
-    found = [_settle(replace(whole, rival=w), replace(part, rival=w), x, aim, evaluations) for w in finalists]
-    way, run = min(found, key=lambda f: (not f[1].reached, f[1].nbytes))
+    part = whole
+    if array.nbytes >= SMALL:
+        box = typical_eighth(array, mask)
+        part = replace(whole, array=np.ascontiguousarray(array[box]), mask=mask[box])
+    try:
+        way, run = _smallest(whole, part, ways, x, evaluations)
+    except FieldError:
+        if part is whole:
+            raise
+        # The eighth may be too small for a rival that takes the whole.
+        way, run = _smallest(whole, whole, ways, x, evaluations)
     return Tuned(
         setting=run.setting,
         variant=way.label,
@@ -192,6 +195,15 @@ class Single:
             decode_seconds=t2 - t1,
             decoded=(decoded,),
         )
+
+
+def _smallest(whole: Single, part: Single, ways: Sequence[Rival], x: float, evaluations: int) -> tuple[Rival, Run]:
+    """Give the way that is smallest on the whole, and its result."""
+    # The whole tends to be a little worse than its eighth.
+    aim = 0.0 if whole.steps or part is whole else math.log(0.95)
+    finalists, x = _best(part, ways, x)
+    found = [_settle(replace(whole, rival=w), replace(part, rival=w), x, aim, evaluations) for w in finalists]
+    return min(found, key=lambda f: (not f[1].reached, f[1].nbytes))
 
 
 def _best(part: Single, ways: Sequence[Rival], x: float) -> tuple[list[Rival], float]:

@@ -173,23 +173,11 @@ def compare_file(source: Path, options: CompareOptions, progress: Progress | Non
         raise FieldError(f"{source}: no floating-point data variable to compare")
     place = _choose_picture(source, field, names)
     wish = Wish(measures=True, picture=None if place is None else (place[0], len(options.bounds) // 2, place[1]))
-    jobs = [
-        OwnJob(
-            source=source,
-            variables=options.variables,
-            metric=options.metric,
-            bound=b,
-            target=i,
-            wish=wish,
-            options=options.compress_options(),
-        )
-        for i, b in enumerate(options.bounds)
-    ]
     own = []
-    for i, o in enumerate(_run_own(jobs, options.threads)):
+    for i, o in enumerate(_run_own(source, options, wish)):
         own.append(o)
         if progress is not None:
-            progress("hbae", (i + 1) / len(jobs))
+            progress("hbae", (i + 1) / len(options.bounds))
     compared = list(own[0].row.errors)
     if not compared:
         raise FieldError(f"{source}: no variable has a range")
@@ -216,10 +204,23 @@ def compare_file(source: Path, options: CompareOptions, progress: Progress | Non
     )
 
 
-def _run_own(jobs: Sequence[OwnJob], threads: int) -> Iterator[Own]:
-    if threads > 1 and len(jobs) > 1:
+def _run_own(source: Path, options: CompareOptions, wish: Wish) -> Iterator[Own]:
+    """Run hbae at every bound, ``threads`` of them side by side."""
+    jobs = [
+        OwnJob(
+            source=source,
+            variables=options.variables,
+            metric=options.metric,
+            bound=b,
+            target=i,
+            wish=wish,
+            options=options.compress_options(),
+        )
+        for i, b in enumerate(options.bounds)
+    ]
+    if options.threads > 1 and len(jobs) > 1:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(threads, len(jobs)), mp_context=context) as pool:
+        with ProcessPoolExecutor(min(options.threads, len(jobs)), mp_context=context) as pool:
             yield from pool.map(run_own, jobs)
     else:
         yield from map(run_own, jobs)

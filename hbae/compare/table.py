@@ -70,10 +70,14 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What to compute beside sizes and errors: all measures; one slice of a variable at one target, as decoded."""
+    """What to compute beside sizes and errors: all measures; one slice of a variable at one target, as decoded.
+
+    ``starts``: where to begin, settings over the range by rival and variable.
+    """
 
     measures: bool = False
     picture: tuple[str, int, tuple[int, ...]] | None = None  # variable, target, index of the leading axes
+    starts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +134,7 @@ def compare_variables(
     MissingExtraError
         If a rival's package is not installed.
     """
-    return compare_targets(arrays, [targets], rivals, processes=processes, starts=starts)[0][0]
+    return compare_targets(arrays, [targets], rivals, processes=processes, wish=Wish(starts=starts or {}))[0][0]
 
 
 def compare_targets(
@@ -141,7 +145,6 @@ def compare_targets(
     metric: str = "nrmse",
     grids: Sequence[Sequence[str]] = (),
     processes: int = 2,
-    starts: Mapping[str, Mapping[str, float]] | None = None,
     wish: Wish | None = None,
     progress: Progress | None = None,
 ) -> list[tuple[list[Row], dict[str, Array]]]:
@@ -173,8 +176,7 @@ def compare_targets(
                 raise UnknownNameError(f"variable {name!r} has no target")
             if not wanted[name] > 0:
                 raise ConfigError(f"variable {name!r}: the target must be positive")
-    begin = {find(r): s for r, s in (starts or {}).items()}
-    jobs = list(_jobs(arrays, targets, chosen, metric, grids, begin, wish or Wish()))
+    jobs = list(_jobs(arrays, targets, chosen, metric, grids, wish or Wish()))
     results = []
     for i, found in enumerate(_run_all(jobs, processes)):
         results.append(found)
@@ -189,10 +191,10 @@ def _jobs(
     rivals: tuple[str, ...],
     metric: str,
     grids: Sequence[Sequence[str]],
-    starts: Mapping[str, Mapping[str, float]],
     wish: Wish,
 ) -> Iterator[_Job]:
     """Cut the work: a grid and a rival with PCA, the largest first; then a variable and all other rivals."""
+    starts = {find(r): s for r, s in wish.starts.items()}
 
     def job(names: Sequence[str], chosen: tuple[str, ...]) -> _Job:
         return _Job(

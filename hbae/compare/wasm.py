@@ -110,12 +110,13 @@ def _decode(codec: Any, encoded: Encoded, shape: tuple[int, ...]) -> Array:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Send what native code prints to stdout to stderr: stdout belongs to results."""
+    """Drop what native code prints: stdout belongs to results."""
     sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
     try:
         yield
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+        os.close(nowhere)

@@ -237,7 +237,7 @@ def _settle(whole: Single, part: Single, x: float, aim: float, evaluations: int)
         return whole.rival, search(whole, x, 1.0, 0.97, 2 * evaluations, 6)
     points = scout(part, x, aim, evaluations)
     slope = slope_at(points, aim, 1.0)
-    return whole.rival, search(whole, following(points, aim, slope), slope, NEAR, 3, 2)
+    return whole.rival, search(whole, following(points, aim, slope), slope, NEAR, 3, 4)
 
 
 def typical_eighth(array: Array, mask: Array) -> tuple[slice, ...]:

@@ -18,7 +18,10 @@ from hbae.errors import FieldError
 
 
 class Tthresh:
-    """TTHRESH at an RMSE, rank 3 or more, at least 8 points along each axis; axes of one point are dropped."""
+    """TTHRESH at an RMSE, rank 3 or more, at least 8 points along each axis; axes of one point are dropped.
+
+    The codec takes the fastest axis first: given the shape as it is, it made 27 times more bytes of a smooth field.
+    """
 
     name = "TTHRESH"
     label = "rmse mode, WebAssembly"
@@ -39,7 +42,7 @@ class Tthresh:
         if len(shape) < 3 or min(shape) < 8:
             raise FieldError(f"TTHRESH does not apply: it takes 3 axes of at least 8 points, not shape {array.shape}")
         codec = _codec("numcodecs_wasm_tthresh", "Tthresh")(eb_mode="rmse", eb_rmse=setting)
-        return _encode(codec, plain(array).reshape(shape))
+        return _encode(codec, plain(array).reshape(shape[::-1]))
 
     def decode(self, encoded: Encoded, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Give the array back."""

@@ -190,3 +190,12 @@ def test_rivals_in_webassembly_print_nothing_on_stdout(name, capfd):
     assert capfd.readouterr().out == ""
     with pytest.raises(FieldError, match=f"{name} does not apply"):
         rival.encode(x[0, 0].astype("f8"), 0.1)
+
+
+def test_tthresh_sees_the_axes_in_the_right_order():
+    pytest.importorskip("numcodecs_wasm_tthresh")
+    from numcodecs_wasm_tthresh import Tthresh
+
+    x = waves((8, 20, 90)) + 0.2 * np.sin(np.linspace(0, 90, 8, dtype="f4"))[:, None, None]
+    wrong = np.asarray(Tthresh(eb_mode="rmse", eb_rmse=0.01).encode(x))
+    assert RIVALS["TTHRESH"]().encode(x, 0.01).nbytes < 0.8 * wrong.nbytes

@@ -39,7 +39,7 @@ def test_tuned_result_is_real_and_close_below_its_target(name, target, field):
     # ZFP's tolerance counts only to a power of two; SZ3's errors jump by 30 % between close tolerances at loose bounds
     near = {"ZFP": 0.4, "SZ3": 0.7 if target == 1e-2 else 0.9, "SPERR": 0.9}[name]
     assert near * target <= nrmse <= target
-    assert found.runs <= 5
+    assert found.runs <= 7
     if name == "ZFP":
         assert again(name, field, found.setting * 1.999, found.variant)[0] == size
         assert again(name, field, found.setting * 2, found.variant)[1] > target

@@ -105,6 +105,20 @@ def parse_window(values: Iterable[str] | None) -> dict[str, tuple[int, int]]:
     return out
 
 
+def parse_numbers(text: str, name: str) -> tuple[float, ...]:
+    """Read numbers between commas: ``1e-2,1e-3``.
+
+    Raises
+    ------
+    ConfigError
+        When one is not a number.
+    """
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(f"{name} {text!r}: expected numbers, for example 1e-2,1e-3") from None
+
+
 def check_device(device: str) -> str:
     """Give the device back if torch can use it; without torch only ``cpu`` is let through.
 
@@ -124,8 +138,10 @@ def check_device(device: str) -> str:
     return device
 
 
-def check_paths(source: Path, out: Path) -> None:
+def check_paths(source: Path, out: Path | None) -> None:
     """Refuse to write over what is being read, ``-f`` or not, or into a folder that is not there.
+
+    Without an output only the input is looked at.
 
     Raises
     ------
@@ -136,6 +152,8 @@ def check_paths(source: Path, out: Path) -> None:
     """
     if not source.exists():
         raise FileNotFoundError(ENOENT, "no such file", str(source))
+    if out is None:
+        return
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(ENOENT, "no such folder", str(out.parent))
     if out.exists() and source.samefile(out):

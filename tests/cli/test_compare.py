@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""The command: rows at or below the target by errors recomputed here, JSON alone on stdout, one page, exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hbae.compare import RIVALS, read_variable
+from hbae.errors import MissingExtraError
+
+pytest.importorskip("pysz")
+pytest.importorskip("hdf5plugin")
+
+
+@pytest.fixture(scope="module")
+def compared(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
+    """Give the JSON object and the page of one comparison on three variables of one grid."""
+    page = tmp_path_factory.mktemp("page") / "report.html"
+    rivals = "sz3,sperr,zfp,pca+sz3,zstd"
+    args = ["compare", str(made / "a.nc"), "--bounds", "1e-2,1e-3", "--rivals", rivals, "--method", "linear"]
+    command = [sys.executable, "-m", "hbae.cli.main", *args, "--threads", "1", "--json", "-o", str(page)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    return json.loads(done.stdout), page.read_text()
+
+
+def test_every_row_is_within_its_target(compared: tuple[dict, str], made: Path) -> None:
+    doc, _ = compared
+    assert doc["held"]
+    assert [r["bound"] for r in doc["results"]] == [1e-2, 1e-3]
+    for result in doc["results"]:
+        hbae, *rivals = result["rows"]
+        assert [r["name"] for r in rivals] == ["SZ3", "SPERR", "ZFP", "PCA+SZ3", "zstd"]
+        targets = {n: v["nrmse"] for n, v in hbae["variables"].items()}
+        assert set(targets) == {"T", "U", "V"}
+        assert max(targets.values()) <= result["bound"]
+        raw = sum(read_variable(made / "a.nc", n).nbytes for n in targets)
+        for r in result["rows"]:
+            assert r["raw_bytes"] == raw
+            assert r["cr"] == raw / r["bytes"]
+            assert r["missed"] == []
+            assert r["skipped"] == {}
+            assert all(r["variables"][n]["nrmse"] <= t for n, t in targets.items())
+            assert r["encode_mb_s"] > 0 < r["decode_mb_s"]
+        assert all(r["psnr"] is None and r["ssim"] == pytest.approx(1) for r in rivals if r["name"] == "zstd")
+
+
+def test_bytes_and_errors_of_a_row_can_be_made_again(compared: tuple[dict, str], made: Path) -> None:
+    row = next(r for r in compared[0]["results"][1]["rows"] if r["name"] == "SZ3")
+    total = 0
+    for n, v in row["variables"].items():
+        x = np.asarray(read_variable(made / "a.nc", n))
+        span = float(x.max()) - float(x.min())
+        way = next(w for w in RIVALS["SZ3"]().variants(x.shape, "nrmse") if w.label == v["variant"])
+        encoded = way.encode(x, v["setting"] * span)
+        e = way.decode(encoded, x.shape, x.dtype).astype("f8") - x
+        assert v["nrmse"] == pytest.approx(np.sqrt((e**2).mean()) / span, rel=1e-3)
+        assert v["max_error"] == pytest.approx(np.abs(e).max() / span, rel=1e-3)
+        total += len(encoded.payload)
+    assert row["bytes"] == total
+
+
+def test_the_result_says_how_it_was_made(compared: tuple[dict, str]) -> None:
+    doc, _ = compared
+    assert doc["configuration"]["metric"] == "nrmse"
+    assert doc["configuration"]["method"] == "linear"
+    assert {"hbae", "numpy", "pysz", "hdf5plugin"} <= set(doc["versions"])
+    assert doc["machine"]["cores"] >= 1
+    assert any("whole file" in t for t in doc["terms"])
+
+
+class Links(HTMLParser):
+    """Collects what a page refers to, and checks that elements close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refers: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.refers += [v or "" for k, v in attrs if k in ("src", "href", "data", "srcset")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_stands_alone(compared: tuple[dict, str]) -> None:
+    _, page = compared
+    parser = Links()
+    parser.feed(page)
+    assert parser.open == []
+    assert parser.refers
+    assert all(r.startswith("data:image/png;base64,") for r in parser.refers)
+    assert not re.search(r"https?://|@import|url\(|<script", page)
+    assert page.count("<svg") == 1
+    assert page.count("<circle") == 5 * 2  # lossy coders at the bounds
+    for name in ("hbae", "SZ3", "SPERR", "ZFP", "PCA+SZ3"):
+        assert f'alt="error of {name}"' in page
+
+
+def test_for_people_and_with_chosen_variables(files: Path, run) -> None:
+    args = ("--bounds", "1e-2", "--rivals", "SZ3", "--metric", "max", "--method", "linear", "--vars", "T", "U")
+    result = run("compare", "a.nc", *args)
+    assert result.code == 0, result.err
+    assert "max 0.01" in result.out
+    assert re.search(r"hbae +2 of 2", result.out)
+    assert "whole file" in result.out
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (("--bounds", "1e-2", "--rivals", "mgard"), "mgard"),
+        (("--bounds", "x"), "bounds"),
+        (("--bounds", "-1"), "bounds"),
+        (("--bounds", "1e-2,1e-2"), "twice"),
+        (("--bounds", "1e-2", "--metric", "ssim"), "metric"),
+        (("--bounds", "1e-2", "--vars", "nope"), "nope"),
+        (("--bounds", "1e-2", "-o", "a.nc", "-f"), "same file"),
+        (("--bounds", "1e-2", "-o", "a.hbae"), "exists"),
+        ((), "--bounds"),
+    ],
+)
+def test_usage_errors(args: tuple[str, ...], text: str, files: Path, run) -> None:
+    result = run("compare", "a.nc", "--rivals", "sz3", *args)
+    assert result.code == 2
+    assert text in result.err
+
+
+def test_failures_are_told_in_json(files: Path, run) -> None:
+    result = run("compare", "none.nc", "--bounds", "1e-2", "--json")
+    assert result.code == 1
+    assert result.doc["kind"] == "FileNotFoundError"
+
+
+def test_a_missing_package_names_the_extra(files: Path) -> None:
+    code = "import sys; sys.modules['pysz'] = None; from hbae.cli.main import run; sys.exit(run(sys.argv[1:]))"
+    args = ["compare", "a.nc", "--bounds", "1e-2", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], cwd=files, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["kind"] == MissingExtraError.__name__
+    assert "hbae[compare]" in json.loads(done.stdout)["error"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from hbae.compare.interface import Encoded, Rival, layout, package, plain, turne
 from hbae.errors import ConfigError, FieldError
 
 
-class _Filter:
+class _Filter(ABC):
     """A compressor that is reached as an HDF5 filter: a small file with one chunk, the whole array.
 
     ``most`` is the largest rank, ``least`` the smallest, ``shortest`` the fewest points along an axis.
@@ -68,8 +69,9 @@ class _Filter:
             )
         return inner
 
+    @abstractmethod
     def _options(self, x: Array, setting: float) -> dict[str, Any]:
-        raise NotImplementedError
+        """Keywords of ``create_dataset`` for a setting."""
 
 
 class Sperr(_Filter):

@@ -19,6 +19,8 @@ from hbae.pipeline.steps import AIM
 
 _FIRST_POINTS = 1 << 19
 _FINALISTS = 3
+# A plan that takes this many times the bytes on a part will not win on the whole.
+_FAR = 1.6
 AIM_SAMPLED = 0.98
 
 
@@ -58,13 +60,27 @@ def choose_plan(
     if not families:
         families.append(Family([Candidate("lossless", draft, None, 0, True)]))
     few = _trial_part(sample, _FIRST_POINTS)
-    best = sorted(families, key=lambda f: _weigh(f.members[0], targets, few, backend))[:_FINALISTS]
-    finalists = [min(f.members, key=lambda c: _weigh(c, targets, few, backend)) for f in best]
-    last = sample.chunk or sample
-    sizes = [(_weigh(c, targets, last, backend), c) for c in finalists]
-    size, winner = min(sizes, key=lambda found: found[0])
+    first = _ranked([f.members[0] for f in families], targets, few, backend)
+    kept = [f for f in families if any(c is f.members[0] for _, c in first[:_FINALISTS])]
+    others = _ranked([c for f in kept for c in f.members[1:]], targets, few, backend)
+    best = [min((found for found in (*first, *others) if found[1] in f.members), key=_size) for f in kept]
+    finalists = [c for size, c in best if size < _FAR * min(map(_size, best))]
+    size, winner = _ranked(finalists, targets, sample.chunk or sample, backend)[0]
     plan = _settle(winner, targets, sample, backend)
     return Choice(plan, size, winner.lossless, winner.name)
+
+
+def _ranked(
+    candidates: list[Candidate], targets: list[Target], sample: Sample, backend: Backend
+) -> list[tuple[float, Candidate]]:
+    """Weigh candidates: smallest first, those that are far behind left out."""
+    sizes = [(_weigh(c, targets, sample, backend), c) for c in candidates]
+    sizes.sort(key=_size)
+    return [found for found in sizes if found[0] < _FAR * sizes[0][0]]
+
+
+def _size(found: tuple[float, Candidate]) -> float:
+    return found[0]
 
 
 def _settle(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> GroupPlan:

@@ -193,13 +193,13 @@ def level_at(a, s, first):
     return np.minimum(BIT_LENGTH[m], 12) + 1
 
 
-def integers(r, shape):
+def integers(r, shape, far=0):
     if shape[0] > 64 and math.prod(shape[1:]) < 1024:
         folds = -(-shape[0] // 64)
-        q = slabs_of(r, (64, folds, *shape[1:]), 1).swapaxes(0, 1).reshape(-1, *shape[1:])
+        q = slabs_of(r, (64, folds, *shape[1:]), far + 1).swapaxes(0, 1).reshape(-1, *shape[1:])
         need(not q[shape[0] :].any(), "numbers behind the last one")
         return q[: shape[0]]
-    return slabs_of(r, shape, 0)
+    return slabs_of(r, shape, far)
 
 
 def slabs_of(r, shape, first):

@@ -386,8 +386,8 @@ class Plan:
             elif self.doc["wavelet"]:
                 q = waved(r, mixed, self.doc["wavelet"])
             else:
-                slab = next((i for i, n in enumerate(mixed) if n > 1), 0)
-                q = integers(r, (mixed[slab], *(n for i, n in enumerate(mixed) if i != slab)))
+                slab = next((i for i, n in enumerate(mixed[1:], 1) if n > 1), 1)
+                q = integers(r, (mixed[slab], *(n for i, n in enumerate(mixed) if i != slab)), far=1)
                 q = summed(np.moveaxis(q, 0, slab), [a + 1 for a in self.doc["diff"]])
             if self.doc["domain"] == "log":
                 signs = mask_of(r, shape)

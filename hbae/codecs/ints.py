@@ -28,9 +28,13 @@ _CLIP = (1 << (LEVELS - 3)) - 1
 _LEVEL_OF = np.array([min(int(m).bit_length(), LEVELS - 2) + 1 for m in range(_CLIP * 32 + 1)], np.uint16)
 
 
-def encode_ints(q: Array) -> bytes:
-    """Encode an integer array (magnitudes below 2**61); :func:`decode_ints` gives the same integers."""
-    folds, first = _fold(q.shape)
+def encode_ints(q: Array, far: int = 0) -> bytes:
+    """Encode an integer array (magnitudes below 2**61); :func:`decode_ints` gives the same integers.
+
+    ``far``: how many axes after the first have no neighbours along them.
+    """
+    folds = _folds(q.shape)
+    first = far + (folds > 0)
     q = _folded(np.ascontiguousarray(q, np.int64), folds)
     live = np.array([q[s].any() for s in range(len(q))], bool)
     symbols = SymbolWriter(LEVELS)
@@ -46,7 +50,7 @@ def encode_ints(q: Array) -> bytes:
     return w.getvalue()
 
 
-def decode_ints(reader: ByteReader, shape: tuple[int, ...]) -> Array:
+def decode_ints(reader: ByteReader, shape: tuple[int, ...], far: int = 0) -> Array:
     """Undo :func:`encode_ints`, giving int64 of ``shape``.
 
     Raises
@@ -54,7 +58,8 @@ def decode_ints(reader: ByteReader, shape: tuple[int, ...]) -> Array:
     FormatError
         When the bytes are damaged.
     """
-    folds, first = _fold(shape)
+    folds = _folds(shape)
+    first = far + (folds > 0)
     inner = shape if not folds else (SLABS, folds, *shape[1:])
     live = read_bits(reader, inner[0])
     q = np.zeros(inner, np.int64)
@@ -73,11 +78,9 @@ def decode_ints(reader: ByteReader, shape: tuple[int, ...]) -> Array:
     return flat[: shape[0]]
 
 
-def _fold(shape: tuple[int, ...]) -> tuple[int, int]:
-    """How many old slabs a folded one holds (0: not folded), and the first axis of a slab with neighbours."""
-    if shape[0] <= SLABS or math.prod(shape[1:]) >= _SMALL:
-        return 0, 0
-    return -(-shape[0] // SLABS), 1
+def _folds(shape: tuple[int, ...]) -> int:
+    """How many old slabs a folded one holds (0: not folded)."""
+    return -(-shape[0] // SLABS) if shape[0] > SLABS and math.prod(shape[1:]) < _SMALL else 0
 
 
 def _folded(q: Array, folds: int) -> Array:

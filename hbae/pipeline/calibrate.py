@@ -63,7 +63,7 @@ def choose_plan(
     first = _ranked([f.members[0] for f in families], targets, few, backend)
     kept = [f for f in families if any(c is f.members[0] for _, c in first[:_FINALISTS])]
     others = _ranked([c for f in kept for c in f.members[1:]], targets, few, backend)
-    best = [min((found for found in (*first, *others) if found[1] in f.members), key=_size) for f in kept]
+    best = [min((w for w in (*first, *others) if any(w[1] is c for c in f.members)), key=_size) for f in kept]
     finalists = [c for size, c in best if size < _FAR * min(map(_size, best))]
     size, winner = _ranked(finalists, targets, sample.chunk or sample, backend)[0]
     plan = _settle(winner, targets, sample, backend)
@@ -120,17 +120,21 @@ def _weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend
 
     Plans for a global RMSE are compared at equal error: bytes change about as the 0.8th power of the error.
     """
-    size, sse, count = 0, np.zeros(len(targets)), np.zeros(len(targets))
+    plain, size, sse, count = 0, 0, np.zeros(len(targets)), np.zeros(len(targets))
     for raw, bad in sample.boxes:
         coded = encode_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend, lossless=c.lossless)
+        if coded.lossless:
+            # No error, and no fewer bytes with coarser steps.
+            plain += len(coded.payload)
+            continue
         size += len(coded.payload)
         sse += [e.sse for e in coded.errors.variables]
         count += [e.count for e in coded.errors.variables]
     factor = 1.0
-    if _by_rmse(targets) and (c.plan.unit.any() or c.plan.point_unit.any()):
+    if size and _by_rmse(targets) and (c.plan.unit.any() or c.plan.point_unit.any()):
         ratio = np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
         factor = max(0.1, float(ratio.max()) / AIM) ** 0.8
-    return c.extra + len(encode_plan(c.plan)) + size * sample.ratio * factor
+    return c.extra + len(encode_plan(c.plan)) + (plain + size * factor) * sample.ratio
 
 
 def _by_rmse(targets: list[Target]) -> bool:

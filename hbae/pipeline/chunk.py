@@ -175,7 +175,7 @@ def encode_parts(parts: Parts, plan: GroupPlan, grid: tuple[int, ...]) -> bytes:
             w.raw(parts.coded_point)
         else:
             d = difference(parts.point.astype(np.int64), [a + 1 for a in plan.diff_axes])
-            w.raw(encode_ints(np.moveaxis(d, _first_long(d.shape), 0)))
+            w.raw(encode_ints(np.moveaxis(d, _slab_axis(d.shape), 0), far=1))
         if parts.signs is not None:
             w.raw(encode_mask(parts.signs))
     if parts.exact is not None and len(parts.exact[0]):
@@ -286,9 +286,9 @@ def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...]) -> Parts:
         elif plan.wavelet is not None:
             got["point"] = decode_waves(r, mixed, plan.wavelet)
         else:
-            axis = _first_long(mixed)
+            axis = _slab_axis(mixed)
             moved = (mixed[axis], *(n for i, n in enumerate(mixed) if i != axis))
-            d = np.moveaxis(decode_ints(r, moved), 0, axis)
+            d = np.moveaxis(decode_ints(r, moved, far=1), 0, axis)
             got["point"] = integrate(d, [a + 1 for a in plan.diff_axes])
         if plan.domain == "log":
             got["signs"] = decode_mask(r, shape)
@@ -342,6 +342,11 @@ def _slab_and_logs(basis: Transform) -> tuple[int, list[Array]]:
     slab = _first_long(basis.kept)
     logs = [a.logs for i, a in enumerate(basis.axes) if i != slab and (i or basis.kept[0] > 1)]
     return slab, [basis.axes[slab].logs, *(logs or [np.zeros(1, np.int64)])]
+
+
+def _slab_axis(shape: tuple[int, ...]) -> int:
+    """Slabs of points (V, *grid) run along the first grid axis longer than 1."""
+    return 1 + _first_long(shape[1:])
 
 
 def _first_long(shape: tuple[int, ...]) -> int:

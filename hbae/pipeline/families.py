@@ -26,6 +26,9 @@ from hbae.pipeline.sampling import Sample
 from hbae.pipeline.steps import AIM, FIT_POINTS, solve_points, solve_units
 from hbae.pipeline.waves import quantise_waves
 
+# From that many variables on, plans without PCA over them are tried only where PCA saves fewer bits a value than that.
+_MANY, _LITTLE_GAIN = 8, 0.3
+
 
 @dataclass(frozen=True)
 class ModelOption:
@@ -77,6 +80,18 @@ class _Setting:
         """Whether any variable has block limits."""
         return any(t.by_block for t in self.targets)
 
+    def points(self) -> Array:
+        """Some of the residual boxes' points, (V, n)."""
+        flat = np.concatenate([x.reshape(len(x), -1) for x in self.left], axis=1)
+        return flat[:, :: max(1, flat.size // FIT_POINTS)]
+
+    def heads(self) -> tuple[str, ...]:
+        """Whether PCA over the variables is worth trying, or its absence, or both."""
+        v = self.draft.num_variables
+        if v == 1:
+            return ("none",)
+        return ("none", "klt") if v < _MANY or _gain(self.points() / self.tol[:, None]) < _LITTLE_GAIN else ("klt",)
+
     def family(self, named: list[tuple[str, GroupPlan]]) -> Family:
         """Wrap plans."""
         encoder = self.model.encoder if self.model else None
@@ -125,7 +140,7 @@ def _log_family(draft: GroupPlan, targets: list[Target]) -> Iterator[Family]:
 
 def _difference_options(geometry: Geometry) -> list[tuple[int, ...]]:
     axes = tuple(i for i, n in enumerate(geometry.shape) if n > 1)
-    options = [axes, axes[1:], axes[:1], ()] if len(axes) > 1 else [axes, ()]
+    options = [axes, axes[1:], axes[:1], axes[-1:], ()] if len(axes) > 1 else [axes, ()]
     return list(dict.fromkeys(options))
 
 
@@ -138,11 +153,9 @@ def _pointwise(s: _Setting, unit: Array) -> Iterator[Family]:
 
 def _predicted(s: _Setting, closing: dict[str, Any]) -> Iterator[Family]:
     """Points quantised for an RMSE, with or without PCA over the variables."""
-    v = s.draft.num_variables
-    flat = np.concatenate([x.reshape(v, -1) for x in s.left], axis=1)
-    points = flat[:, :: max(1, flat.size // FIT_POINTS)]
+    points = s.points()
     levels, waves = _level_options(s.draft), _wavelet_options(s.draft)
-    for head in ("none",) if v == 1 else ("none", "klt") if v < 8 else ("klt",):
+    for head in s.heads():
         mixed, steps = solve_units(points, s.tol, (head,), rounding=0.5)
         base = replace(s.draft, mix=Transform(mixed.axes[:1]) if head == "klt" else None, **closing)
         options = _difference_options(s.draft.geometry)
@@ -158,7 +171,7 @@ def _predicted(s: _Setting, closing: dict[str, Any]) -> Iterator[Family]:
 def _transformed(s: _Setting, closing: dict[str, Any]) -> Iterator[Family]:
     """Separable transforms over variables and tiles."""
     scales = (0.5, 1.0) if s.by_point else (1.0, 0.8) if s.by_block else (1.0,)
-    for kinds in _kind_options(s.draft, s.sample):
+    for kinds in _kind_options(s.draft, s.sample, s.heads()):
         plans = []
         for scale in scales:
             transform, steps = solve_units(s.tiles, s.tol * scale, kinds)
@@ -232,15 +245,21 @@ def _point_units(draft: GroupPlan, targets: list[Target], tol: Array) -> Array:
     return np.array(units)
 
 
-def _kind_options(draft: GroupPlan, sample: Sample) -> list[tuple[str, ...]]:
+def _kind_options(draft: GroupPlan, sample: Sample, heads: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Basis kinds to try: PCA over the variables always, PCA or DCT over the grid axes."""
-    head = "klt" if draft.num_variables > 1 else "none"
-    options = [(head, *("dct" if t <= MAX_DCT else "none" for t in draft.geometry.tile))]
+    options = [(heads[-1], *("dct" if t <= MAX_DCT else "none" for t in draft.geometry.tile))]
     if sum(raw.nbytes for raw, _ in sample.boxes) * sample.ratio > 1 << 20:
-        options.append((head, *("klt" if t <= 64 else "dct" if t <= MAX_DCT else "none" for t in draft.geometry.tile)))
-    if 1 < draft.num_variables < 8:
+        kinds = ("klt" if t <= 64 else "dct" if t <= MAX_DCT else "none" for t in draft.geometry.tile)
+        options.append((heads[-1], *kinds))
+    if len(heads) > 1:
         options.append(("none", *options[-1][1:]))
     return options
+
+
+def _gain(points: Array) -> float:
+    """Bits for each value that PCA over the variables saves at high rates, (V, n) values in tolerances."""
+    cov = np.cov(points) + np.eye(len(points)) / 12
+    return float(np.log2(np.diag(cov)).mean() - np.linalg.slogdet(cov)[1] / len(cov) / np.log(2)) / 2
 
 
 def fit_blocks(left: list[Array], draft: GroupPlan, unit: Array) -> Transform:

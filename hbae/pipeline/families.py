@@ -26,8 +26,9 @@ from hbae.pipeline.sampling import Sample
 from hbae.pipeline.steps import AIM, FIT_POINTS, solve_points, solve_units
 from hbae.pipeline.waves import quantise_waves
 
-# From that many variables on, plans without PCA over them are tried only where PCA saves fewer bits a value than that.
-_MANY, _LITTLE_GAIN = 8, 0.3
+# From that many variables on, plans without PCA over them are tried only where PCA saves fewer bits a value than that
+# or there are few values.
+_MANY, _LITTLE_GAIN, _FEW_VALUES = 8, 0.3, 1 << 21
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,10 @@ class _Setting:
         v = self.draft.num_variables
         if v == 1:
             return ("none",)
-        return ("none", "klt") if v < _MANY or _gain(self.points() / self.tol[:, None]) < _LITTLE_GAIN else ("klt",)
+        few = sum(x.size for x in self.left) <= _FEW_VALUES
+        return (
+            ("none", "klt") if few or v < _MANY or _gain(self.points() / self.tol[:, None]) < _LITTLE_GAIN else ("klt",)
+        )
 
     def family(self, named: list[tuple[str, GroupPlan]]) -> Family:
         """Wrap plans."""

@@ -23,7 +23,7 @@ from hbae.pipeline.levels import quantise_levels
 from hbae.pipeline.logdomain import step_for
 from hbae.pipeline.plan import GroupPlan, Levels
 from hbae.pipeline.sampling import Sample
-from hbae.pipeline.steps import AIM, FIT_POINTS, solve_points, solve_units
+from hbae.pipeline.steps import AIM, BALANCE, FIT_POINTS, solve_points, solve_units
 from hbae.pipeline.waves import quantise_waves
 
 # From that many variables on, plans without PCA over them are tried only where PCA saves fewer bits a value than that
@@ -159,17 +159,24 @@ def _predicted(s: _Setting, closing: dict[str, Any]) -> Iterator[Family]:
     """Points quantised for an RMSE, with or without PCA over the variables."""
     points = s.points()
     levels, waves = _level_options(s.draft), _wavelet_options(s.draft)
+    differences = _difference_options(s.draft.geometry)
     for head in s.heads():
-        mixed, steps = solve_units(points, s.tol, (head,), rounding=0.5)
-        base = replace(s.draft, mix=Transform(mixed.axes[:1]) if head == "klt" else None, **closing)
-        options = _difference_options(s.draft.geometry)
-        yield s.family([(f"lorenzo({head})", replace(base, point_unit=steps, diff_axes=a)) for a in options])
-        start = (steps, base.mix)
-        steps = solve_points(s.left, s.sample, s.tol, start, partial(quantise_levels, levels=levels[0]))
-        yield s.family([(f"interpolation({head})", replace(base, point_unit=steps, levels=k)) for k in levels])
-        if waves:
-            steps = solve_points(s.left, s.sample, s.tol, start, partial(quantise_waves, wavelet=waves[0]))
-            yield s.family([(f"wavelet({head})", replace(base, point_unit=steps, wavelet=k)) for k in waves])
+        named: dict[str, list[tuple[str, GroupPlan]]] = {"lorenzo": [], "interpolation": [], "wavelet": []}
+        for turns in BALANCE if head == "klt" else BALANCE[:1]:
+            few = slice(None) if turns == BALANCE[0] else slice(0, 1)
+            mixed, steps = solve_units(points, s.tol, (head,), rounding=0.5, turns=turns)
+            base = replace(s.draft, mix=Transform(mixed.axes[:1]) if head == "klt" else None, **closing)
+            start = (steps, base.mix)
+            plans = [replace(base, point_unit=steps, diff_axes=a) for a in differences[few]]
+            named["lorenzo"] += [(f"lorenzo({head})", p) for p in plans]
+            steps = solve_points(s.left, s.sample, s.tol, start, partial(quantise_levels, levels=levels[0]))
+            plans = [replace(base, point_unit=steps, levels=k) for k in levels[few]]
+            named["interpolation"] += [(f"interpolation({head})", p) for p in plans]
+            if waves:
+                steps = solve_points(s.left, s.sample, s.tol, start, partial(quantise_waves, wavelet=waves[0]))
+                plans = [replace(base, point_unit=steps, wavelet=k) for k in waves[few]]
+                named["wavelet"] += [(f"wavelet({head})", p) for p in plans]
+        yield from (s.family(members) for members in named.values() if members)
 
 
 def _transformed(s: _Setting, closing: dict[str, Any]) -> Iterator[Family]:
@@ -177,8 +184,10 @@ def _transformed(s: _Setting, closing: dict[str, Any]) -> Iterator[Family]:
     scales = (0.5, 1.0) if s.by_point else (1.0, 0.8) if s.by_block else (1.0,)
     for kinds in _kind_options(s.draft, s.sample, s.heads()):
         plans = []
-        for scale in scales:
-            transform, steps = solve_units(s.tiles, s.tol * scale, kinds)
+        ways = [(scale, BALANCE[0]) for scale in scales]
+        ways += [(scales[0], turns) for turns in BALANCE[1:] if kinds[0] == "klt"]
+        for scale, turns in ways:
+            transform, steps = solve_units(s.tiles, s.tol * scale, kinds, turns=turns)
             plans.append(
                 (f"transform({','.join(kinds)})", replace(s.draft, transform=transform, unit=steps, **closing))
             )

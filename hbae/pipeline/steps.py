@@ -16,8 +16,8 @@ from hbae.pipeline.sampling import Sample
 
 AIM = 0.985
 FIT_POINTS = 1 << 20
-_WEIGHT_ROUNDS = 2
-_POINT_ROUNDS = 4
+BALANCE = (2, 5)
+_POINT_ROUNDS = 5
 
 Quantiser = Callable[[Array], Array]
 
@@ -33,16 +33,16 @@ def solve_points(
     units = units.copy()
     boxes = _few(list(zip(left, (~bad for _, bad in sample.boxes), strict=True)))
     good = np.zeros(len(tol))
-    for last in (*(False,) * _POINT_ROUNDS, True):
+    for turn in range(_POINT_ROUNDS):
         ratio = _point_ratios(boxes, tol, units, mix, quantise)
         apart = AIM / np.maximum(ratio, 1e-9)
         if mix is not None:
-            units *= np.clip(apart.min(), 0.25, 4.0) * (1.0 if last else gentle(ratio))
+            units *= np.clip(apart.min(), 0.25, 4.0)
             continue
         good = np.where(apart >= 1, np.maximum(good, units), good)
         # At loose bounds errors grow slower than steps.
         units = units * np.clip(apart, 0.25, 4.0) ** np.where(apart > 1, 1.3, 1.0)
-        if last:
+        if turn == _POINT_ROUNDS - 1:
             units = np.where(good > 0, good, units)
     return units
 
@@ -81,20 +81,18 @@ def _few(boxes: list[tuple[Array, Array]]) -> list[tuple[Array, Array]]:
 
 
 def gentle(ratio: Array) -> Array:
-    """Factors towards equal errors of variables that a basis mixes.
-
-    Their errors depend on each other, and steps that chase them one by one cost far more bytes than they bring.
-    """
+    """Factors towards equal errors of variables that a basis mixes; their errors depend on each other."""
     out: Array = np.sqrt(np.clip(ratio.mean() / np.maximum(ratio, 1e-9), 0.75, 1.1))
     return out
 
 
 def solve_units(
-    tiles: Array, tol: Array, kinds: tuple[str, ...], *, rounding: float = ROUNDING
+    tiles: Array, tol: Array, kinds: tuple[str, ...], *, rounding: float = ROUNDING, turns: int = BALANCE[0]
 ) -> tuple[Transform, Array]:
-    """Give a transform and steps (V,) so that every variable's RMSE on the tiles is at most ``tol``, nearly equal.
+    """Give a transform and steps (V,) so that every variable's RMSE on the tiles is at most ``tol``.
 
-    The steps start at the tolerances; a variable that comes out better than asked gets a larger step, and the reverse.
+    The steps start at the tolerances. For so many turns, a variable that comes out better than asked gets a larger
+    step, and the reverse, and bases are fitted again: a basis fitted for other steps costs far more than it brings.
     """
     column = (-1, *(1,) * (tiles.ndim - 1))
     weights = tol.copy()
@@ -103,11 +101,12 @@ def solve_units(
         c = transform.forward(tiles / weights.reshape(column))
         return transform, weights * _scales_apart(c, tol, weights, rounding)
     scale: float | None = None
-    for _ in range(_WEIGHT_ROUNDS):
+    for _ in range(turns):
         c = transform.forward(tiles / weights.reshape(column))
         scale = _scale_for(c, weights, tol, transform, rounding, around=scale)
         ratio = _ratios(c, np.array(scale), weights, tol, transform, rounding)
         weights = weights * gentle(ratio)
+        transform = fit_transform(tiles / weights.reshape(column), kinds)
     c = transform.forward(tiles / weights.reshape(column))
     scale = _scale_for(c, weights, tol, transform, rounding, around=scale, worst=True)
     return transform, weights * scale

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -150,6 +151,28 @@ def resolve_bounds(
             if n not in chosen or rule.exact or not chosen[n][0]:
                 chosen[n] = (rule.exact, rule.bounds)
     return {n: b for n, (_, b) in chosen.items()}
+
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
+
+
+def parse_size(size: str | float) -> int:
+    """Read a number of bytes: ``1500000``, ``20MB`` (10**6), ``1.5MiB`` (2**20); parts of a byte are dropped.
+
+    Raises
+    ------
+    ConfigError
+        When it has another form or is below one byte.
+    """
+    m = re.fullmatch(r"\s*([0-9.]+(?:e\+?[0-9]+)?)\s*([kmgt]?i?b)?\s*", str(size), re.IGNORECASE)
+    try:
+        nbytes = float(m[1]) * _UNITS[(m[2] or "").lower()] if m else 0.0
+    except (KeyError, ValueError):
+        nbytes = 0.0
+    if not 1 <= nbytes < 2.0**63:
+        raise ConfigError(f"size {size!r}: expected bytes, for example 1500000, 20MB or 1.5MiB")
+    return int(nbytes)
 
 
 @dataclass(frozen=True)

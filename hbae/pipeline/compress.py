@@ -43,6 +43,7 @@ from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.outcome import sentinel_notes, variable_reports
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.pool import Job, encode_all
+from hbae.pipeline.regions import Regions
 from hbae.pipeline.report import Report
 from hbae.pipeline.sampling import Sample, take_sample
 from hbae.pipeline.size import ANY_SIZE, Ask, loosest, scaled, write_to_size
@@ -91,6 +92,7 @@ def compress_field(
         if len(v.shape) > MAX_RANK:
             raise FieldError(f"variable {v.path}: {len(v.shape)} axes, the format holds {MAX_RANK}")
     wanted = lossy_bounds(field, rules, options.variables)
+    Regions(field, wanted)
     with quiet(), threadpool_limits(1), Inputs([field.variable(p) for p in wanted], options) as inputs:
         _check_scratch(field, wanted, options)
         inputs.read_all()
@@ -119,8 +121,6 @@ def _to_size(
     out: str | os.PathLike[str],
 ) -> Report:
     """Write the file of the tightest bound that fits, in several runs with one model and the same lossless parts."""
-    spans = {p: inputs.stats[p].span for p in wanted}
-    points = {p: inputs.stats[p].valid for p in wanted}
     raw = sum(field.variable(p).nbytes for p in wanted)
     plain = replace(options, method="lossless", model=None, budget=None)
     with KeptChunks(v for v in field.variables() if v.path not in wanted and not is_small(v)) as kept:
@@ -138,7 +138,7 @@ def _to_size(
 
         ask = Ask(
             most=most,
-            top=loosest(wanted, spans, points),
+            top=loosest(wanted, inputs.stats),
             overwrite=options.overwrite,
             lossless_first=options.method == "lossless" or most > _PLAIN_SHARE * raw,
             lossless_only=options.method == "lossless" or not wanted,
@@ -171,6 +171,7 @@ class _Run:
         self.lossy = [
             judge_variable(field.variable(p), b, inputs.stats[p], options.ranges.get(p)) for p, b in wanted.items()
         ]
+        self.regions = Regions(field, wanted)
         self.seconds: dict[str, float] = {}
         start = time.monotonic()
         coded = [m for m in self.lossy if not m.reason]
@@ -216,14 +217,14 @@ class _Run:
             methods = tuple(dict.fromkeys("linear" if k == "hbae" else k for k in methods))
         validity = [m.stats.validity for m in g.members]
         sample = take_sample(g.draft, self.inputs, validity, self.options.seed)
-        g.choice = choose_plan(
-            g.draft,
-            [m.target for m in g.members],
-            sample,
-            methods,
-            models=options,
-            backend=get_backend(self._backend(g.draft)),
-        )
+        backend = get_backend(self._backend(g.draft))
+
+        def choose(targets: list[Target]) -> Choice:
+            return choose_plan(g.draft, targets, sample, methods, models=options, backend=backend)
+
+        targets, encoder = [m.target for m in g.members], model.encoder if model else None
+        g.choice, targets = self.regions.choose(g.draft.paths, targets, sample, choose, encoder, backend)
+        g.members = [replace(m, target=t) for m, t in zip(g.members, targets, strict=True)]
         g.sample = sample
         self.options.tell("choosing", (g.number + 1) / len(self.groups))
 
@@ -323,7 +324,7 @@ class _Run:
         """Give the bytes of the chunks of those numbers, and note their errors."""
         boxes = job.plan.geometry.chunks()
         workers = min(self.options.threads or 1, len(numbers))
-        for k, coded in enumerate(encode_all(job, self._chunks(g, [boxes[i] for i in numbers]), workers)):
+        for k, coded in enumerate(encode_all(job, self._chunks(g, [boxes[i] for i in numbers], job.targets), workers)):
             if not coded.errors.hold:
                 raise BoundViolationError(f"chunk {numbers[k]} of {job.plan.paths[0]} does not hold its bound")
             for v, e in enumerate(coded.errors.variables):
@@ -331,11 +332,13 @@ class _Run:
             self.options.tell(f"encoding {g.number + 1}/{len(self.groups)}", (k + 1) / len(numbers))
             yield coded.payload
 
-    def _chunks(self, g: _Group, boxes: list[Box]) -> Iterator[tuple[Array, Array]]:
+    def _chunks(
+        self, g: _Group, boxes: list[Box], targets: list[Target]
+    ) -> Iterator[tuple[Array, Array, list[Target]]]:
         for box in boxes:
             raw = self.inputs.read(g.draft.paths, box)
             invalid = np.stack([m.stats.validity.invalid(raw[v]) for v, m in enumerate(g.members)])
-            yield raw, invalid
+            yield raw, invalid, self.regions.at(g.draft.paths, targets, box)
 
     def _model_notes(self, used: bool) -> tuple[str, ...]:
         if self.model is None:
@@ -372,7 +375,7 @@ def near_choice(g: _Group, old: list[_Group]) -> tuple[Choice | None, Sample | N
         targets, before = ([m.target for m in k.members] for k in (g, o))
         points = o.choice.plan.geometry.points
         factor = np.array([t.tolerance(points) / b.tolerance(points) for t, b in zip(targets, before, strict=True)])
-        if any(t.by_point for t in targets) or not ((factor > 0.5) & (factor < 2)).all():
+        if any(t.by_point or t.regions for t in targets) or not ((factor > 0.5) & (factor < 2)).all():
             continue
         plan = finer_plan(o.choice.plan, factor)
         g.draft = replace(g.draft, geometry=plan.geometry)

@@ -16,6 +16,7 @@ from hbae.config import ErrorBound
 from hbae.container import publish
 from hbae.errors import SizeNotMetError
 from hbae.pipeline.report import Report
+from hbae.pipeline.stats import VariableStats
 
 ANY_SIZE = "nrmse=1"
 """The bound that is scaled when only a size is asked for."""
@@ -28,8 +29,6 @@ _CLOSE = 0.06
 # Log bytes by log bound, until two sizes are known; where it is steeper than the second, as in noise, steps do not
 # follow bounds and plans are chosen anew.
 _SLOPE, _STEEP = -0.5, -1.5
-
-Bounds = Mapping[str, tuple[ErrorBound, ...]]
 
 
 class Attempt(Protocol):
@@ -58,18 +57,18 @@ def _scaled(b: ErrorBound, scale: float) -> ErrorBound:
     return replace(b, value=min(value, 0.999) if b.kind == "pw_rel" else value)
 
 
-def loosest(bounds: Bounds, spans: Mapping[str, float], points: Mapping[str, int]) -> float:
+def loosest(bounds: Mapping[str, Iterable[ErrorBound]], stats: Mapping[str, VariableStats]) -> float:
     """Give the scale at which the last bound of any variable stops to ask for anything."""
     scales = [1e-300]
     for path, bs in bounds.items():
-        span = spans[path] if math.isfinite(spans[path]) and spans[path] > 0 else 1.0
+        span = stats[path].span if 0 < stats[path].span < math.inf else 1.0
         for b in bs:
             if b.kind == "psnr":
                 scales.append(10.0 ** (b.value / 20))
             elif b.kind in _RELATIVE:
                 scales.append(1 / b.value)
             else:
-                scales.append(span / b.value * (math.sqrt(points[path]) if b.kind == "l2" else 1))
+                scales.append(span / b.value * (math.sqrt(stats[path].valid) if b.kind == "l2" else 1))
     return min(max(scales), 1e300)
 
 

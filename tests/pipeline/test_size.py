@@ -15,6 +15,7 @@ import hbae
 from hbae.config import ErrorBound, parse_size
 from hbae.errors import ConfigError, OutputExistsError, SizeNotMetError
 from hbae.pipeline.size import loosest, scaled
+from hbae.pipeline.stats import Validity, VariableStats
 
 
 def field(noise: float) -> xr.Dataset:
@@ -116,4 +117,5 @@ def test_options_exclude_each_other(tmp_path: Path) -> None:
 def test_scaled_bounds_stay_bounds() -> None:
     bs = (ErrorBound("pw_rel", 0.5), ErrorBound("psnr", 20), ErrorBound("l2", 2.0))
     assert scaled(bs, 10) == (ErrorBound("pw_rel", 0.999), ErrorBound("psnr", 1e-3), ErrorBound("l2", 20.0))
-    assert loosest({"a": bs}, {"a": 8.0}, {"a": 100}) == 8 / 2 * 10
+    stats = VariableStats(low=0.0, high=8.0, valid=100, invalid=0, validity=Validity())
+    assert loosest({"a": bs}, {"a": stats}) == 8 / 2 * 10

@@ -27,7 +27,10 @@ from hbae.pipeline.stats import Validity
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Result: what is damaged, which variables miss what, the measured errors and the hash of every variable."""
+    """Result: what is damaged, which variables miss what, the measured errors and the hash of every variable.
+
+    ``comparable``: the original has the same variables, and nothing is damaged.
+    """
 
     path: str
     damaged: tuple[str, ...] = ()
@@ -35,6 +38,7 @@ class Verification:
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     against: str | None = None
+    comparable: bool = False
 
     @property
     def ok(self) -> bool:
@@ -77,6 +81,7 @@ def verify_file(
             damaged.append(str(e))
         original = None if against is None else against if isinstance(against, Field) else open_field(against)
         failures = [] if original is None else _compare_shapes(archive.field, original)
+        alike = original is not None and not failures
         errors: dict[str, dict[str, float]] = {}
         hashes: dict[str, str] = {}
         total, done = sum(len(p.boxes) for p in archive.parts) or 1, 0
@@ -102,6 +107,7 @@ def verify_file(
         errors=errors,
         hashes=hashes,
         against=name,
+        comparable=alike and not damaged,
     )
 
 

@@ -85,7 +85,7 @@ def compress_field(
     if not Path(out).absolute().parent.is_dir():
         raise FieldError(f"{out}: there is no such folder")
     if bound is None and not options.by_size:
-        raise ConfigError("bound: give one, or a size or ratio for the file")
+        raise ConfigError("nothing is asked for: give --bound, --size or --cr (bound=, size=, cr= in Python)")
     rules = parse_rules(ANY_SIZE if bound is None else bound)
     field = source if isinstance(source, Field) else open_field(source)
     for v in field.variables():

@@ -25,7 +25,7 @@ _RELATIVE = ("nrmse", "block_nrmse", "rel_range", "pw_rel")
 _AIM, _ENOUGH = 0.985, 0.97
 _FIRST, _TRY_LOSSLESS, _LEAST = 1e-3, 1e-6, 1e-17
 _ESTIMATES, _PASSES = 6, 10
-_CLOSE = 0.06
+_CLOSE = 0.2
 # Log bytes by log bound, until two sizes are known; where it is steeper than the second, as in noise, steps do not
 # follow bounds and plans are chosen anew.
 _SLOPE, _STEEP = -0.5, -1.5

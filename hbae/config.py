@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -23,16 +24,18 @@ class ErrorBound:
     ``l2``: 2-norm of the error of every block, in the variable's units. ``block_nrmse``: RMSE of every block over the
     variable's range. ``nrmse``: RMSE of the variable over its range. ``psnr``: -20 log10(nrmse) at least, in dB.
     ``abs``: error of every point, in the variable's units. ``rel_range``: error of every point over the range.
-    ``pw_rel``: error of every point over its own magnitude.
+    ``pw_rel``: error of every point over its own magnitude. With a ``region`` the promise is about the points where
+    the variable of that name is not zero and not missing; pointwise kinds only.
 
     Raises
     ------
     ConfigError
-        For an unknown kind, or a value that is not positive and finite.
+        For an unknown kind, a value that is not positive and finite, or a kind that has no regions.
     """
 
     kind: str
     value: float
+    region: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -41,9 +44,12 @@ class ErrorBound:
             raise ConfigError(f"bound {self.kind}: the value must be positive and finite, not {self.value!r}")
         if self.kind == "pw_rel" and self.value >= 1:
             raise ConfigError("bound pw_rel: the value must be below 1")
+        if self.region is not None and (self.kind not in POINTWISE or not self.region):
+            what = f"{self.kind} cannot be bounded by region" if self.region else "empty name behind '@'"
+            raise ConfigError(f"bound {self.kind}@{self.region}: {what}; kinds that can: {', '.join(POINTWISE)}")
 
     def __str__(self) -> str:
-        return f"{self.kind}={self.value:g}"
+        return f"{self.kind}={self.value:g}" + (f"@{self.region}" if self.region is not None else "")
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def glob_matches(pattern: str, path: str) -> bool:
 
 
 def parse_rule(spec: str) -> BoundRule:
-    """Read ``[VARGLOB:]kind=value[,kind=value...]``.
+    """Read ``[VARGLOB:]kind=value[@MASKVAR][,kind=value[@MASKVAR]...]``.
 
     Raises
     ------
@@ -87,13 +93,15 @@ def parse_rule(spec: str) -> BoundRule:
         kind, eq, value = part.strip().partition("=")
         if not eq:
             raise ConfigError(f"bound {spec!r}: expected kind=value, found {part!r}")
+        value, at, region = value.partition("@")
         try:
             number = float(value)
         except ValueError:
             raise ConfigError(f"bound {spec!r}: {value!r} is not a number") from None
-        if any(b.kind == kind for b in bounds):
+        bound = ErrorBound(kind, number, region.strip() if at else None)
+        if any((b.kind, b.region) == (kind, bound.region) for b in bounds):
             raise ConfigError(f"bound {spec!r}: {kind} is given twice")
-        bounds.append(ErrorBound(kind, number))
+        bounds.append(bound)
     return BoundRule(pattern, tuple(bounds))
 
 
@@ -150,6 +158,28 @@ def resolve_bounds(
             if n not in chosen or rule.exact or not chosen[n][0]:
                 chosen[n] = (rule.exact, rule.bounds)
     return {n: b for n, (_, b) in chosen.items()}
+
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
+
+
+def parse_size(size: str | float) -> int:
+    """Read a number of bytes: ``1500000``, ``20MB`` (10**6), ``1.5MiB`` (2**20); parts of a byte are dropped.
+
+    Raises
+    ------
+    ConfigError
+        When it has another form or is below one byte.
+    """
+    m = re.fullmatch(r"\s*([0-9.]+(?:e\+?[0-9]+)?)\s*([kmgt]?i?b)?\s*", str(size), re.IGNORECASE)
+    try:
+        nbytes = float(m[1]) * _UNITS[(m[2] or "").lower()] if m else 0.0
+    except (KeyError, ValueError):
+        nbytes = 0.0
+    if not 1 <= nbytes < 2.0**63:
+        raise ConfigError(f"size {size!r}: expected bytes, for example 1500000, 20MB or 1.5MiB")
+    return int(nbytes)
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,12 @@ class VerificationError(HbaeError, ValueError):
     exit_code = 3
 
 
+class SizeNotMetError(HbaeError, ValueError):
+    """No bound makes the file as small as asked; nothing has been written."""
+
+    exit_code = 3
+
+
 class BoundViolationError(HbaeError, RuntimeError):
     """A bound could not be kept: a bug in hbae; nothing has been written."""
 

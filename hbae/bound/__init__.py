@@ -6,11 +6,12 @@ from hbae.bound.fit import fit_transform, klt_basis
 from hbae.bound.gae import select_coefficients
 from hbae.bound.norms import Totals, VariableErrors
 from hbae.bound.quantise import ROUNDING, dead_zone
-from hbae.bound.targets import Target, resolve_target
+from hbae.bound.targets import Region, Target, resolve_target
 
 __all__ = [
     "ROUNDING",
     "ChunkErrors",
+    "Region",
     "Target",
     "Totals",
     "VariableErrors",

@@ -58,14 +58,24 @@ def block_limits(counts: Array, target: Target, *, margin: bool) -> Array:
 
 
 def failing_points(error: Array, original: Array, valid: Array, target: Target, *, margin: bool) -> Array:
-    """Tell which valid points miss a pointwise limit (NaN counts as a miss)."""
+    """Tell which valid points miss a pointwise limit (NaN counts as a miss), those of regions at hand included."""
     bad = np.zeros(error.shape, bool)
-    if not target.by_point:
+    regions = [r for r in target.regions if r.inside is not None]
+    if not target.by_point and not regions:
         return bad
-    size = np.abs(error)
+    size, floor = np.abs(error), np.abs(original)
     scale = MARGIN if margin else 1.0
-    if math.isfinite(target.point):
-        bad |= ~(size <= target.point * scale)
-    if math.isfinite(target.pw_rel):
-        bad |= ~(size <= np.abs(original) * (target.pw_rel * scale))
+    _add_misses(bad, size, floor, target.point * scale, target.pw_rel * scale)
+    for r in regions:
+        over = np.zeros(error.shape, bool)
+        _add_misses(over, size, floor, r.point * scale, r.pw_rel * scale)
+        bad |= over & r.inside
     return bad & valid
+
+
+def _add_misses(bad: Array, size: Array, floor: Array, point: float, pw_rel: float) -> None:
+    """Mark the points whose error is over a limit, or over a part of their magnitude."""
+    if math.isfinite(point):
+        bad |= ~(size <= point)
+    if math.isfinite(pw_rel):
+        bad |= ~(size <= floor * pw_rel)

@@ -5,12 +5,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from hbae.arrays import Array
 from hbae.config import ErrorBound
 
 # Inner margin, so that any reader's own summation agrees; the tests have none.
 MARGIN = 1 - 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """Limits of the points of a region, as in :class:`Target`; ``inside``: those points of the box at hand, or None."""
+
+    name: str
+    point: float = math.inf
+    pw_rel: float = math.inf
+    inside: Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +30,8 @@ class Target:
 
     ``point``: largest error of any point, units. ``rmse``: RMSE of the variable, units. ``block_rmse``: RMSE of any
     block over its valid points, units. ``block_l2``: 2-norm of the error of any block, units. ``pw_rel``: largest
-    error of any point over its magnitude. ``span``: the range used.
+    error of any point over its magnitude. ``span``: the range used. ``regions``: where points have tighter limits; they
+    count in ``by_point`` and ``tolerance`` only once they are asked for everywhere (:meth:`everywhere`).
     """
 
     point: float = math.inf
@@ -28,6 +40,13 @@ class Target:
     block_l2: float = math.inf
     pw_rel: float = math.inf
     span: float = 0.0
+    regions: tuple[Region, ...] = ()
+
+    def everywhere(self) -> Target:
+        """Give the target that asks of every point what its regions ask of theirs."""
+        point = min(self.point, *(r.point for r in self.regions)) if self.regions else self.point
+        pw_rel = min(self.pw_rel, *(r.pw_rel for r in self.regions)) if self.regions else self.pw_rel
+        return replace(self, point=point, pw_rel=pw_rel, regions=())
 
     @property
     def by_block(self) -> bool:
@@ -52,8 +71,11 @@ def resolve_target(bounds: Iterable[ErrorBound], span: float) -> Target:
     def tighten(key: str, value: float) -> None:
         t[key] = min(t[key], value)
 
+    regions: dict[str, Region] = {}
     for b in bounds:
-        if b.kind == "abs":
+        if b.region is not None:
+            regions[b.region] = _tightened(regions.get(b.region, Region(name=b.region)), b, span)
+        elif b.kind == "abs":
             tighten("point", b.value)
         elif b.kind == "rel_range":
             tighten("point", b.value * span)
@@ -67,4 +89,10 @@ def resolve_target(bounds: Iterable[ErrorBound], span: float) -> Target:
             tighten("block_rmse", b.value * span)
         else:
             tighten("block_l2", b.value)
-    return Target(span=span, **t)
+    return Target(span=span, regions=tuple(regions.values()), **t)
+
+
+def _tightened(r: Region, b: ErrorBound, span: float) -> Region:
+    if b.kind == "pw_rel":
+        return replace(r, pw_rel=min(r.pw_rel, b.value))
+    return replace(r, point=min(r.point, b.value if b.kind == "abs" else b.value * span))

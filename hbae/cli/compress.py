@@ -21,7 +21,9 @@ Text = Optional[str]  # noqa: UP045
 def compress(
     source: Annotated[Path, typer.Argument(metavar="IN", help="NetCDF, HDF5, Zarr, NPY, or raw with a description.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT.hbae", help="The archive.")],
-    bound: o.Bounds,
+    bound: o.Bounds = None,
+    size: Annotated[Text, typer.Option(metavar="BYTES", help="Largest file: 1500000, 20MB, 1.5MiB.")] = None,
+    cr: Annotated[Optional[float], typer.Option(metavar="X", help="Smallest ratio.")] = None,  # noqa: UP045
     variables: o.Variables = None,
     model: Annotated[Optional[Path], typer.Option(metavar="MODEL", help="A trained model.")] = None,  # noqa: UP045
     budget: Annotated[Text, typer.Option(metavar="60s", help="Train a model for so long: 60s, 5m, 40ep.")] = None,
@@ -46,7 +48,8 @@ def compress(
 ) -> None:
     """Write an archive in which every bound holds on the values that a reader gets.
 
-    Kinds of bound: nrmse, block_nrmse, psnr, l2, abs, rel_range, pw_rel.
+    Kinds of bound: nrmse, block_nrmse, psnr, l2, abs, rel_range, pw_rel. With --size or --cr the tightest bound is
+    searched whose file is that small: of kind nrmse, or the bounds given, all scaled by one factor.
     """
     output = Output.start(as_json, quiet, verbose)
     check_paths(source, out)
@@ -56,7 +59,7 @@ def compress(
         report = run(
             source,
             out,
-            bound,
+            bound or None,
             variables=split_list(variables),
             model=model,
             budget=budget,
@@ -72,6 +75,8 @@ def compress(
             redundant=redundant,
             overwrite=force,
             scratch=scratch,
+            size=size,
+            cr=cr,
             progress=progress,
         )
     output.document(report.to_json())

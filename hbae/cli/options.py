@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 Bounds = Annotated[
-    list[str],
+    Optional[list[str]],  # noqa: UP045
     typer.Option("--bound", metavar="SPEC...", help="[VARGLOB:]kind=value[,kind=value...]; may be repeated."),
 ]
 Variables = Annotated[

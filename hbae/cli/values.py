@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 from hbae.errors import ConfigError
 
-LISTS = ("--bound", "--vars", "--range")
+LISTS = ("--bound", "--vars", "--range", "--qoi")
 
 
 class ListCommand(TyperCommand):

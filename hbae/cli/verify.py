@@ -10,15 +10,23 @@ import typer
 
 from hbae.cli import options as o
 from hbae.cli.output import Output, number
-from hbae.errors import FormatError, VerificationError
+from hbae.cli.values import split_list
+from hbae.errors import ConfigError, FormatError, VerificationError
 
 if TYPE_CHECKING:
+    from hbae.compare.tally import QuantityRow
     from hbae.pipeline.verify import Verification
 
 
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive.")],
     against: Annotated[Optional[Path], typer.Option(metavar="ORIGINAL", help="Check every bound too.")] = None,  # noqa: UP045
+    qoi: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--qoi", metavar="NAME...", help="moments, mass_fractions, area_mean, gradient: before and after."
+        ),
+    ] = None,
     model: o.SharedModel = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -28,9 +36,13 @@ def verify(
     output = Output.start(as_json, quiet, verbose)
     from hbae.pipeline.api import verify as run
 
+    names = _names(qoi, against)
     with output.progress() as progress:
         result = run(file, against, progress=progress, model=model)
     doc = result.to_json()
+    rows = _quantities(file, against, names, model) if names and result.comparable else []
+    if names:
+        doc["quantities"] = [r.to_json() for r in rows]
     code = 0
     if result.damaged:
         doc |= {"error": f"{len(result.damaged)} damaged parts", "kind": FormatError.__name__}
@@ -40,8 +52,37 @@ def verify(
         code = VerificationError.exit_code
     output.document(doc)
     _show(result, output)
+    _show_quantities(rows, output)
     if code:
         raise typer.Exit(code)
+
+
+def _names(qoi: list[str] | None, against: Path | None) -> tuple[str, ...]:
+    names = split_list(qoi)
+    if names:
+        from hbae.compare.quantities import check_names
+
+        check_names(names)
+        if against is None:
+            raise ConfigError("qoi: quantities are compared with an original; give --against too")
+    return names
+
+
+def _quantities(file: Path, against: Path | None, names: tuple[str, ...], model: Path | None) -> list[QuantityRow]:
+    from hbae.compare.quantities import quantities
+
+    return quantities(file, against, names, model=model)
+
+
+def _show_quantities(rows: list[QuantityRow], output: Output) -> None:
+    """Print quantities of interest: mean before and after, errors."""
+    if rows:
+        columns = ("quantity", "before", "after", "RMS error", "relative", "max error")
+        numbers = [(r.before, r.after, r.rmse, r.relative, r.max_error) for r in rows]
+        cells = [
+            (r.name, f"{n[0]:.6g}", f"{n[1]:.6g}", *map(number, n[2:])) for r, n in zip(rows, numbers, strict=True)
+        ]
+        output.table(columns, cells, numbers=5)
 
 
 def _show(r: Verification, output: Output) -> None:

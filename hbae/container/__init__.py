@@ -4,7 +4,7 @@
 from hbae.container.frames import FORMAT_VERSION, MAGIC, MAX_CHUNKS
 from hbae.container.reader import ArchiveReader
 from hbae.container.sections import decode_decoder, decode_transform, encode_decoder, encode_transform
-from hbae.container.writer import ArchiveWriter
+from hbae.container.writer import ArchiveWriter, publish
 
 __all__ = [
     "FORMAT_VERSION",
@@ -16,4 +16,5 @@ __all__ = [
     "decode_transform",
     "encode_decoder",
     "encode_transform",
+    "publish",
 ]

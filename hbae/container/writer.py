@@ -108,7 +108,7 @@ class ArchiveWriter:
         self._file.close()
         if check is not None:
             check(self._temp)
-        _publish(self._temp, self.path, self._overwrite)
+        publish(self._temp, self.path, self._overwrite)
         return total
 
     def abort(self) -> None:
@@ -128,7 +128,14 @@ def _crc(data: bytes) -> bytes:
     return zlib.crc32(data).to_bytes(4, "little")
 
 
-def _publish(temp: Path, path: Path, overwrite: bool) -> None:
+def publish(temp: Path, path: Path, overwrite: bool) -> None:
+    """Give a complete file its name at once.
+
+    Raises
+    ------
+    OutputExistsError
+        When the name is taken and ``overwrite`` is false.
+    """
     os.chmod(temp, 0o666 & ~_umask())
     if overwrite:
         os.replace(temp, path)

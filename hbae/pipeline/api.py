@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 
-def compress(source: Any, out: PathLike, bound: BoundLike, **options: Any) -> Report:
+def compress(source: Any, out: PathLike, bound: BoundLike | None = None, **options: Any) -> Report:
     """Write an archive in which every bound holds on the values that a reader gets.
 
     Parameters
@@ -33,9 +33,11 @@ def compress(source: Any, out: PathLike, bound: BoundLike, **options: Any) -> Re
     out : path
         The archive, ``.hbae``; it appears complete and verified, or not at all.
     bound : str, ErrorBound, mapping or list of those
-        For example ``"nrmse=1e-3"`` or ``{"T": "abs=0.5", "Y_*": "nrmse=1e-3"}``.
+        For example ``"nrmse=1e-3"`` or ``{"T": "abs=0.5", "Y_*": "nrmse=1e-3"}``. With ``size`` or ``cr`` it may be
+        left out (``nrmse`` then); if given, all its values are scaled by one factor until the file fits.
     **options
         Fields of :class:`hbae.pipeline.options.CompressOptions`: ``model``, ``budget``, ``method``, ``preset``, ...
+        ``size`` (bytes, ``"20MB"``, ``"1.5MiB"``) or ``cr``: the tightest bound is searched whose file is that small.
 
     Returns
     -------

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from hbae.arrays import Array, Box, Variable, box_shape
+from hbae.arrays import Array, Box, Variable, box_shape, boxes_of
 from hbae.codecs import ByteReader, ByteWriter, decode_lossless, encode_lossless, pack, unpack_json
 from hbae.errors import BoundViolationError, FieldError, FormatError
 from hbae.pipeline.chunk import LOSSLESS, check_digest, encode_lossless_chunk, open_chunk
+from hbae.pipeline.touchup import Spool
 
 SMALL = 1 << 16
 CHUNK_BYTES = 8 << 20
@@ -104,6 +106,42 @@ def encode_exact_chunk(v: Variable, box: Box) -> bytes:
     payload = encode_lossless_chunk(a)
     _check_same(a, decode_exact_chunk(payload, v, box, "chunk"), v)
     return payload
+
+
+def encode_exact_chunks(v: Variable) -> Iterator[bytes]:
+    """Encode all chunks of a large lossless variable, in order."""
+    for box in boxes_of(v.shape, chunk_step(v)):
+        yield encode_exact_chunk(v, box)
+
+
+class KeptChunks:
+    """Keeps the coded chunks of lossless variables aside, for a file that is written several times."""
+
+    def __init__(self, variables: Iterable[Variable]) -> None:
+        self._numbers: dict[str, list[int]] = {}
+        self.nbytes = self._count = 0
+        self._spool = Spool(self._encode(variables))
+
+    def _encode(self, variables: Iterable[Variable]) -> Iterator[bytes]:
+        for v in variables:
+            numbers = self._numbers[v.path] = []
+            for payload in encode_exact_chunks(v):
+                numbers.append(self._count)
+                self._count += 1
+                self.nbytes += len(payload)
+                yield payload
+
+    def of(self, v: Variable) -> Iterator[bytes]:
+        """Give the chunks of a variable; what was not kept is encoded now."""
+        if v.path not in self._numbers:
+            return encode_exact_chunks(v)
+        return (self._spool.take(i) for i in self._numbers[v.path])
+
+    def __enter__(self) -> KeptChunks:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._spool.close()
 
 
 def decode_exact_chunk(payload: bytes, v: Variable, box: Box, what: str) -> Array:

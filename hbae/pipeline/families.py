@@ -41,7 +41,7 @@ class ModelOption:
     nbytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """A plan on trial; ``extra``: bytes of the model that it needs."""
 

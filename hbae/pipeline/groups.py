@@ -53,7 +53,9 @@ def lossy_bounds(field: Field, rules: tuple[BoundRule, ...], globs: Iterable[str
     variables = list(field.variables())
     keep = _supporting(field)
     names = [v.path for v in variables]
-    soft = [v.path for v in variables if _is_float(v) and v.path not in keep and v.shape]
+    masks = {b.region for r in rules for b in r.bounds}
+    free = (v for v in variables if v.path not in keep and not {v.path, v.name} & masks)
+    soft = [v.path for v in free if _is_float(v) and v.shape]
     for g in globs:
         if not any(glob_matches(g, n) for n in names):
             raise UnknownNameError(f"vars: {g!r} matches no variable")
@@ -159,7 +161,8 @@ def make_drafts(
         v, log = item.variable, math.isfinite(item.target.pw_rel)
         mine = model_names is not None and v.path in model_names
         pointwise = item.target.by_point and not mine
-        key = (v.group, v.dims, v.shape, v.dtype.str, log, pointwise, item.packing is not None, mine)
+        regions = bool(item.target.regions) and not mine
+        key = (v.group, v.dims, v.shape, v.dtype.str, log, pointwise, item.packing is not None, mine, regions)
         grouped.setdefault(key, []).append(item)
     out = []
     for members in grouped.values():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hbae.config import METHODS, Budget
+from hbae.config import METHODS, Budget, parse_size
 from hbae.errors import ConfigError
 
 Progress = Callable[[str, float], None]
@@ -21,7 +21,8 @@ class CompressOptions:
 
     ``variables``: globs that limit what is lossy. ``model``: a MODEL file. ``budget``: train within it. ``ranges``:
     the range (low, high) by variable, for range kinds and streams. ``chunk``: MiB decoded. ``scratch``: folder for a
-    scratch file.
+    scratch file. ``size``: the whole file takes at most so many bytes (``20MB``, ``1.5MiB``). ``cr``: raw bytes of the
+    lossy variables over the whole file are at least that.
 
     Raises
     ------
@@ -45,6 +46,8 @@ class CompressOptions:
     overwrite: bool = False
     scratch: str | os.PathLike[str] | None = None
     progress: Progress | None = None
+    size: str | float | None = None
+    cr: float | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -62,6 +65,26 @@ class CompressOptions:
                 raise ConfigError(f"range {name}: needs low < high, both finite")
         if self.scratch is not None and not Path(self.scratch).is_dir():
             raise ConfigError(f"scratch: {self.scratch} is no folder")
+
+        if self.size is not None:
+            if self.cr is not None:
+                raise ConfigError("size and cr exclude each other")
+            parse_size(self.size)
+        if self.cr is not None and not (math.isfinite(self.cr) and self.cr > 0):
+            raise ConfigError("cr: must be positive and finite")
+
+    @property
+    def by_size(self) -> bool:
+        """Tell whether a size or a ratio is asked for."""
+        return self.size is not None or self.cr is not None
+
+    def most_bytes(self, raw: int) -> int | None:
+        """Give the largest length of the file, where one is asked for; ``raw``: bytes of the lossy variables."""
+        if self.cr is not None:
+            most = int(raw / self.cr)
+            # The quotient may have been rounded up.
+            return most - 1 if most and raw / most < self.cr else most
+        return None if self.size is None else parse_size(self.size)
 
     @property
     def parsed_budget(self) -> Budget | None:

@@ -129,6 +129,14 @@ def finer_steps(plan: GroupPlan, fine: int) -> GroupPlan:
     return replace(plan, unit=plan.unit * factor, point_unit=plan.point_unit * factor)
 
 
+def _bounds_of(doc: dict[str, Any], count: int) -> tuple[tuple[ErrorBound, ...], ...]:
+    regions = doc.get("regions") or [[]] * count
+    return tuple(
+        (*(ErrorBound(str(k), float(x)) for k, x in bs), *(ErrorBound(str(k), float(x), str(n)) for k, x, n in rs))
+        for bs, rs in zip(doc["bounds"], regions, strict=True)
+    )
+
+
 def _rising(pairs: tuple[tuple[float, float], ...]) -> bool:
     return all(-math.inf < low <= high < math.inf for low, high in pairs)
 
@@ -140,7 +148,7 @@ def encode_plan(plan: GroupPlan) -> bytes:
         "dtype": plan.dtype.str,
         "geometry": plan.geometry.to_json(),
         "domain": plan.domain,
-        "bounds": [[[b.kind, b.value] for b in bs] for bs in plan.bounds],
+        "bounds": [[[b.kind, b.value] for b in bs if b.region is None] for bs in plan.bounds],
         "packing": plan.packing,
         "diff": plan.diff_axes,
         "levels": None if plan.levels is None else [plan.levels.order, plan.levels.cubic, plan.levels.steps],
@@ -152,6 +160,9 @@ def encode_plan(plan: GroupPlan) -> bytes:
     }
     if plan.limits is not None:
         doc["limits"] = plan.limits
+    regions = [[[b.kind, b.value, b.region] for b in bs if b.region is not None] for bs in plan.bounds]
+    if any(regions):
+        doc["regions"] = regions
     w = ByteWriter()
     w.raw(pack(json.dumps(doc, separators=(",", ":"), ensure_ascii=False).encode(), 19))
     numbers = np.stack([np.asarray(getattr(plan, n), "<f8") for n in _NUMBERS])
@@ -192,7 +203,7 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
             dtype=plain_dtype(doc["dtype"]),
             geometry=Geometry.from_json(doc["geometry"]),
             domain=str(doc["domain"]),
-            bounds=tuple(tuple(ErrorBound(str(k), float(x)) for k, x in bs) for bs in doc["bounds"]),
+            bounds=_bounds_of(doc, len(paths)),
             packing=tuple(None if p is None else (float(p[0]), float(p[1])) for p in doc["packing"]),
             diff_axes=tuple(int(a) for a in doc["diff"]),
             transform=transform,

@@ -19,8 +19,9 @@ from threadpoolctl import threadpool_limits
 from hbae.arrays import Array
 from hbae.bound import Target
 from hbae.exact import get_backend
-from hbae.pipeline.encode import BlockEncoder, Coded, encode_chunk, quiet
+from hbae.pipeline.encode import BlockEncoder, Coded, quiet
 from hbae.pipeline.plan import GroupPlan
+from hbae.pipeline.regions import encode_by_region
 
 _work: dict[str, Any] = {}
 
@@ -36,14 +37,17 @@ class Job:
     lossless: bool
     fine: int = 0
 
-    def run(self, raw: Array, invalid: Array) -> Coded:
-        """Encode one chunk on one thread (the number of threads must not show in the bytes)."""
+    def run(self, raw: Array, invalid: Array, targets: list[Target]) -> Coded:
+        """Encode one chunk on one thread (the number of threads must not show in the bytes).
+
+        ``targets``: the job's, with the points of regions.
+        """
         with quiet(), threadpool_limits(1):
-            return encode_chunk(
+            return encode_by_region(
                 raw,
                 invalid,
                 self.plan,
-                self.targets,
+                targets,
                 model=self.model,
                 backend=get_backend(self.backend),
                 lossless=self.lossless,
@@ -51,19 +55,19 @@ class Job:
             )
 
 
-def encode_all(job: Job, chunks: Iterable[tuple[Array, Array]], workers: int) -> Iterator[Coded]:
+def encode_all(job: Job, chunks: Iterable[tuple[Array, Array, list[Target]]], workers: int) -> Iterator[Coded]:
     """Give the coded chunks in order; at most two per worker wait in memory."""
     if workers <= 1:
-        for raw, invalid in chunks:
-            yield job.run(raw, invalid)
+        for chunk in chunks:
+            yield job.run(*chunk)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_set_job, initargs=(job,)) as pool:
         waiting: deque[Future[Coded]] = deque()
         try:
-            for raw, invalid in chunks:
+            for chunk in chunks:
                 with _without_main():
-                    waiting.append(pool.submit(_run, raw, invalid))
+                    waiting.append(pool.submit(_run, *chunk))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -95,6 +99,6 @@ def _set_job(job: Job) -> None:
     _work["job"] = job
 
 
-def _run(raw: Array, invalid: Array) -> Coded:
-    result: Coded = _work["job"].run(raw, invalid)
+def _run(raw: Array, invalid: Array, targets: list[Target]) -> Coded:
+    result: Coded = _work["job"].run(raw, invalid, targets)
     return result

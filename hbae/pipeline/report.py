@@ -30,6 +30,7 @@ class Report:
     """One archive. ``size`` is ``len(file)``; ``cr`` = raw bytes of the lossy variables over ``size``.
 
     ``model_size``: bytes of the model inside ``size``, or of the shared model outside (``model_shared``).
+    ``most_bytes``: the size that was asked for, if one was.
     """
 
     path: str
@@ -42,6 +43,7 @@ class Report:
     model_size: int = 0
     model_shared: bool = False
     notes: tuple[str, ...] = ()
+    most_bytes: int | None = None
 
     @property
     def cr(self) -> float:

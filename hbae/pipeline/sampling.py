@@ -22,12 +22,14 @@ WHOLE_POINTS = 1 << 20
 class Sample:
     """Boxes of a group: stored values (V, *box), invalid points, and the group's size over the sample's.
 
-    ``chunk``: one whole chunk as a sample of its own, on which the finalists meet (predictors want room).
+    ``chunk``: one whole chunk as a sample of its own, on which the finalists meet (predictors want room). ``places``:
+    where the boxes lie.
     """
 
     boxes: list[tuple[Array, Array]]
     ratio: float
     chunk: Sample | None = None
+    places: tuple[Box, ...] = ()
 
 
 def take_sample(draft: GroupPlan, inputs: Inputs, validity: list[Validity], seed: int) -> Sample:
@@ -53,7 +55,7 @@ def _read(draft: GroupPlan, inputs: Inputs, validity: list[Validity], boxes: lis
         invalid = np.stack([k.invalid(raw[v]) for v, k in enumerate(validity)])
         taken.append((raw, invalid))
         points += raw[0].size
-    return Sample(taken, int(np.prod(draft.geometry.shape, dtype=object)) / points)
+    return Sample(taken, int(np.prod(draft.geometry.shape, dtype=object)) / points, places=tuple(boxes))
 
 
 def _cell(geometry: Geometry) -> tuple[int, ...]:

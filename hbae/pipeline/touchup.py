@@ -10,7 +10,9 @@ from types import TracebackType
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.bound import VariableErrors
+from hbae.bound import Totals, VariableErrors
+from hbae.bound.targets import MARGIN
+from hbae.pipeline.groups import LossyVariable
 
 TOUCH_UPS = (0, 64, 128)
 """Fineness of chunks at first, and when they are coded again: steps times 1, 3/4, 1/2."""
@@ -43,6 +45,23 @@ def worst_chunks(errors: list[list[VariableErrors]], ratio: Array) -> Array:
     return out
 
 
+def finer_factors(ratio: Array, attempt: int) -> Array:
+    """Give factors for the steps after a miss: first for the variables that missed, then all alike."""
+    if attempt == 0:
+        return np.where(ratio > 0.99, (0.98 / ratio) ** 1.2, 1.0)
+    return np.full(len(ratio), float(0.98 / ratio.max()) ** 1.25)
+
+
+def global_ratios(totals: list[Totals], members: list[LossyVariable]) -> Array:
+    """Give RMSE over its global limit for every variable; at most 1 (with the inner margin) means it holds."""
+    out = [
+        t.sse / (m.target.rmse * m.target.rmse * max(t.count, 1)) / MARGIN if np.isfinite(m.target.rmse) else 0.0
+        for t, m in zip(totals, members, strict=True)
+    ]
+    ratio: Array = np.sqrt(np.array(out))
+    return ratio
+
+
 class Spool:
     """Keeps coded chunks aside (in memory, then in a temporary file) while the archive is written again."""
 
@@ -58,8 +77,12 @@ class Spool:
         self._file.seek(self._ends[number])
         return self._file.read(self._ends[number + 1] - self._ends[number])
 
+    def close(self) -> None:
+        """Forget everything."""
+        self._file.close()
+
     def __enter__(self) -> Spool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._file.close()
+        self.close()

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from hbae.arrays import Array, Attribute, Field, Variable
+from hbae.arrays import Array, Attribute, Box, Field, Variable
 from hbae.bound import Target, Totals, VariableErrors, check_chunk, resolve_target
-from hbae.errors import FormatError
+from hbae.errors import FormatError, HbaeError
 from hbae.io import open_field
 from hbae.pipeline.archive import Archive, Part
 from hbae.pipeline.chunk import digest
@@ -21,12 +21,16 @@ from hbae.pipeline.decompress import PROVENANCE
 from hbae.pipeline.encode import quiet
 from hbae.pipeline.options import Progress
 from hbae.pipeline.plan import GroupPlan
+from hbae.pipeline.regions import Regions
 from hbae.pipeline.stats import Validity
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Result: what is damaged, which variables miss what, the measured errors and the hash of every variable."""
+    """Result: what is damaged, which variables miss what, the measured errors and the hash of every variable.
+
+    ``comparable``: the original has the same variables, and nothing is damaged.
+    """
 
     path: str
     damaged: tuple[str, ...] = ()
@@ -34,6 +38,7 @@ class Verification:
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     against: str | None = None
+    comparable: bool = False
 
     @property
     def ok(self) -> bool:
@@ -76,6 +81,7 @@ def verify_file(
             damaged.append(str(e))
         original = None if against is None else against if isinstance(against, Field) else open_field(against)
         failures = [] if original is None else _compare_shapes(archive.field, original)
+        alike = original is not None and not failures
         errors: dict[str, dict[str, float]] = {}
         hashes: dict[str, str] = {}
         total, done = sum(len(p.boxes) for p in archive.parts) or 1, 0
@@ -101,6 +107,7 @@ def verify_file(
         errors=errors,
         hashes=hashes,
         against=name,
+        comparable=alike and not damaged,
     )
 
 
@@ -142,6 +149,8 @@ class _PartWalk:
         self.missed: dict[str, str] = {}
         self.parts: list[list[VariableErrors]] = [[] for _ in part.paths]
         self.targets: list[Target] = []
+        self.original = original
+        self.regions: Regions | None = None
 
     def take(self, i: int) -> None:
         """Decode and judge chunk i."""
@@ -159,13 +168,14 @@ class _PartWalk:
             if raws[0].tobytes() != np.ascontiguousarray(arrays[0]).tobytes():
                 self.missed[self.part.paths[0]] = f"{self.part.paths[0]}: values differ though kept without loss"
             return
-        self._judge(raws, arrays)
+        self._judge(raws, arrays, self.part.boxes[i])
 
-    def _judge(self, raws: list[Array], arrays: list[Array]) -> None:
+    def _judge(self, raws: list[Array], arrays: list[Array], box: Box) -> None:
         if self.part.group is None:
             return
         plan = self.archive.plan(self.part.group)
         self.targets = [resolve_target(b, float(s)) for b, s in zip(plan.bounds, plan.span, strict=True)]
+        targets = self._with_regions(plan, box)
         for v, (raw, a) in enumerate(zip(raws, arrays, strict=True)):
             name, p = plan.paths[v], plan.packing[v]
             scale, shift = p if p is not None else (1.0, 0.0)
@@ -178,12 +188,21 @@ class _PartWalk:
             if (~bad & ~np.isfinite(y)).any():
                 self.missed[name] = f"{name}: a value is decoded that is not finite"
             x, y = np.where(bad, 0.0, x), np.where(bad | ~np.isfinite(y), 0.0, y)
-            found = check_chunk(x[None], y[None], ~bad[None], [self.targets[v]], plan.geometry.block, margin=False)
+            found = check_chunk(x[None], y[None], ~bad[None], [targets[v]], plan.geometry.block, margin=False)
             if not found.points_hold[0]:
                 self.missed[name] = f"{name}: a point misses its bound"
             if not found.blocks_hold[0]:
                 self.missed[name] = f"{name}: a block misses its bound"
             self.parts[v].append(VariableErrors.of(y - x, ~bad))
+
+    def _with_regions(self, plan: GroupPlan, box: Box) -> list[Target]:
+        """Targets with the original's regions in that box; regions that are not there are a failure."""
+        if self.regions is None and self.original is not None:
+            try:
+                self.regions = Regions(self.original, dict(zip(plan.paths, plan.bounds, strict=True)))
+            except HbaeError as e:
+                self.missed[f"{plan.paths[0]} regions"] = str(e)
+        return self.targets if self.regions is None else self.regions.at(plan.paths, self.targets, box)
 
     def _invalid(self, v: int, raw: Array, x: Array, plan: GroupPlan) -> Array:
         """Points that must be equal bit by bit: not finite, fill values, and all outside the range of valid values."""

@@ -104,6 +104,12 @@ def test_threads_change_no_byte(run: Run, files: Path) -> None:
         (["compress", "a.nc", "-o", "none/b.hbae", *BOUND], 1, "FileNotFoundError", "none"),
         (["compress", "a.nc", "-o", "b.hbae", *BOUND, "--model", "none.hbm"], 1, "FileNotFoundError", "none.hbm"),
         (["compress", "a.hbae", "-o", "b.hbae", *BOUND], 1, "FieldError", "unknown format"),
+        (["compress", "a.nc", "-o", "b.hbae", "--size", "20XB"], 2, "ConfigError", "expected bytes"),
+        (["compress", "a.nc", "-o", "b.hbae", "--size", "9", "--cr", "2"], 2, "ConfigError", "exclude"),
+        (["compress", "a.nc", "-o", "b.hbae", "--size", "99", "--vars", "T"], 3, "SizeNotMetError", "cannot be met"),
+        (["compress", "a.nc", "-o", "b.hbae", "--bound", "T:psnr=9@flag,abs=1"], 2, "ConfigError", "psnr cannot"),
+        (["verify", "a.hbae", "--qoi", "gradient"], 2, "ConfigError", "--against"),
+        (["verify", "a.hbae", "--against", "a.nc", "--qoi", "mass"], 2, "ConfigError", "unknown 'mass'"),
         (["info", "none.hbae"], 1, "FileNotFoundError", "none.hbae"),
         (["info", "a.nc"], 4, "NotHbaeFileError", "magic"),
     ],
@@ -136,3 +142,13 @@ def test_info_describes_all_variables(run: Run, files: Path) -> None:
     doc = run("info", "a.hbae", "--json").doc
     assert [v["path"] for v in doc["variables"]] == ["time", "lat", "lon", "T", "U", "V", "flag"]
     assert sum(doc["sizes"].values()) == doc["size"] == (files / "a.hbae").stat().st_size
+
+
+def test_a_ratio_is_asked_for(run: Run, files: Path) -> None:
+    done = run("compress", "a.nc", "-o", "b.hbae", "--cr", "8", "--method", "linear", "--json")
+    assert done.code == 0, done.err
+    assert 8 <= done.doc["cr"] < 8 / 0.95
+    assert (files / "b.hbae").stat().st_size == done.doc["size"] <= done.doc["most_bytes"]
+    people = run("compress", "a.nc", "-o", "c.hbae", "--size", "20kB", "--bound", "T:abs=1", "U:abs=2", "-f")
+    assert people.code == 0, people.err
+    assert "of at most 20,000 bytes" in people.out

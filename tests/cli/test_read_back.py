@@ -99,6 +99,16 @@ def test_verify_finds_a_changed_original(run: Run, files: Path) -> None:
     assert doc.doc["ok"] is False
 
 
+def test_quantities_before_and_after(run: Run, files: Path) -> None:
+    done = run("verify", "a.hbae", "--against", "a.nc", "--qoi", "gradient", "area_mean")
+    assert done.code == 0, done.err
+    assert "gradient of U" in done.out
+    doc = run("verify", "a.hbae", "--against", "a.nc", "--qoi", "gradient,area_mean", "--json").doc
+    found = {r["name"]: r for r in doc["quantities"]}
+    assert set(found) == {f"{k} of {v}" for k in ("gradient", "area mean") for v in "TUV"}
+    assert 0 < found["gradient of U"]["rmse"] < found["gradient of U"]["before"]
+
+
 def test_damage_is_found_and_named(run: Run, files: Path) -> None:
     done = run("verify", "bad.hbae")
     assert done.code == 4

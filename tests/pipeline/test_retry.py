@@ -137,7 +137,7 @@ def test_a_broken_decoder_writes_nothing(
 def test_a_global_bound_that_cannot_be_met_writes_nothing(
     fields: Callable[..., xr.Dataset], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "_global_ratios", lambda totals, members: np.full(len(members), 1.5))
+    monkeypatch.setattr(module, "global_ratios", lambda totals, members: np.full(len(members), 1.5))
     (tmp_path / "a.hbae").write_bytes(b"old")
     with pytest.raises(OutputExistsError):
         hbae.compress(fields(), tmp_path / "a.hbae", "nrmse=1e-3", method="linear")

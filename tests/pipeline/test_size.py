@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""A size or a ratio is asked for: the file never exceeds it, uses most of it, and its bounds hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import hbae
+from hbae.config import ErrorBound, parse_size
+from hbae.errors import ConfigError, OutputExistsError, SizeNotMetError
+from hbae.pipeline.size import loosest, scaled
+from hbae.pipeline.stats import Validity, VariableStats
+
+
+def field(noise: float) -> xr.Dataset:
+    """Fronts of many widths with noise, and a variable that stays as it is."""
+    rng = np.random.default_rng(1)
+    t, y, x = np.meshgrid(np.arange(8) / 8, np.linspace(-2, 2, 40), np.linspace(-2, 2, 48), indexing="ij")
+    a = np.tanh(5 * (x - np.sin(3 * y + t))) + np.cos(4 * x * y + 3 * t)
+    dims = ("t", "y", "x")
+    return xr.Dataset(
+        {"a": (dims, (a + rng.normal(0, noise, a.shape)).astype("f4")), "n": (("t",), np.arange(8))},
+        coords={"x": np.arange(48.0)},
+    )
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.5])
+@pytest.mark.parametrize("ask", [{"cr": 5.5}, {"size": "2.5kB"}, {"cr": 9, "bound": "abs=3"}])
+def test_most_of_the_size_is_used_and_never_more(noise: float, ask: dict[str, Any], tmp_path: Path) -> None:
+    ds, path = field(noise), tmp_path / "a.hbae"
+    r = hbae.compress(ds, path, method="linear", **ask)
+    most = 2500 if "size" in ask else int(ds.a.nbytes / ask["cr"])
+    assert r.most_bytes == most
+    assert 0.95 * most <= path.stat().st_size == r.size <= most
+    assert "cr" not in ask or r.cr >= ask["cr"]
+    kind, _, value = r.variables[0].bounds[0].partition("=")
+    e = hbae.decompress(path).a.values.astype("f8") - ds.a.values
+    found = {"abs": abs(e).max(), "nrmse": np.sqrt((e * e).mean()) / float(ds.a.max() - ds.a.min())}[kind]
+    assert 0.5 * float(value) < found <= float(value) * (1 + 1e-5)
+    assert hbae.info(path)["groups"][0]["bounds"] == [list(r.variables[0].bounds)]
+    assert hbae.verify(path, ds).ok
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_given_bounds_keep_their_proportions(fields: Callable[..., xr.Dataset], tmp_path: Path) -> None:
+    ds, path = fields((6, 24, 24), "TUV"), tmp_path / "a.hbae"
+    spec = ["T:nrmse=1", "U:nrmse=0.1", "V:psnr=10"]
+    r = hbae.compress(ds, path, spec, method="linear", cr=8)
+    assert r.cr >= 8
+    got = {v.path: float(v.bounds[0].partition("=")[2]) for v in r.variables}
+    assert got["U"] == pytest.approx(0.1 * got["T"], rel=1e-4)
+    assert 10 ** (-(got["V"] - 10) / 20) == pytest.approx(got["T"], rel=1e-4)
+    assert hbae.verify(path, ds).ok
+
+
+def test_what_lossless_meets_is_lossless(tmp_path: Path) -> None:
+    ds, path = field(0.0), tmp_path / "a.hbae"
+    r = hbae.compress(ds, path, size=1 << 20)
+    assert r.variables[0].method == "lossless"
+    assert "no loss is needed" in " ".join(r.notes)
+    assert hbae.decompress(path).identical(ds)
+    few = ds.assign(a=np.round(ds.a))
+    r = hbae.compress(few, tmp_path / "few.hbae", cr=8)
+    assert r.variables[0].method == "lossless"
+    assert hbae.decompress(tmp_path / "few.hbae").identical(few)
+
+
+def test_a_size_that_cannot_be_met_is_refused(tmp_path: Path) -> None:
+    ds, path = field(0.0), tmp_path / "a.hbae"
+    with pytest.raises(SizeNotMetError, match="200 bytes cannot be met: even with nrmse=1 the file takes"):
+        hbae.compress(ds, path, size=200, method="linear")
+    with pytest.raises(SizeNotMetError, match="without loss is larger"):
+        hbae.compress(ds, path, size=2000, method="lossless")
+    ds["big"] = (("k",), np.random.default_rng(0).integers(0, 2**32, 50000))
+    with pytest.raises(SizeNotMetError, match="what is not lossy alone takes"):
+        hbae.compress(ds, path, size=20000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_large_lossless_variables_are_inside_the_size(tmp_path: Path) -> None:
+    ds, path = field(0.02), tmp_path / "a.hbae"
+    ds["big"] = (("k",), np.random.default_rng(0).integers(0, 2**16, 50000))
+    r = hbae.compress(ds, path, size=105_000, method="linear")
+    assert 0.95 * 105_000 <= r.size == path.stat().st_size <= 105_000
+    assert (hbae.decompress(path).big == ds.big).all()
+
+
+def test_an_output_that_exists_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.hbae"
+    path.write_bytes(b"mine")
+    with pytest.raises(OutputExistsError, match="exists"):
+        hbae.compress(field(0.0), path, cr=10)
+    assert path.read_bytes() == b"mine"
+
+
+def test_sizes_are_read() -> None:
+    assert [parse_size(s) for s in ("20MB", "1.5MiB", "7", 1e3, "2 kib", "3GB")] == [
+        20_000_000, 1_572_864, 7, 1000, 2048, 3_000_000_000,
+    ]  # fmt: skip
+    for bad in ("", "MB", "-1", "1XB", "nan", "0", "1e30", "1.2.3", "ib"):
+        with pytest.raises(ConfigError, match="expected bytes"):
+            parse_size(bad)
+
+
+def test_options_exclude_each_other(tmp_path: Path) -> None:
+    for options, text in (
+        ({"size": 9, "cr": 2}, "exclude"),
+        ({"cr": 0}, "positive"),
+        ({}, "give --bound, --size or --cr"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            hbae.compress(field(0.0), tmp_path / "a.hbae", **options)
+
+
+def test_scaled_bounds_stay_bounds() -> None:
+    bs = (ErrorBound("pw_rel", 0.5), ErrorBound("psnr", 20), ErrorBound("l2", 2.0))
+    assert scaled(bs, 10) == (ErrorBound("pw_rel", 0.999), ErrorBound("psnr", 1e-3), ErrorBound("l2", 20.0))
+    stats = VariableStats(low=0.0, high=8.0, valid=100, invalid=0, validity=Validity())
+    assert loosest({"a": bs}, {"a": stats}) == 8 / 2 * 10

@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from hbae.errors import BatchError, OutputExistsError
 
 LOCK = ".hbae-batch.lock"
 SHOWN = 3
+PATIENCE = 5.0
 # A file system mounted without locks (Lustre without -o flock) answers with one of these.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -35,15 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(fd, 200, 0).decode(errors="replace").strip()
-            raise BatchError(f"{folder}: another batch is writing there ({holder})") from None
-        except OSError as e:
-            if e.errno not in _NO_LOCKS:
-                raise
-            logging.getLogger("hbae").warning("%s: no locks on this file system; run one batch at a time", folder)
+        _take(fd, folder)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
@@ -51,8 +45,28 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def _take(fd: int, folder: Path) -> None:
+    """Lock; ranks of a run whose launcher was killed get a moment to notice and go."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() < end:
+                time.sleep(0.1)
+                continue
+            holder = os.pread(fd, 200, 0).decode(errors="replace").strip()
+            raise BatchError(f"{folder}: another batch is writing there ({holder})") from None
+        except OSError as e:
+            if e.errno not in _NO_LOCKS:
+                raise
+            logging.getLogger("hbae").warning("%s: no locks on this file system; run one batch at a time", folder)
+            return
+
+
 def weigh(items: Sequence[Item], state: State, digest: str, *, force: bool) -> list[Item]:
-    """Say for each item whether the journal vouches for its archive, and whether one that stands there may go.
+    """Say for each item whether the journal vouches for its archive.
 
     Raises
     ------
@@ -65,7 +79,7 @@ def weigh(items: Sequence[Item], state: State, digest: str, *, force: bool) -> l
         ours = state.claimed.get(item.name) == digest
         if exists and not ours:
             foreign.append(item)
-        out.append(replace(item, claim=_claim(item, state, digest) if exists and ours else None, replace=exists))
+        out.append(replace(item, claim=_claim(item, state, digest) if exists and ours else None))
     if foreign and not force:
         names = ", ".join(i.name for i in foreign[:SHOWN]) + (", ..." if len(foreign) > SHOWN else "")
         why = "by another recipe" if any(i.name in state.claimed for i in foreign) else "not by this batch"

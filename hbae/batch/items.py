@@ -40,14 +40,12 @@ class Identity:
 class Item:
     """One input and its archive.
 
-    ``claim`` is the SHA-256 under which the journal lists a finished archive, to be checked before it is believed;
-    ``replace`` says that what stands there is ours and may be written over.
+    ``claim`` is the SHA-256 under which the journal lists a finished archive, to be checked before it is believed.
     """
 
     identity: Identity
     archive: str
     claim: str | None = None
-    replace: bool = False
 
     @property
     def name(self) -> str:

@@ -53,7 +53,8 @@ def work(item: Item, campaign: Campaign, seat: Seat) -> Outcome:
             item.identity.path,
             archive,
             campaign.recipe.bound,
-            overwrite=item.replace,
+            # The folder is locked and the archive's name claimed: what stands there is ours.
+            overwrite=True,
             **campaign.options(seat.device, seat.threads),
         )
         try:

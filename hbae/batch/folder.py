@@ -20,7 +20,7 @@ from hbae.errors import BatchError, OutputExistsError
 
 LOCK = ".hbae-batch.lock"
 SHOWN = 3
-PATIENCE = 5.0
+PATIENCE = 3.0
 # A file system mounted without locks (Lustre without -o flock) answers with one of these.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -104,7 +104,7 @@ def _claim(item: Item, state: State, digest: str) -> str | None:
 
 
 def sweep(items: Sequence[Item]) -> None:
-    """Remove the half-written files of killed runs; call it with the folder locked."""
+    """Remove what unfinished writing left of these items; call it with the folder locked."""
     folders = {Path(i.archive).parent for i in items}
     names = {i.name for i in items}
     for folder in folders:

@@ -120,13 +120,13 @@ def _opened(campaign: Campaign, ranks: int, force: bool, tell: Tell) -> Iterator
                 {"kind": "run", "recipe": campaign.digest, "version": __version__, "ranks": ranks, "claims": claims}
             )
             journal.sync()
-            yield Board(items, _Notes(journal, campaign.digest), tell)
+            yield Board(items, Notes(journal, campaign.digest), tell)
         finally:
             journal.close()
 
 
 @dataclass(frozen=True)
-class _Notes:
+class Notes:
     """Writes outcomes into the journal; what was finished before stands there already."""
 
     journal: Journal

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hbae.batch.folder import sweep
 from hbae.batch.items import Identity, Item
 from hbae.batch.machine import Seat
 from hbae.batch.recipe import Campaign
@@ -64,6 +65,8 @@ def work(item: Item, campaign: Campaign, seat: Seat) -> Outcome:
             raise
         sha = file_sha256(archive)
     except Exception as e:
+        # A full disk can keep the writer from removing what it began.
+        sweep([item])
         return _failed(item, e, time.monotonic() - begin, seat.rank)
     seconds = time.monotonic() - begin
     return Outcome(

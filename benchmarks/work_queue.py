@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""What the work queue of ``hbae batch`` costs per item, and how far recorded batches would scale on it.
+
+``python benchmarks/work_queue.py main JOURNAL... -o RESULT.json`` measures, with empty items under mpirun, the time of
+a trip to the root and back while the root is free and while it works, and the root's own time for an answer, journal
+line included. Then it replays the items of the journals, drawn again with a seed, on 10 to 10,000 ranks. (The file
+is not called queue.py: that would hide Python's own module of that name.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from hbae import __version__
+from hbae.batch.board import Board
+from hbae.batch.items import Identity, Item
+from hbae.batch.journal import Journal
+from hbae.batch.replay import replay
+from hbae.batch.run import Notes
+from hbae.batch.serve import run_queue
+from hbae.batch.team import join
+from hbae.batch.work import Outcome
+
+RANKS = (10, 30, 100, 300, 1000, 3000, 10_000)
+TARGET = 0.9
+app = typer.Typer()
+
+
+def items(count: int) -> list[Item]:
+    """Give items without inputs."""
+    return [Item(Identity(f"/inputs/file-{n:06d}.nc", 1, 1), f"/outputs/file-{n:06d}.hbae") for n in range(count)]
+
+
+def outcome(item: Item) -> Outcome:
+    """Give an outcome with a report of a usual size: ten variables."""
+    errors = {f"VARIABLE_{v}": {"nrmse": 9.876543210987e-4, "max_error": 0.01234567890123} for v in range(10)}
+    report = {"raw_bytes": 10**9, "cr": 12.3456789, "errors": errors}
+    return Outcome(item=item, status="done", seconds=1.0, size=10**8, sha256="0" * 64, report=report)
+
+
+@app.command()
+def trips(count: int, busy: bool, folder: Path) -> None:
+    """Time empty items under mpirun; with ``busy`` the root multiplies matrices beside serving."""
+    team = join()
+    journal = Journal(folder / "journal.jsonl") if team.rank == 0 else None
+    board = Board(items(count), Notes(journal, "digest"), lambda _: None) if journal is not None else None
+    matrix = np.ones((1500, 1500))
+
+    def job(item: Item) -> Outcome:
+        if team.rank == 0:
+            begin = time.monotonic()
+            while time.monotonic() - begin < (2.0 if busy else 0.05):
+                if busy:
+                    matrix @ matrix
+                else:
+                    time.sleep(0.01)
+        return outcome(item)
+
+    begin = time.monotonic()
+    run_queue(team, board, job)
+    spent = time.monotonic() - begin
+    if board is not None and journal is not None:
+        journal.close()
+        print(json.dumps({"seconds_per_trip": spent / (count / (team.size - 1))}))
+
+
+def measure_trips(ranks: int, count: int, busy: bool) -> float:
+    """Start :func:`trips` and give seconds per item and asking rank."""
+    beside = Path(sys.executable).parent / "mpirun"
+    program = str(beside) if beside.exists() else shutil.which("mpirun")
+    if program is None:
+        raise typer.BadParameter("mpirun is not installed")
+    words = [program, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
+    with tempfile.TemporaryDirectory() as folder:
+        args = [sys.executable, __file__, "trips", str(count), "--busy" if busy else "--no-busy", folder]
+        done = subprocess.run([*words, *args], check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout)["seconds_per_trip"])
+
+
+def measure_service(count: int = 5000) -> dict[str, float]:
+    """Time the root's part of an answer: outcome in, journal line, next item out; and a sync by itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "journal.jsonl")
+        board = Board(items(count), Notes(journal, "digest"), lambda _: None)
+        begin = time.perf_counter()
+        while (item := board.take()) is not None:
+            board.put(outcome(item))
+        answer = (time.perf_counter() - begin) / count
+        spent = []
+        for _ in range(50):
+            journal.write({"kind": "nothing"})
+            begin = time.perf_counter()
+            journal.sync()
+            spent.append(time.perf_counter() - begin)
+        journal.close()
+    return {"answer_seconds": answer, "sync_seconds": sorted(spent)[len(spent) // 2]}
+
+
+def recorded(journals: list[Path]) -> list[float]:
+    """Give the seconds of every finished item."""
+    lines = [json.loads(line) for path in journals for line in path.read_text().splitlines()]
+    return [line["seconds"] for line in lines if line["kind"] == "done"]
+
+
+def scale(seconds: list[float], count: int, service: float, latency: float) -> dict[str, Any]:
+    """Replay; saturation is the largest number of ranks at which nine tenths of their time are work."""
+    draw = random.Random(0)
+    queue = sorted((draw.choice(seconds) for _ in range(count)), reverse=True)
+    rows = [replay(queue, r, service=service, latency=latency) for r in RANKS]
+    good = [r.ranks for r in rows if r.efficiency >= TARGET]
+    return {
+        "items": count,
+        "mean_item_seconds": sum(queue) / count,
+        "rows": [{"ranks": r.ranks, "seconds": r.duration, "efficiency": r.efficiency, "root": r.root} for r in rows],
+        "ranks_at_90_percent": max(good, default=0),
+        "root_limit_ranks": sum(queue) / count / service,
+    }
+
+
+@app.command()
+def main(
+    journals: list[Path],
+    out: Annotated[Path, typer.Option("-o", help="The result.")],
+    count: Annotated[int, typer.Option(help="Items of the replay.")] = 100_000,
+    stretch: Annotated[str, typer.Option(help="Factors on the recorded times.")] = "1,10,100",
+) -> None:
+    """Run the benchmark."""
+    trip = {f"{r} ranks, root {'works' if b else 'free'}": measure_trips(r, 2000, b) for r in (2, 4) for b in (0, 1)}
+    service = measure_service()
+    seconds = recorded(journals)
+    latency = trip["2 ranks, root works"] / 2
+    # The root syncs once for all answers that wait; one by one is the worst case.
+    cost = service["answer_seconds"] + service["sync_seconds"]
+    doc = {
+        "command": "python benchmarks/work_queue.py " + " ".join(sys.argv[1:]),
+        "date": date.today().isoformat(),
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "hbae": __version__,
+        "seconds_per_trip": trip,
+        "root": service,
+        "recorded_items": len(seconds),
+        "replay": {f: scale([s * float(f) for s in seconds], count, cost, latency) for f in stretch.split(",")},
+    }
+    out.write_text(json.dumps(doc, indent=1) + "\n")
+    print(json.dumps(doc, indent=1))
+
+
+if __name__ == "__main__":
+    app()

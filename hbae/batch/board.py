@@ -47,7 +47,7 @@ class Board:
             return self._waiting.popleft() if self._waiting and not self.stopped else None
 
     def put(self, outcome: Outcome) -> None:
-        """Note an outcome; :meth:`sync` comes after the answer, so that no rank waits for the disk."""
+        """Note an outcome; :meth:`sync` comes later, so that no rank waits for the disk."""
         with self._lock:
             self.outcomes.append(outcome)
             if outcome.stop:

@@ -6,6 +6,7 @@ rank r -- ASK, last outcome --> root -- TAKE, next item or None --> rank r; END 
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,10 @@ from hbae.batch.team import LONG, SHORT, MpiTeam, Team
 from hbae.batch.work import Outcome
 
 ASK, TAKE, END = 1, 2, 3
+# A line in the journal outlives the process at once; only a crash of the machine takes what this many seconds hold.
+SYNC = 0.1
+# The interpreter's default of 5 ms would be the wait of every rank while the root computes.
+SWITCH = 5e-4
 Work = Callable[[Item], Outcome]
 
 
@@ -55,6 +60,8 @@ def _ask(team: MpiTeam, job: Work) -> None:
 def _lead(team: MpiTeam, board: Board, job: Work) -> None:
     server = _Server(team, board)
     if team.threaded:
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH)
         server.start()
         try:
             _do_all(board, job)
@@ -63,6 +70,7 @@ def _lead(team: MpiTeam, board: Board, job: Work) -> None:
             raise
         finally:
             server.join()
+            sys.setswitchinterval(usual)
     else:
         server.run()
     if server.error is not None:
@@ -88,11 +96,13 @@ class _Server(threading.Thread):
             self._board.stopped = f"the queue failed: {e}"
 
     def _serve(self) -> None:
-        working, delay = self._team.size - 1, SHORT
+        working, delay, synced = self._team.size - 1, SHORT, time.monotonic()
         while working and not self.leave:
             found = self._team.poll(ASK)
-            if found is None:
+            if time.monotonic() - synced > SYNC:
                 self._board.sync()
+                synced = time.monotonic()
+            if found is None:
                 time.sleep(delay)
                 delay = min(delay * 1.2, LONG)
                 continue

@@ -29,5 +29,5 @@ clean:
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with the venv module is needed" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev,demo,compare]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev,demo,compare,mpi]"
 	@touch $@

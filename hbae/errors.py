@@ -43,6 +43,10 @@ class OutputExistsError(HbaeError, FileExistsError):
     exit_code = 2
 
 
+class BatchError(HbaeError, RuntimeError):
+    """Ranks, launcher or output folder do not let a batch run; the message says what to change."""
+
+
 class FormatError(HbaeError, ValueError):
     """The bytes are not a valid archive: damaged, hostile or truncated."""
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from hbae import __version__
+from hbae.cli.batch import batch
 from hbae.cli.compare import compare
 from hbae.cli.compress import compress
 from hbae.cli.decompress import decompress
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (train, compress, decompress, info, verify, compare):
+for _command in (train, compress, decompress, info, verify, compare, batch):
     app.command(cls=ListCommand)(_command)
 
 

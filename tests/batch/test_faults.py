@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: MIT
+"""Whatever ends a batch: a clear message, no finished work lost, no wrong file, and the next run goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import hbae
+from hbae.batch.run import set_up
+from hbae.batch.team import Solo
+from hbae.errors import FormatError
+
+if TYPE_CHECKING:
+    from conftest import Bench
+
+SOURCE = Path(hbae.__file__).parent
+BATCH = [sys.executable, "-m", "hbae.cli.main", "batch"]
+VICTIMS = ("rank 1", "rank 0", "all", "launcher")
+
+
+def kill(bench: Bench, process: subprocess.Popen[str], victim: str) -> None:
+    """Kill a part of a job, so that it cannot clean up."""
+    if victim == "all":
+        for pid in bench.ranks_of(process.pid).values():
+            os.kill(pid, signal.SIGKILL)
+    elif victim == "launcher":
+        os.kill(process.pid, signal.SIGKILL)
+    else:
+        os.kill(bench.ranks_of(process.pid)[int(victim[-1])], signal.SIGKILL)
+
+
+def kill_and_restart(bench: Bench, serial: dict[str, str], seed: int, victim: str) -> None:
+    """Kill at a random moment of the work; what was finished stays as it is, and the restart ends like a serial run."""
+    draw = random.Random(seed)
+    recipe = bench.recipe()
+    process = bench.start(recipe, ranks=2)
+    bench.wait_for(draw.randrange(4), process)
+    time.sleep(draw.random() * 0.5)
+    if process.poll() is None and len(bench.ranks_of(process.pid)) == 2:
+        kill(bench, process, victim)
+        assert bench.finish(process, timeout=30).code != 0
+    else:
+        bench.finish(process)
+    before = bench.finished()
+    for name in before:
+        assert bench.hashes()[name] == serial[name]
+    doc = bench.document(recipe, ranks=2)
+    assert (doc["exit"], doc["kept"], doc["done"]) == (0, len(before), 5 - len(before)), doc
+    assert {n: t for n, t in bench.finished().items() if n in before} == before
+    assert bench.hashes() == serial
+    assert not list((bench.folder / "out").glob("*.part"))
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(("seed", "victim"), list(enumerate(VICTIMS[:2])), ids=VICTIMS[:2])
+def test_killed_and_restarted(bench: Bench, serial: dict[str, str], seed: int, victim: str) -> None:
+    kill_and_restart(bench, serial, seed, victim)
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+@pytest.mark.parametrize("seed", range(10, 20))
+def test_killed_at_ten_random_moments(bench: Bench, serial: dict[str, str], seed: int) -> None:
+    kill_and_restart(bench, serial, seed, VICTIMS[seed % len(VICTIMS)])
+
+
+def test_interrupted_without_mpi(bench: Bench, serial: dict[str, str]) -> None:
+    process = bench.start(bench.recipe())
+    bench.wait_for(1, process)
+    process.send_signal(signal.SIGTERM)
+    done = bench.finish(process)
+    assert (done.code, done.err) == (143, "hbae: terminated\n")
+    assert not list((bench.folder / "out").glob(".*.part"))
+    before = bench.finished()
+    assert bench.document(bench.recipe())["kept"] == len(before) >= 1
+    assert bench.hashes() == serial
+
+
+FULL_DISK = """
+mount -t tmpfs -o size=64k none small || exit 77
+head -c 57000 /dev/zero > small/ballast
+"$@"; echo "code $?"; ls -A small
+rm small/ballast
+"$@"; echo "code $?"
+mkdir copied && cp small/*.hbae copied
+"""
+
+
+@pytest.mark.mpi
+def test_full_disk(bench: Bench, serial: dict[str, str]) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare")
+    (bench.folder / "small").mkdir()
+    recipe = bench.recipe(output="small")
+    command = [*bench.launcher(2), *BATCH, recipe]
+    done = bench.finish(bench.start_raw("unshare", "-rm", "sh", "-c", FULL_DISK, "sh", *command))
+    if done.code == 77 or "unshare" in done.err:
+        pytest.skip("may not mount a small file system")
+    first, second = done.out.split("code ", 2)[1:]
+    assert first[0] == "1", done
+    assert ".part" not in first
+    assert "No space left on device; make room and start it again" in done.out
+    assert second[0] == "0", done
+    assert bench.hashes("copied") == serial
+
+
+def test_too_large_files_fail_one_by_one(bench: Bench) -> None:
+    limited = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *BATCH, bench.recipe(method="lossless"), "--json"]
+    done = bench.finish(bench.start_raw(*limited))
+    assert done.code == 1
+    assert "File too large" in done.out
+    assert [p.name for p in (bench.folder / "out").iterdir() if p.suffix != ".jsonl"] == [".hbae-batch.lock"]
+
+
+def other_version(bench: Bench, old: str, new: str) -> dict[str, str]:
+    """Copy the package with another version into the folder."""
+    shutil.copytree(SOURCE, bench.folder / "other" / "hbae", ignore=shutil.ignore_patterns("__pycache__"))
+    init = bench.folder / "other" / "hbae" / "__init__.py"
+    init.write_text(init.read_text().replace(f'"{old}"', f'"{new}"'))
+    return {"PYTHONPATH": str(init.parent.parent)}
+
+
+def on_two(bench: Bench, first: list[str], second: list[str], environment: dict[str, str]) -> list[str]:
+    """Give the command of a job whose second rank runs something else."""
+    words = ["env", *(f"{k}={v}" for k, v in environment.items()), *second]
+    return [*bench.launcher(1), *first, ":", "-n", "1", *words]
+
+
+@pytest.mark.mpi
+def test_ranks_of_different_versions_are_refused(bench: Bench) -> None:
+    other = other_version(bench, hbae.__version__, "9.9")
+    command = [*BATCH, bench.recipe()]
+    done = bench.finish(bench.start_raw(*on_two(bench, command, command, other)))
+    assert done.code == 1
+    assert "rank 1 (" in done.err
+    assert f"has hbae 9.9, rank 0 ({os.uname().nodename}) has {hbae.__version__}" in done.err
+    assert not (bench.folder / "out").exists()
+
+
+@pytest.mark.mpi
+def test_mpi4py_missing_under_mpirun(bench: Bench) -> None:
+    hidden = "import sys; sys.modules['mpi4py'] = None; from hbae.cli.main import main; main()"
+    command = [sys.executable, "-c", hidden, "batch", bench.recipe()]
+    done = bench.finish(bench.start_raw(*bench.launcher(2), *command))
+    assert done.code == 1
+    assert "mpi4py is not installed: pip install 'hbae[mpi]'" in done.err
+    assert not (bench.folder / "out").exists()
+
+
+@pytest.mark.mpi
+def test_launcher_of_another_mpi_is_refused(bench: Bench) -> None:
+    bench.launcher(1)
+    bench.environment = {"PMI_SIZE": "2"}
+    done = bench.run(bench.recipe())
+    assert done.code == 1
+    assert "the launcher started 2 ranks, mpi4py sees 1" in done.err
+    assert not (bench.folder / "out").exists()
+
+
+@pytest.mark.mpi
+def test_zero_files(bench: Bench) -> None:
+    doc = bench.document(bench.recipe(inputs="none*.nc"), ranks=2)
+    assert doc["exit"] == 2
+    assert doc["error"].startswith("inputs[0]: 'none*.nc' matches no file")
+    assert not (bench.folder / "out").exists()
+
+
+def test_two_batches_on_one_folder(bench: Bench, serial: dict[str, str]) -> None:
+    first = bench.start(bench.recipe())
+    bench.wait_for(1, first)
+    first.send_signal(signal.SIGSTOP)
+    second = bench.document(bench.recipe("other.yaml"))
+    first.send_signal(signal.SIGCONT)
+    assert second["exit"] == 1
+    assert f"another batch is writing there (process {first.pid} on " in second["error"]
+    assert bench.finish(first).code == 0
+    assert bench.hashes() == serial
+
+
+@pytest.fixture(scope="module")
+def model(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a model trained for a moment."""
+    pytest.importorskip("torch")
+    path = tmp_path_factory.mktemp("model") / "m.hbm"
+    command = [sys.executable, "-m", "hbae.cli.main", "train", str(inputs / "f4.nc"), "-o", str(path)]
+    subprocess.run([*command, "--budget", "2ep"], check=True, capture_output=True, timeout=300)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+def test_a_given_model_gives_the_same_archives(bench: Bench, model: Path) -> None:
+    keys = {"model": str(model), "method": "hbae"}
+    alone = bench.document(bench.recipe("alone.yaml", output="alone", **keys))
+    together = bench.document(bench.recipe(**keys), ranks=2)
+    assert (alone["exit"], together["exit"]) == (0, 0)
+    assert bench.hashes() == bench.hashes("alone")
+    assert len(bench.hashes()) == 5
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"no model" * 100], ids=["empty", "bare", "text"]
+)
+def test_corrupt_model(bench: Bench, content: bytes) -> None:
+    pytest.importorskip("torch")
+    (bench.folder / "m.hbm").write_bytes(content)
+    path = bench.folder / bench.recipe(model="m.hbm", method="hbae")
+    with pytest.raises(FormatError, match=r"m\.hbm"):
+        set_up(Solo(), path)
+    assert not (bench.folder / "out").exists()
+
+
+@pytest.mark.slow
+def test_damaged_model(bench: Bench, model: Path) -> None:
+    damaged = bytearray(model.read_bytes())
+    damaged[-100] ^= 0xFF
+    (bench.folder / "m.hbm").write_bytes(damaged)
+    doc = bench.document(bench.recipe(model="m.hbm", method="hbae"))
+    assert doc["exit"] in (1, 4)
+    assert "m.hbm" in doc["error"]
+    assert not (bench.folder / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+@pytest.mark.parametrize("damage", [True, False], ids=["damaged", "another"])
+def test_model_differs_on_one_rank(bench: Bench, model: Path, damage: bool) -> None:
+    node = bench.folder / "node1"
+    node.mkdir()
+    data = bytearray(model.read_bytes())
+    (bench.folder / "m.hbm").write_bytes(data)
+    if damage:
+        data[-100] ^= 0xFF
+    (node / "m.hbm").write_bytes(data)
+    first = bench.recipe(model="m.hbm", method="hbae")
+    second = bench.recipe("node1/r.yaml", model="m.hbm", method="hbae", seed=0 if damage else 1)
+    done = bench.finish(bench.start_raw(*on_two(bench, [*BATCH, first], [*BATCH, second], {})))
+    assert done.code == 1
+    assert "rank 1 (" in done.err
+    assert ("m.hbm: " if damage else "has another recipe or model file than rank 0") in done.err
+    assert not (bench.folder / "out").exists()

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,16 +41,29 @@ def kill(bench: Bench, process: subprocess.Popen[str], victim: str) -> None:
         os.kill(bench.ranks_of(process.pid)[int(victim[-1])], signal.SIGKILL)
 
 
+def wait_until_gone(pids: Iterable[int]) -> None:
+    """Ranks whose launcher was killed notice it a moment later, and may finish items until then."""
+    end = time.monotonic() + 30
+    for pid in pids:
+        stat = Path(f"/proc/{pid}/stat")
+        with suppress(FileNotFoundError, ProcessLookupError):
+            while stat.read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                assert time.monotonic() < end, pid
+                time.sleep(0.02)
+
+
 def kill_and_restart(bench: Bench, serial: dict[str, str], seed: int, victim: str) -> None:
     """Kill at a random moment of the work; what was finished stays as it is, and the restart ends like a serial run."""
     draw = random.Random(seed)
     recipe = bench.recipe()
     process = bench.start(recipe, ranks=2)
     bench.wait_for(draw.randrange(4), process)
-    time.sleep(draw.random() * 0.5)
-    if process.poll() is None and len(bench.ranks_of(process.pid)) == 2:
+    time.sleep(draw.random() * 0.3)
+    ranks = bench.ranks_of(process.pid)
+    if process.poll() is None and len(ranks) == 2:
         kill(bench, process, victim)
         assert bench.finish(process, timeout=30).code != 0
+        wait_until_gone(ranks.values())
     else:
         bench.finish(process)
     before = bench.finished()

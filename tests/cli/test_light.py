@@ -19,7 +19,9 @@ sys.exit(f"loaded: {{found}}" if found else code)
 """
 
 
-@pytest.mark.parametrize("args", [["--help"], ["compress", "--help"], ["--version"], ["info", "a.hbae", "--json"]])
+@pytest.mark.parametrize(
+    "args", [["--help"], ["compress", "--help"], ["batch", "--help"], ["--version"], ["info", "a.hbae", "--json"]]
+)
 def test_loads_no_heavy_module(args: list[str], files: Path) -> None:
     probe = [sys.executable, "-c", PROBE.format(heavy=HEAVY), *args]
     done = subprocess.run(probe, cwd=files, capture_output=True, text=True, timeout=120, check=False)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 import zlib
@@ -45,8 +46,12 @@ class ArchiveWriter:
         self._sections: list[list[Any]] = []
         self._chunks: list[list[Any]] = []
         self._header = pack(text, 19)
-        self._file.write(prelude())
-        self._header_place = self._put(HEADER, 0, self._header)
+        try:
+            self._file.write(prelude())
+            self._header_place = self._put(HEADER, 0, self._header)
+        except BaseException:
+            self.abort()
+            raise
 
     def _put(self, kind: int, number: int, payload: bytes) -> list[int]:
         offset = self._file.tell()
@@ -112,9 +117,13 @@ class ArchiveWriter:
         return total
 
     def abort(self) -> None:
-        """Remove what was written so far."""
-        self._file.close()
-        self._temp.unlink(missing_ok=True)
+        """Remove what was written so far, even where the disk is too full to close the file in peace."""
+        try:
+            self._file.close()
+        except OSError:
+            logging.getLogger("hbae").info("closing %s failed", self._temp, exc_info=True)
+        finally:
+            self._temp.unlink(missing_ok=True)
 
     def __enter__(self) -> ArchiveWriter:
         return self

@@ -15,12 +15,21 @@ from hbae.errors import FieldError
 from hbae.io.attributes import text_or_bytes
 from hbae.io.handles import LIBRARY_LOCK, FileSource, Handle
 
+CACHE_BYTES = 1 << 20
+"""Chunk cache of a variable. Boxes follow the stored chunks; the library's own 16 to 64 MiB for each of many variables
+would be gigabytes."""
+
 
 def open_raw(path: Path) -> Any:
     """Open for reading without masks, scales or character conversion."""
     import netCDF4
 
-    f = netCDF4.Dataset(str(path), "r", auto_complex=True)
+    before = netCDF4.get_chunk_cache()
+    netCDF4.set_chunk_cache(CACHE_BYTES, before[1], before[2])
+    try:
+        f = netCDF4.Dataset(str(path), "r", auto_complex=True)
+    finally:
+        netCDF4.set_chunk_cache(*before)
     f.set_auto_maskandscale(False)
     f.set_auto_chartostring(False)
     return f

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import netCDF4
 import numpy as np
 import pytest
+import xarray as xr
 
 import hbae
 
@@ -152,3 +155,32 @@ def test_a_ratio_is_asked_for(run: Run, files: Path) -> None:
     people = run("compress", "a.nc", "-o", "c.hbae", "--size", "20kB", "--bound", "T:abs=1", "U:abs=2", "-f")
     assert people.code == 0, people.err
     assert "of at most 20,000 bytes" in people.out
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a disk that fills up."""
+    resource = pytest.importorskip("resource")
+    noise = np.random.default_rng(0).normal(size=(64, 64, 64)).astype("f4")
+    xr.Dataset({"T": (("a", "b", "c"), noise)}).to_netcdf(tmp_path / "a.nc", engine="netcdf4")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "hbae.cli.main",
+            "compress",
+            "a.nc",
+            "-o",
+            "b.hbae",
+            "--bound",
+            "abs=1e-5",
+            "--method",
+            "linear",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert done.returncode == 1, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["a.nc"]

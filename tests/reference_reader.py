@@ -171,6 +171,12 @@ def model_of(sections, sha):
     body = sections[f"model {sha[:16]}"]
     need(hashlib.sha256(body).hexdigest() == sha, "another model")
     doc, arrays = named(body)
+    for name in [n for n in arrays if n.endswith(".book")]:
+        book, weight = arrays.pop(name), name[:-4] + "weight"
+        need(0 < len(book) <= 4096 and (np.diff(book) > 0).all() and 0 in book, "bad codebook")
+        at = arrays[weight] + book.tolist().index(0)
+        need(at.min(initial=0) >= 0 and at.max(initial=0) < len(book), "code outside its book")
+        arrays[weight] = book[at]
     nets = [Net(doc[n], n, arrays) if doc[n] else None for n in ("hyper", "block")]
     need([n.crc() for n in nets if n] == doc["check"], "the test vector differs")
     return (*nets, *(np.array([float.fromhex(v) for v in doc[n]]) for n in ("offset", "scale")))

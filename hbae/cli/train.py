@@ -20,6 +20,7 @@ def train(
     variables: o.Variables = None,
     budget: Annotated[str, typer.Option(metavar="120s", help="How long: 120s, 5m, 40ep.")] = "120s",
     device: o.Device = "cpu",
+    slim: Annotated[bool, typer.Option(help="Prune and quantise the decoder within the budget.")] = True,
     seed: o.Seed = 0,
     force: o.Force = False,
     as_json: o.Json = False,
@@ -42,6 +43,7 @@ def train(
             device=check_device(device),
             seed=seed,
             overwrite=force,
+            slim=slim,
             progress=progress,
         )
     output.document(report.to_json())
@@ -50,3 +52,6 @@ def train(
         f"{len(report.names)} variables, {report.hyper_blocks:,} hyper-blocks, {report.steps:,} steps, "
         f"{report.seconds:.1f} s; mean NRMSE {number(report.mean_nrmse)} on training data"
     )
+    if report.slim is not None:
+        before, after = report.slim["bytes_before"], report.slim["bytes_after"]
+        output.line(f"weights of the decoder: {before:,} bytes before slimming, {after:,} after")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Integers to bytes and back, bit for bit: entropy-coded arrays, masks, lossless arrays."""
 
+from hbae.codecs.books import join_book, split_book
 from hbae.codecs.bytes_ import MAX_JSON_MARKS, ByteReader, ByteWriter, count_marks, pack, unpack, unpack_json
 from hbae.codecs.coefficients import decode_coefficients, encode_coefficients
 from hbae.codecs.ints import decode_ints, encode_ints
@@ -24,7 +25,9 @@ __all__ = [
     "encode_mask",
     "estimate_lossless",
     "integrate",
+    "join_book",
     "pack",
+    "split_book",
     "unpack",
     "unpack_json",
 ]

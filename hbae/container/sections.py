@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.codecs import ByteReader, ByteWriter, decode_ints, encode_ints, pack, unpack_json
+from hbae.codecs import ByteReader, ByteWriter, decode_ints, encode_ints, join_book, pack, split_book, unpack_json
 from hbae.errors import FormatError
 from hbae.exact import MAX_DCT, MAX_NUMBERS, AxisBasis, BlockDecoder, Transform, dct_basis
 
 MAX_ARRAYS = 1 << 10
 MAX_AXES = 33
 _MAX_DOC = 16 << 20
+_WEIGHT, _BOOK = ".weight", ".book"
 
 
 def encode_arrays(doc: dict[str, Any], arrays: dict[str, Array]) -> bytes:
@@ -67,8 +68,12 @@ def check_all_used(arrays: dict[str, Array], used: set[str]) -> None:
 
 
 def encode_decoder(decoder: BlockDecoder) -> bytes:
-    """Encode a decoder as it is embedded in archives and MODEL files; its SHA-256 names the model."""
-    return encode_arrays(*decoder.to_parts())
+    """Encode a decoder as it is embedded in archives and MODEL files; its SHA-256 names the model.
+
+    Weights that take few values are stored as codes with a book, where that takes fewer bytes.
+    """
+    doc, arrays = decoder.to_parts()
+    return encode_arrays(doc, _with_books(arrays))
 
 
 def decode_decoder(data: bytes) -> BlockDecoder:
@@ -80,9 +85,33 @@ def decode_decoder(data: bytes) -> BlockDecoder:
         When the bytes are damaged or hostile.
     """
     doc, arrays = decode_arrays(data)
+    arrays = _without_books(arrays)
     decoder = BlockDecoder.from_parts(doc, arrays)
     check_all_used(arrays, decoder.array_names())
     return decoder
+
+
+def _with_books(arrays: dict[str, Array]) -> dict[str, Array]:
+    out: dict[str, Array] = {}
+    for name, a in arrays.items():
+        out[name] = a
+        parts = split_book(a) if name.endswith(_WEIGHT) else None
+        if parts is not None:
+            book = name.removesuffix(_WEIGHT) + _BOOK
+            plain, coded = encode_arrays({}, {name: a}), encode_arrays({}, {name: parts[0], book: parts[1]})
+            if len(coded) < len(plain):
+                out |= {name: parts[0], book: parts[1]}
+    return out
+
+
+def _without_books(arrays: dict[str, Array]) -> dict[str, Array]:
+    out = {n: a for n, a in arrays.items() if not n.endswith(_BOOK)}
+    for name in arrays.keys() - out.keys():
+        weight = name.removesuffix(_BOOK) + _WEIGHT
+        if weight not in out:
+            raise FormatError("section holds a codebook without codes")
+        out[weight] = join_book(out[weight], arrays[name])
+    return out
 
 
 def encode_transform(transform: Transform) -> bytes:

@@ -62,8 +62,17 @@ def activate(x: Tensor, act: str) -> Tensor:
     return x
 
 
+def nearest_through(x: Tensor, levels: Tensor) -> Tensor:
+    """Give the nearest of ascending ``levels`` with the gradient of ``x``."""
+    near = levels[torch.bucketize(x.detach(), (levels[1:] + levels[:-1]) / 2)]
+    return x + (near - x).detach() if x.requires_grad else near
+
+
 class QuantLinear(nn.Module):
-    """A linear layer with integer weights per output scale ``2**w_exp`` and integer output scale ``2**out_exp``."""
+    """A linear layer with integer weights per output scale ``2**w_exp`` and integer output scale ``2**out_exp``.
+
+    ``levels``: the integers that weights may be, ascending, where there are few; set while a net is made small.
+    """
 
     w_exp: Tensor
     exps: Tensor
@@ -71,6 +80,7 @@ class QuantLinear(nn.Module):
     def __init__(self, num_in: int, num_out: int, act: str) -> None:
         super().__init__()
         self.act = act
+        self.levels: Tensor | None = None
         self.weight = nn.Parameter(torch.empty(num_out, num_in))
         self.bias = nn.Parameter(torch.zeros(num_out))
         nn.init.normal_(self.weight, std=math.sqrt((2.0 if act != "none" else 1.0) / num_in))
@@ -84,7 +94,9 @@ class QuantLinear(nn.Module):
     def integers(self, weight_max: int) -> tuple[Tensor, Tensor, Tensor]:
         """Give integer weight (O, I), integer bias (O,) and shift (O,), differentiable by straight-through."""
         scale = torch.exp2(self.w_exp)
-        weight = round_through(torch.nan_to_num(self.weight) * scale[:, None]).clamp(-weight_max, weight_max)
+        weight = torch.nan_to_num(self.weight) * scale[:, None]
+        weight = round_through(weight) if self.levels is None else nearest_through(weight, self.levels)
+        weight = weight.clamp(-weight_max, weight_max)
         bias = round_through(torch.nan_to_num(self.bias) * (scale * torch.exp2(self.exps[0])))
         return weight, bias.clamp(-BIAS_MAX, BIAS_MAX), self.exps[0] + self.w_exp - self.exps[1]
 

@@ -105,25 +105,34 @@ def num_hyper_blocks(draft: GroupPlan) -> int:
 
 
 def fit_model(
-    draft: GroupPlan, x: Array, ok: Array, whole: int, options: CompressOptions, budget: Budget
+    draft: GroupPlan,
+    x: Array,
+    ok: Array,
+    whole: int,
+    options: CompressOptions,
+    budget: Budget,
+    *,
+    slim: bool = True,
 ) -> TrainedModel:
-    """Train on hyper-blocks (N, K, P, V), a sample of ``whole``, with the recipe of the preset."""
+    """Train on hyper-blocks (N, K, P, V), a sample of ``whole``, with the recipe of the preset; slimmed or not."""
     from hbae.train.blocks import train_blocks
     from hbae.train.recipes import RECIPES, recipe
 
     chosen = choose_preset(options.preset, draft.geometry.shape, draft.num_variables).name
     preset = chosen if chosen in RECIPES else "auto"
     n, k, p, v = x.shape
+    config = recipe(preset, (n, k, p, v), whole)
     with _training_threads(budget):
         return train_blocks(
             x,
             None if ok.all() else ok,
             names=draft.paths,
             geometry={"block": list(draft.geometry.block), "hyper": list(draft.geometry.hyper), "preset": preset},
-            config=recipe(preset, (n, k, p, v), whole),
+            config=config if slim else replace(config, slim_share=0.0),
             budget=budget,
             seed=options.seed,
             device=options.device,
+            stored_hyper=whole,
             progress=lambda step, total, loss, nrmse: options.tell(
                 f"training, NRMSE {nrmse:.2e}", step / total if total else 0.0
             ),

@@ -33,7 +33,10 @@ RULE = "nrmse=1e-3"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReport:
-    """What training wrote. ``model_size``: the bytes that an archive embeds; ``size``: the file with the encoder."""
+    """What training wrote. ``model_size``: the bytes that an archive embeds; ``size``: the file with the encoder.
+
+    ``slim``: what was pruned and quantised (:class:`hbae.slim.SlimReport`), None where nothing was tried.
+    """
 
     path: str
     size: int
@@ -45,6 +48,7 @@ class TrainReport:
     steps: int
     seconds: float
     mean_nrmse: float
+    slim: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give everything as JSON values."""
@@ -61,6 +65,7 @@ def train(
     device: str = "cpu",
     seed: int = 0,
     overwrite: bool = False,
+    slim: bool = True,
     progress: Progress | None = None,
 ) -> TrainReport:
     """Train a model on the floating-point data variables of one or more files and write it to a model file.
@@ -77,6 +82,9 @@ def train(
         Globs that limit what is learned.
     budget : str
         ``120s``, ``5m`` or ``40ep``.
+    slim : bool
+        Spend a fifth of the budget on pruning and quantising the decoder, for the fewest bytes of decoder, latents and
+        correction together.
 
     Returns
     -------
@@ -108,7 +116,7 @@ def train(
         raise MissingExtraError("torch", "torch")
     draft, x, ok, whole = _samples(files, options)
     options.tell(f"training a model on {len(draft.paths)} variables", 0.0)
-    model = fit_model(draft, x, ok, whole, options, parsed)
+    model = fit_model(draft, x, ok, whole, options, parsed, slim=slim)
     return _saved(model, Path(out), tuple(str(f) for f in files), len(x))
 
 
@@ -187,4 +195,5 @@ def _saved(model: TrainedModel, path: Path, sources: tuple[str, ...], hyper_bloc
         steps=reached.steps if reached else 0,
         seconds=reached.seconds if reached else 0.0,
         mean_nrmse=reached.mean_nrmse if reached else float("nan"),
+        slim=reached.slim.to_json() if reached and reached.slim else None,
     )

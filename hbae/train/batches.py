@@ -46,14 +46,17 @@ class Batches:
             self.order, self.at = torch.randperm(len(self.x), generator=self.order_rng), 0
         index = self.order[self.at : self.at + self.batch]
         self.at += self.batch
-        weight = None
-        if self.valid is not None:
-            weight = torch.from_numpy(self.valid[index.numpy()]).to(self.device, torch.float32)
-        return self._take(index), weight
+        return self._take(index), self._weights(index)
 
-    def sample(self, count: int) -> Tensor:
-        """Give about ``count`` hyper-blocks spread over the data."""
-        return self._take(torch.arange(0, len(self.x), max(1, len(self.x) // count))[:count])
+    def sample(self, count: int) -> tuple[Tensor, Tensor | None]:
+        """Give about ``count`` hyper-blocks spread over the data, and their weights or None."""
+        index = torch.arange(0, len(self.x), max(1, len(self.x) // count))[:count]
+        return self._take(index), self._weights(index)
+
+    def _weights(self, index: Tensor) -> Tensor | None:
+        if self.valid is None:
+            return None
+        return torch.from_numpy(self.valid[index.numpy()]).to(self.device, torch.float32)
 
     def _take(self, index: Tensor) -> Tensor:
         if self._cache is not None:

@@ -21,9 +21,11 @@ from hbae.exact.block_decoder import BlockDecoder
 from hbae.models.autoencoder import Autoencoder
 from hbae.models.quant import OUT_EXP
 from hbae.models.trained import EncodingModel, one_thread
+from hbae.slim import SlimReport
 from hbae.train.batches import Batches, counted_variables, normalisation
 from hbae.train.config import TrainConfig
 from hbae.train.loop import Progress, Trainer
+from hbae.train.slim import slim_decoder
 
 JUDGED = 512
 
@@ -35,7 +37,7 @@ class Report:
     """What training reached, judged with the exact decoder on (a sample of) the training data.
 
     ``nrmse``: of every variable, NaN for one without a range. ``latent_bytes``: zero-order entropy of the latents of
-    all training data. ``weights``: integers that the decoder stores.
+    all training data. ``weights``: integers that the decoder stores. ``slim``: what slimming did to them.
     """
 
     steps: int
@@ -44,6 +46,7 @@ class Report:
     nrmse: tuple[float, ...]
     latent_bytes: float
     weights: int
+    slim: SlimReport | None = None
 
     @property
     def mean_nrmse(self) -> float:
@@ -89,11 +92,14 @@ def train_blocks(
     device: str = "cpu",
     checkpoint: Path | None = None,
     progress: Progress | None = None,
+    stored_hyper: int | None = None,
 ) -> TrainedModel:
     """Train HBAE and BAE on hyper-blocks (N, K, P, V) in physical units.
 
     With a budget in epochs the same seed gives the same weights on one machine and thread count. ``checkpoint`` is
     written every minute and resumed from when it exists. ``progress(step, total, loss, nrmse)`` is called now and then.
+    ``stored_hyper``: hyper-blocks that an archive will hold, where ``x_NKPV`` is a sample: what the decoder's bytes are
+    weighed against.
 
     Raises
     ------
@@ -113,15 +119,23 @@ def train_blocks(
     trainer = Trainer(net, config, batches, seed=seed, budget=budget)
     begin, first = time.monotonic(), trainer.step
     trainer.run(checkpoint, progress)
+    slimmed = slim_decoder(trainer, stored_hyper or len(x_NKPV)) if config.slim_share else None
     speed = (trainer.step - first) * batches.batch * model.num_blocks / max(time.monotonic() - begin, 1e-9)
     encoder = EncodingModel(net, names)
-    report = judge(encoder, x_NKPV, valid, steps=trainer.step, seconds=trainer.spent, speed=speed)
+    report = judge(encoder, x_NKPV, valid, steps=trainer.step, seconds=trainer.spent, speed=speed, slim=slimmed)
     log.info("trained %d steps, mean NRMSE %.3g, %.0f blocks/s", report.steps, report.mean_nrmse, speed)
     return TrainedModel(encoder=encoder, geometry=dict(geometry), config=config, seed=seed, report=report)
 
 
 def judge(
-    encoder: EncodingModel, x: Array, valid: Array | None, *, steps: int = 0, seconds: float = 0.0, speed: float = 0.0
+    encoder: EncodingModel,
+    x: Array,
+    valid: Array | None,
+    *,
+    steps: int = 0,
+    seconds: float = 0.0,
+    speed: float = 0.0,
+    slim: SlimReport | None = None,
 ) -> Report:
     """Measure a model with its exact decoder; errors on up to 512 hyper-blocks, latents on all."""
     with one_thread():
@@ -146,6 +160,7 @@ def judge(
         nrmse=tuple(float(e) for e in nrmse),
         latent_bytes=latent_bytes,
         weights=cfg.decoder_weights,
+        slim=slim,
     )
 
 

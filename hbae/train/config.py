@@ -20,7 +20,8 @@ class TrainConfig:
     hyper-block, in units of the squared target). ``norm_p``: 1 for the mean of the squared errors over variables, more
     to hold the worst variables down. ``batch``: hyper-blocks per step. ``lr``: Adam's, for vectors; ``matrix_lr``: of
     the orthogonalised momentum that matrices follow, 0 for Adam on everything. ``integer_share``: the last part of the
-    budget, trained as the integer decoder.
+    budget, trained as the integer decoder. ``slim_share``: part of the whole budget for making the decoder's weights
+    few and short (room ``slim``), 0 to leave them as they are.
 
     Raises
     ------
@@ -38,6 +39,7 @@ class TrainConfig:
     matrix_lr: float = 0.02
     warmup: int = 50
     integer_share: float = 0.2
+    slim_share: float = 0.0
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -48,6 +50,8 @@ class TrainConfig:
             raise ConfigError("train: batch and warmup must be integers, batch at least 1")
         if self.target_nrmse <= 0 or self.lr <= 0 or self.norm_p < 1 or not 0 < self.integer_share <= 1:
             raise ConfigError("train: target_nrmse and lr must be positive, norm_p >= 1, integer_share in (0, 1]")
+        if self.slim_share > 0.9:
+            raise ConfigError("train: slim_share must be at most 0.9")
 
     def to_json(self) -> dict[str, Any]:
         """Give a JSON form."""

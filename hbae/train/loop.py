@@ -25,6 +25,8 @@ Progress = Callable[[int, int, float, float], None]
 REPORT_EVERY = 20
 CALIBRATION_BLOCKS = 256
 FINAL_LR = 0.003
+# The decoder is integer for a while before slimming begins.
+SETTLED = 1.2
 SAVE_SECONDS = 60.0
 
 log = logging.getLogger("hbae.train")
@@ -34,6 +36,8 @@ class Trainer:
     """Trains one :class:`Autoencoder` over :class:`Batches`; the same seed and epochs give the same weights."""
 
     def __init__(self, net: Autoencoder, cfg: TrainConfig, batches: Batches, *, seed: int, budget: Budget) -> None:
+        self.share = 1.0 - cfg.slim_share
+        self.integer_from = 1.0 - max(cfg.integer_share, SETTLED * cfg.slim_share)
         if budget.seconds is None and budget.epochs is None:
             raise ConfigError("train: the budget needs seconds or epochs")
         self.net, self.cfg, self.batches, self.budget = net, cfg, batches, budget
@@ -48,17 +52,17 @@ class Trainer:
 
     @property
     def total(self) -> int:
-        """Steps that the budget holds; an estimate for a budget in seconds."""
+        """Steps that the whole budget holds; an estimate for a budget in seconds."""
         if self.budget.epochs is not None:
             return self.budget.epochs * self.batches.per_epoch
-        return max(self.step, int(self.step / self.done)) if self.done > 0 else 0
+        return max(self.step, int(self.step / (self.done * self.share))) if self.done > 0 else 0
 
     @property
     def done(self) -> float:
-        """Share of the budget that is spent, 0 to 1."""
+        """How much of this loop's part of the budget is spent, 0 to 1; what is left belongs to slimming."""
         if self.budget.epochs is not None:
-            return self.step / (self.budget.epochs * self.batches.per_epoch)
-        return min(1.0, self.spent / (self.budget.seconds or 1.0))
+            return self.step / max(1, round(self.share * self.budget.epochs * self.batches.per_epoch))
+        return min(1.0, self.spent / ((self.budget.seconds or 1.0) * self.share))
 
     def run(self, checkpoint: Path | None, progress: Progress | None) -> None:
         """Train to the end of the budget, from the checkpoint if there is one; leaves a calibrated net.
@@ -73,7 +77,7 @@ class Trainer:
         start, saved = time.monotonic() - self.spent, time.monotonic()
         self.net.train()
         while self.done < 1.0:
-            if self.done >= 1.0 - self.cfg.integer_share and not self.integer:
+            if self.done * self.share >= self.integer_from and not self.integer:
                 self.go_integer()
             self.take_step()
             self.spent = time.monotonic() - start
@@ -91,27 +95,31 @@ class Trainer:
 
     def go_integer(self) -> None:
         """Calibrate: from here on the decoders are integers."""
-        self.net.calibrate(self.batches.sample(CALIBRATION_BLOCKS))
+        self.net.calibrate(self.batches.sample(CALIBRATION_BLOCKS)[0])
         self.integer = True
         log.info("step %d: the decoder is integer from here on", self.step)
 
-    def take_step(self) -> None:
-        """One batch, one step of every optimiser."""
-        self._set_lr()
-        x, weight = self.batches.next()
-        out = self.net(x, self.noise)
-        error = variable_errors(out.x - x, weight, self.batches.counts)
-        p = self.cfg.norm_p
-        distortion = error.mean() if p == 1 else error.pow(p).mean().pow(1 / p)
-        loss = distortion / self.cfg.target_nrmse**2 + self.cfg.rate * out.bits.mean()
+    def take_step(self, lr_factor: float | None = None) -> None:
+        """One batch, one step of every optimiser, at the schedule's learning rate or a given one."""
+        self._set_lr(lr_factor)
+        distortion, bits, error = self.measure(*self.batches.next(), self.noise)
+        loss = distortion + self.cfg.rate * bits
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         for optimiser in self.optimisers:
             optimiser.step()
         self.step += 1
         with torch.no_grad():
             self._sums += torch.stack((loss, error.clamp_min(0).sqrt().mean())).double()
+
+    def measure(self, x: Tensor, weight: Tensor | None, noise: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Give a batch's distortion over the target's, bits per hyper-block, and the variables' mean squared errors."""
+        out = self.net(x, noise)
+        error = variable_errors(out.x - x, weight, self.batches.counts)
+        p = self.cfg.norm_p
+        distortion = error.mean() if p == 1 else error.pow(p).mean().pow(1 / p)
+        return distortion / self.cfg.target_nrmse**2, out.bits.mean(), error
 
     def flush_sums(self) -> tuple[float, float]:
         """Give mean loss and mean NRMSE since the last call."""
@@ -159,12 +167,17 @@ class Trainer:
         except (KeyError, ValueError, TypeError, RuntimeError) as e:
             raise TrainingError(f"training: the checkpoint does not fit: {e}") from e
 
-    def _set_lr(self) -> None:
-        warm = min(1.0, (self.step + 1) / max(1, self.cfg.warmup))
-        factor = warm * max(FINAL_LR, 0.5 + 0.5 * math.cos(math.pi * self.done))
+    def _set_lr(self, factor: float | None) -> None:
+        if factor is None:
+            factor = min(1.0, (self.step + 1) / max(1, self.cfg.warmup)) * scheduled_lr(self.done * self.share)
         for optimiser, lr in zip(self.optimisers, self.base_lr, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = lr * factor
+
+
+def scheduled_lr(spent: float) -> float:
+    """Give the factor on learning rates when a share of the whole budget is spent."""
+    return max(FINAL_LR, 0.5 + 0.5 * math.cos(math.pi * spent))
 
 
 def variable_errors(diff: Tensor, weight: Tensor | None, counts: Tensor) -> Tensor:

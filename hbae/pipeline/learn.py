@@ -96,7 +96,12 @@ def train_on(
     """Train on a seeded sample of a group's hyper-blocks."""
     validity = [m.stats.validity for m in members]
     x, ok = sample_hyper_blocks(draft, inputs, validity, most_bytes=TRAIN_BYTES, seed=options.seed)
-    return fit_model(draft, x, ok, num_hyper_blocks(draft), options, budget)
+    return fit_model(draft, x, ok, num_hyper_blocks(draft), options, budget, tolerance=tolerances(draft, members))
+
+
+def tolerances(draft: GroupPlan, members: list[LossyVariable]) -> Array:
+    """Give the RMSE that each variable's bounds allow, (V,), in units."""
+    return np.array([m.target.tolerance(draft.geometry.points) for m in members])
 
 
 def num_hyper_blocks(draft: GroupPlan) -> int:
@@ -112,9 +117,13 @@ def fit_model(
     options: CompressOptions,
     budget: Budget,
     *,
+    tolerance: Array,
     slim: bool = True,
 ) -> TrainedModel:
-    """Train on hyper-blocks (N, K, P, V), a sample of ``whole``, with the recipe of the preset; slimmed or not."""
+    """Train on hyper-blocks (N, K, P, V), a sample of ``whole``, with the recipe of the preset; slimmed or not.
+
+    ``tolerance``: the RMSE (V,) that archives will allow, in units.
+    """
     from hbae.train.blocks import train_blocks
     from hbae.train.recipes import RECIPES, recipe
 
@@ -133,6 +142,7 @@ def fit_model(
             seed=options.seed,
             device=options.device,
             stored_hyper=whole,
+            tolerance=tolerance,
             progress=lambda step, total, loss, nrmse: options.tell(
                 f"training, NRMSE {nrmse:.2e}", step / total if total else 0.0
             ),

@@ -19,7 +19,7 @@ from hbae.errors import ConfigError, MissingExtraError, ModelMismatchError, Outp
 from hbae.io import open_field
 from hbae.pipeline.groups import LossyVariable, judge_variable, lossy_bounds, make_drafts
 from hbae.pipeline.inputs import Inputs
-from hbae.pipeline.learn import TRAIN_BYTES, fit_model, model_geometry, num_hyper_blocks
+from hbae.pipeline.learn import TRAIN_BYTES, fit_model, model_geometry, num_hyper_blocks, tolerances
 from hbae.pipeline.options import CompressOptions, Progress
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.sampling import sample_hyper_blocks
@@ -114,16 +114,16 @@ def train(
     parsed = options.parsed_budget or Budget.parse("120s")
     if importlib.util.find_spec("torch") is None:
         raise MissingExtraError("torch", "torch")
-    draft, x, ok, whole = _samples(files, options)
+    draft, x, ok, whole, tolerance = _samples(files, options)
     options.tell(f"training a model on {len(draft.paths)} variables", 0.0)
-    model = fit_model(draft, x, ok, whole, options, parsed, slim=slim)
+    model = fit_model(draft, x, ok, whole, options, parsed, tolerance=tolerance, slim=slim)
     return _saved(model, Path(out), tuple(str(f) for f in files), len(x))
 
 
-def _samples(files: list[PathLike], options: CompressOptions) -> tuple[GroupPlan, Array, Array, int]:
-    """Sample hyper-blocks evenly from all files; gives the first file's draft, samples, validity, the whole number."""
+def _samples(files: list[PathLike], options: CompressOptions) -> tuple[GroupPlan, Array, Array, int, Array]:
+    """Sample hyper-blocks evenly from all files; gives a draft, samples, validity, whole number, errors allowed."""
     first: GroupPlan | None = None
-    xs, oks, whole = [], [], 0
+    xs, oks, whole, allowed = [], [], 0, []
     for file in files:
         field = open_field(file)
         wanted = lossy_bounds(field, (parse_rule(RULE),), options.variables)
@@ -137,10 +137,11 @@ def _samples(files: list[PathLike], options: CompressOptions) -> tuple[GroupPlan
             x, ok = sample_hyper_blocks(draft, inputs, validity, most_bytes=share, seed=options.seed)
         xs.append(x)
         oks.append(ok)
+        allowed.append(tolerances(draft, members))
         whole += num_hyper_blocks(draft)
     if first is None:
         raise ConfigError("train: no files are given")
-    return first, np.concatenate(xs), np.concatenate(oks), whole
+    return first, np.concatenate(xs), np.concatenate(oks), whole, np.max(allowed, axis=0)
 
 
 def _largest(

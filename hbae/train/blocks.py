@@ -25,6 +25,7 @@ from hbae.slim import SlimReport
 from hbae.train.batches import Batches, counted_variables, normalisation
 from hbae.train.config import TrainConfig
 from hbae.train.loop import Progress, Trainer
+from hbae.train.rate import RateEquation
 from hbae.train.slim import slim_decoder
 
 JUDGED = 512
@@ -93,13 +94,14 @@ def train_blocks(
     checkpoint: Path | None = None,
     progress: Progress | None = None,
     stored_hyper: int | None = None,
+    tolerance: Array | None = None,
 ) -> TrainedModel:
     """Train HBAE and BAE on hyper-blocks (N, K, P, V) in physical units.
 
     With a budget in epochs the same seed gives the same weights on one machine and thread count. ``checkpoint`` is
     written every minute and resumed from when it exists. ``progress(step, total, loss, nrmse)`` is called now and then.
-    ``stored_hyper``: hyper-blocks that an archive will hold, where ``x_NKPV`` is a sample: what the decoder's bytes are
-    weighed against.
+    ``stored_hyper``: hyper-blocks that an archive will hold, where ``x_NKPV`` is a sample, and ``tolerance``: the RMSE
+    (V,) that it will allow, in the variables' units: what slimming weighs the decoder's bytes against.
 
     Raises
     ------
@@ -119,7 +121,10 @@ def train_blocks(
     trainer = Trainer(net, config, batches, seed=seed, budget=budget)
     begin, first = time.monotonic(), trainer.step
     trainer.run(checkpoint, progress)
-    slimmed = slim_decoder(trainer, stored_hyper or len(x_NKPV)) if config.slim_share else None
+    slimmed = None
+    if config.slim_share:
+        score = RateEquation(trainer, stored_hyper or len(x_NKPV), tolerance, geometry)
+        slimmed = slim_decoder(trainer, score)
     speed = (trainer.step - first) * batches.batch * model.num_blocks / max(time.monotonic() - begin, 1e-9)
     encoder = EncodingModel(net, names)
     report = judge(encoder, x_NKPV, valid, steps=trainer.step, seconds=trainer.spent, speed=speed, slim=slimmed)

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +16,6 @@ from hbae.models.quant import DecoderNet, QuantLinear
 from hbae.slim import Aim, Rules, SlimConfig, SlimReport, Trial, slim
 from hbae.train.loop import Trainer, scheduled_lr
 
-SCORED_VALUES = 1 << 20
-FEWEST_SCORED, MOST_SCORED = 8, 256
 ROUNDS = 60
 BITS = (16, 8, 7, 6, 5, 4, 3, 2)
 RATE_EQUATION = Aim(price=1.0)
@@ -27,34 +24,23 @@ STEPS_SHARE = 0.75
 LONG = 0.3
 
 
-def slim_decoder(trainer: Trainer, stored_hyper: int, aim: Aim = RATE_EQUATION) -> SlimReport:
+def slim_decoder(trainer: Trainer, score: Callable[[], float], aim: Aim = RATE_EQUATION) -> SlimReport:
     """Prune and quantise the decoders of a trained, integer net in place, within what the budget holds for that.
 
-    The loss of the report is the rest of the rate equation, in bytes: latents and correction of the ``stored_hyper``
-    hyper-blocks that an archive with this decoder will hold; see :func:`other_bytes`. Their sum with the decoder's
-    bytes is least, unless another ``aim`` is given.
+    ``score`` judges the net as it is; with the default aim it gives bytes (:class:`hbae.train.rate.RateEquation`), and
+    their sum with the bytes of the decoder's weights is least.
 
     Raises
     ------
     ConfigError
-        When the weights or the loss are not finite.
+        When the weights or the score are not finite.
     """
-    subject = _Decoders(trainer, stored_hyper)
+    subject = _Decoders(trainer, score)
     config = SlimConfig(unit=1.0, bits=BITS, shares=SHARES, rounds=ROUNDS, seed=trainer.seed)
     made = slim(subject.start, subject.score, subject.retrain, aim, config, going=subject.going)
     subject.put(made.trial)
     trainer.net.eval()
     return made.report
-
-
-def other_bytes(distortion: float, bits: float, rate: float, stored_hyper: int) -> float:
-    """Give the bytes of latents and correction for ``bits`` a hyper-block and a distortion in units of the target's.
-
-    Up to the target training pays ``1 / rate`` bits a hyper-block for a unit of distortion. Above it the correction
-    grows with the logarithm, as the bits of coefficients do, with the same slope at the target.
-    """
-    correction = distortion if distortion <= 1 else 1 + math.log(distortion)
-    return stored_hyper * (bits + correction / max(rate, 1e-6)) / 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +54,8 @@ class _State:
 class _Decoders:
     """The layers of both decoders as weights in units of their integers, with scoring and retraining."""
 
-    def __init__(self, trainer: Trainer, stored_hyper: int) -> None:
-        self.trainer, self.stored_hyper = trainer, stored_hyper
+    def __init__(self, trainer: Trainer, judge: Callable[[], float]) -> None:
+        self.trainer, self.judge = trainer, judge
         nets = {"hyper": trainer.net.hyper_decoder, "block": trainer.net.block_decoder}
         self.layers = {
             f"{name}.{i}": (layer, net.weight_max)
@@ -77,8 +63,6 @@ class _Decoders:
             if isinstance(net, DecoderNet)
             for i, layer in enumerate(m for m in net.layers if isinstance(m, QuantLinear))
         }
-        scored = SCORED_VALUES // math.prod(trainer.batches.x.shape[1:])
-        self.sample = trainer.batches.sample(max(FEWEST_SCORED, min(MOST_SCORED, scored)))
         self.begin, self.before = time.monotonic(), trainer.spent
         self.steps, self.taken = self._steps(), 0
         self.loaded: _State | None = None
@@ -97,12 +81,11 @@ class _Decoders:
         return t.budget.seconds is None or self.before + time.monotonic() - self.begin < t.budget.seconds
 
     def score(self, trial: Trial) -> float:
-        """Give the other bytes of the rate equation, measured with rounded latents on a sample spread over the data."""
+        """Judge the net with exactly a trial's weights."""
         self.put(trial)
         self.trainer.net.eval()
         with torch.no_grad():
-            distortion, bits, _ = self.trainer.measure(*self.sample, None)
-        return other_bytes(float(distortion), float(bits), self.trainer.cfg.rate, self.stored_hyper)
+            return self.judge()
 
     def retrain(self, trial: Trial, rules: Rules, share: float) -> Trial:
         """Train encoder and decoders on while weights outside the masks stay 0."""

@@ -34,8 +34,9 @@ class SlimConfig:
 
     ``levels``: sparsities. ``kinds``, ``bits``: quantisers. ``counted_bits``: width at which the sparsity search counts
     bytes. ``first``, ``children``: vectors of the population and changes of the best, in both searches. ``rounds``: of
-    fine-tuning without gradients. ``shares``: of the retraining budget for the sparsity search, retraining under masks,
-    the search for quantisers, retraining under levels.
+    fine-tuning without gradients. ``worth``: layers with a smaller share of the bytes are neither pruned nor narrowed.
+    ``shares``: of the retraining budget for the sparsity search, retraining under masks, the search for quantisers,
+    retraining under levels.
 
     Raises
     ------
@@ -51,6 +52,7 @@ class SlimConfig:
     first: int = 5
     children: int = 4
     rounds: int = 100
+    worth: float = 0.02
     shares: tuple[float, float, float, float] = (0.25, 0.3, 0.2, 0.25)
     seed: int = 0
 
@@ -59,8 +61,10 @@ class SlimConfig:
             raise ConfigError("slim: levels of sparsity must be at least 0 and below 1")
         if not self.bits or not all(2 <= b <= 16 for b in (*self.bits, self.counted_bits)) or self.unit < 0:
             raise ConfigError("slim: bits must be 2 to 16, the unit at least 0")
-        if not self.kinds or self.first < 1 or min(self.children, self.rounds) < 0:
-            raise ConfigError("slim: kinds must be given, first at least 1, children and rounds at least 0")
+        if "linear" not in self.kinds and not any(k == "kmeans" and min(self.bits) <= _BOOK_BITS for k in self.kinds):
+            raise ConfigError(f"slim: kinds are linear and kmeans; kmeans alone needs bits of at most {_BOOK_BITS}")
+        if self.first < 1 or min(self.children, self.rounds) < 0:
+            raise ConfigError("slim: first must be at least 1, children and rounds at least 0")
         if len(self.shares) != 4 or min(self.shares) < 0 or sum(self.shares) > 1 + 1e-9:
             raise ConfigError("slim: shares are four numbers of at least 0, together at most 1")
 
@@ -142,8 +146,9 @@ def slim(
     loss = score(Trial({n: q.values for n, q in plain.items()}, start.state))
     if not np.isfinite(loss):
         raise ConfigError("slim: the loss of the network as it came is not finite")
-    trial, picks, found = _prune(start, (score, retrain), aim, cfg, rng, going, loss)
-    trial, picks, more = _quantise(trial, picks, (score, retrain), aim, cfg, rng, going)
+    tried = {n for n in before if before[n] >= cfg.worth * sum(before.values())}
+    trial, picks, found = _prune(start, (score, retrain), aim, cfg, rng, going, tried)
+    trial, picks, more = _quantise(trial, picks, (score, retrain), aim, cfg, rng, going, tried)
     tuned = tune(trial, picks, score, aim, rng, rounds=cfg.rounds, going=going)
     layers = {n: quantise(w, picks[n].rule, picks[n].unit) for n, w in tuned.trial.weights.items()}
     after = {n: layer_bytes(q.integers) for n, q in layers.items()}
@@ -183,7 +188,7 @@ def _prune(
     cfg: SlimConfig,
     rng: np.random.Generator,
     going: Callable[[], bool],
-    loss: float,
+    tried: set[str],
 ) -> tuple[Trial, Picks, int]:
     """Search the sparsity of every layer, then retrain under the masks of the best vector."""
 
@@ -191,11 +196,13 @@ def _prune(
         rule, unit = rule_for(w, w != 0, "linear", cfg.counted_bits, unit=cfg.unit)
         return layer_bytes(quantise(w, rule, unit).integers)
 
-    def options(w: Array) -> list[Option]:
-        rules = [Rule(magnitude_mask(w, s)) for s in cfg.levels]
-        return [Option("sparsity", s, r, cfg.unit, size(r.apply(w))) for s, r in zip(cfg.levels, rules, strict=True)]
+    def option(w: Array, sparsity: float) -> Option:
+        rule = Rule(magnitude_mask(w, sparsity))
+        return Option("sparsity", sparsity, rule, cfg.unit, size(rule.apply(w)))
 
-    tables = {n: options(w) for n, w in start.weights.items()}
+    levels = {n: cfg.levels if n in tried else (min(cfg.levels),) for n in start.weights}
+    tables = {n: [option(w, s) for s in levels[n]] for n, w in start.weights.items()}
+    loss = callables[0](start)
     tables = with_rises(start, tables, callables[0], loss)
     plan = _plan(cfg, cfg.shares[0], going)
     found = search(start, tables, callables, aim, lambda t, _: sum(map(size, t.weights.values())), plan, rng)
@@ -211,6 +218,7 @@ def _quantise(
     cfg: SlimConfig,
     rng: np.random.Generator,
     going: Callable[[], bool],
+    tried: set[str],
 ) -> tuple[Trial, Picks, int]:
     """Search the quantiser of every layer, then retrain under the levels; the trial keeps the unquantised weights."""
     loss = callables[0](trial)
@@ -220,7 +228,11 @@ def _quantise(
         rule, unit = rule_for(w, mask, kind, bits, unit=cfg.unit)
         return Option(kind, bits, rule, unit, layer_bytes(quantise(w, rule, unit).integers))
 
-    tables = {n: [option(w, pruned[n].rule.mask, k, b) for k, b in ways] for n, w in trial.weights.items()}
+    widest = [max(ways, key=lambda way: way[1])]
+    tables = {
+        n: [option(w, pruned[n].rule.mask, k, b) for k, b in (ways if n in tried else widest)]
+        for n, w in trial.weights.items()
+    }
 
     def size(t: Trial, picks: Picks) -> float:
         return sum(layer_bytes(quantise(w, picks[n].rule, picks[n].unit).integers) for n, w in t.weights.items())

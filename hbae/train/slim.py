@@ -16,7 +16,7 @@ from hbae.models.quant import DecoderNet, QuantLinear
 from hbae.slim import Aim, Rules, SlimConfig, SlimReport, Trial, slim
 from hbae.train.loop import Trainer, scheduled_lr
 
-ROUNDS = 60
+ROUNDS = 40
 BITS = (16, 8, 7, 6, 5, 4, 3, 2)
 RATE_EQUATION = Aim(price=1.0)
 SHARES = (0.1, 0.4, 0.1, 0.4)

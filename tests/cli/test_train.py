@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import hbae
 from hbae.errors import ConfigError, ModelMismatchError, OutputExistsError
 from hbae.pipeline.training import train
+from hbae.slim import Aim
 
 if TYPE_CHECKING:
     from conftest import Run
@@ -26,6 +29,9 @@ def test_model_of_two_files_codes_a_third(run: Run, tmp_path: Path, make_fields:
     assert done.doc["names"] == ["T", "U", "V"]
     assert done.doc["size"] == (tmp_path / "m.hbm").stat().st_size
     assert done.doc["sources"] == ["a.nc", "b.nc"]
+    slim = done.doc["slim"]
+    assert slim["bytes_after"] <= slim["bytes_before"]
+    assert sum(r["nbytes"] for r in slim["layers"].values()) == slim["bytes_after"] < done.doc["model_size"]
     again = run("train", "a.nc", "-o", "m.hbm", "--budget", "1ep")
     assert again.code == 2
     assert "exists" in again.err
@@ -56,6 +62,40 @@ def test_files_must_agree(tmp_path: Path, make_fields: Callable[..., None]) -> N
     (tmp_path / "m.hbm").touch()
     with pytest.raises(OutputExistsError, match="exists"):
         train(tmp_path / "a.nc", tmp_path / "m.hbm", budget="1ep")
+
+
+def test_slimmed_and_plain_models_hold_every_bound(
+    run: Run, tmp_path: Path, make_fields: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even a decoder of 2-bit weights, half of them 0, only costs bytes."""
+    from hbae.train import slim
+
+    make_fields(tmp_path / "a.nc")
+    plain = train(tmp_path / "a.nc", tmp_path / "plain.hbm", budget="2ep", slim=False)
+    assert plain.slim is None
+    real = slim.slim
+
+    def forced(start, score, retrain, aim, config, **kw):  # type: ignore[no-untyped-def]
+        return real(start, score, retrain, Aim(limit=1e30), replace(config, levels=(0.5,), bits=(2,)), **kw)
+
+    monkeypatch.setattr(slim, "slim", forced)
+    small = train(tmp_path / "a.nc", tmp_path / "small.hbm", budget="2ep")
+    assert small.slim is not None
+    assert small.slim["kept"]
+    assert all(r["density"] <= 0.5 for r in small.slim["layers"].values() if r["weights"] > 1)
+    assert small.model_size < 0.6 * plain.model_size
+    for model in ("plain", "small"):
+        bound = "T:abs=0.05,block_nrmse=1e-2", "U:nrmse=1e-3", "V:nrmse=1e-3"
+        report = hbae.compress(
+            tmp_path / "a.nc",
+            tmp_path / "a.hbae",
+            list(bound),
+            model=tmp_path / f"{model}.hbm",
+            method="hbae",
+            overwrite=True,
+        )
+        assert report.model_size
+        assert run("verify", "a.hbae", "--against", "a.nc").code == 0
 
 
 def test_same_seed_same_model(tmp_path: Path, make_fields: Callable[..., None]) -> None:

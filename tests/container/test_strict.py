@@ -25,7 +25,7 @@ from hbae.codecs import (
     pack,
     unpack,
 )
-from hbae.container import decode_decoder, decode_transform, encode_transform
+from hbae.container import decode_decoder, decode_transform, encode_decoder, encode_transform
 from hbae.container.sections import decode_arrays, encode_arrays
 from hbae.errors import FormatError
 from hbae.exact import AxisBasis, Transform
@@ -168,6 +168,29 @@ def test_arrays_that_are_not_used() -> None:
     assert decode_decoder(encode_arrays(doc, arrays)).num_variables == 2
     with pytest.raises(FormatError, match="not used"):
         decode_decoder(encode_arrays(doc, {**arrays, "hyper.9.bias": np.zeros(1, np.int64)}))
+
+
+def test_codebooks_of_models_are_checked() -> None:
+    path = Path(__file__).parent.parent / "golden" / "model_codebook.hbae"
+    body = next(b for n, b in Parts(path).sections if n.startswith("model "))
+    doc, arrays = decode_arrays(body)
+    name = next(n for n in arrays if n.endswith(".book"))
+    weight, book = name.replace(".book", ".weight"), arrays[name]
+    assert encode_decoder(decode_decoder(body)) == body
+    spoiled = {
+        "another value": ({name: book + (book == book[-1])}, "test vector"),
+        "two zeros": ({name: np.zeros_like(book)}, "codebook"),
+        "no order": ({name: book[::-1].copy()}, "codebook"),
+        "a matrix": ({name: book[None]}, "codebook"),
+        "nothing": ({name: book[:0]}, "codebook"),
+        "a code too many": ({weight: arrays[weight] + len(book)}, "codebook"),
+        "16 bits": ({name: book * 1000}, "16-bit"),
+        "of no layer": ({"hyper.9.book": book}, "without codes"),
+        "of a bias": ({"hyper.9.book": book, "hyper.9.weight": arrays[weight]}, "not used"),
+    }
+    for change, message in spoiled.values():
+        with pytest.raises(FormatError, match=message):
+            decode_decoder(encode_arrays(doc, {**arrays, **change}))
 
 
 def flagged(flag: int) -> Callable[[bytes], bytes]:

@@ -30,6 +30,7 @@ from hbae.pipeline.plan import GroupPlan, Levels
 
 HERE = Path(__file__).parent
 GOLDEN = {
+    "model_codebook",
     "example",
     "attributes_and_types",
     "big_endian_packed",
@@ -386,7 +387,18 @@ class DrawnEncoder:
         return np.arange(3 * n).reshape(n, 3) // 2 - 5, rng.integers(-3, 4, (n, k, 2))
 
 
-def write_with_model(path: Path, *, block: bool) -> None:
+def few_valued(decoder: BlockDecoder) -> BlockDecoder:
+    """The same with six large, odd values as weights, which are stored as codes with a book."""
+    values = np.array([-211, -40, 0, 37, 101, 230])
+
+    def change(net: ExactNet) -> ExactNet:
+        layers = [replace(x, weight=values[x.weight % 6]) if isinstance(x, Linear) else x for x in net.layers]
+        return replace(net, layers=tuple(layers))
+
+    return replace(decoder, hyper=change(decoder.hyper), block=decoder.block and change(decoder.block))
+
+
+def write_with_model(path: Path, *, block: bool, book: bool = False) -> None:
     """An archive whose base is a drawn decoder; the stages after it repair everything."""
     from hbae.container import encode_decoder
     from hbae.pipeline import compress as module
@@ -402,6 +414,8 @@ def write_with_model(path: Path, *, block: bool) -> None:
         decoder = tiny_decoder(replace(draft, geometry=geometry))
         if not block:
             decoder = replace(decoder, block=None)
+        if book:
+            decoder = few_valued(decoder)
         section = encode_decoder(decoder)
         encoder: Any = DrawnEncoder()
         if not block:
@@ -435,6 +449,12 @@ def model(path: Path) -> None:
 @case
 def model_without_blocks(path: Path) -> None:
     write_with_model(path, block=False)
+
+
+@case
+def model_codebook(path: Path) -> None:
+    """Weights as codes with a book."""
+    write_with_model(path, block=True, book=True)
 
 
 @case

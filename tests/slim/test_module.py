@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hbae.errors import ConfigError, ModelMismatchError
+from hbae.models.trained import one_thread
 from hbae.slim import SlimConfig, decode_weights
 from hbae.slim.module import SlimModule, load_slim, slim_module
 
@@ -23,10 +24,11 @@ class Task:
         self.batches = torch.Generator().manual_seed(1)
         self.net = self.network()
         adam = torch.optim.Adam(self.net.parameters(), lr=3e-3)
-        for _ in range(250):
-            adam.zero_grad()
-            self.training(self.net).backward()
-            adam.step()
+        with one_thread():
+            for _ in range(200):
+                adam.zero_grad()
+                self.training(self.net).backward()
+                adam.step()
 
     @staticmethod
     def network() -> nn.Module:
@@ -43,14 +45,13 @@ class Task:
         return (net(self.x) - self.x[:, 0]).square().mean()
 
     def slim(self, **kw: object) -> SlimModule:
-        return slim_module(
-            self.net, self.training, self.validation, steps=400, config=SlimConfig(rounds=30), **{"lr": 2e-3, **kw}
-        )
+        config = SlimConfig(rounds=20)
+        with one_thread():
+            return slim_module(self.net, self.training, self.validation, steps=240, config=config, **{"lr": 2e-3, **kw})
 
 
 @pytest.fixture(scope="module")
 def slimmed() -> tuple[Task, float, SlimModule]:
-    torch.set_num_threads(1)
     task = Task()
     with torch.no_grad():
         before = float(task.validation(task.net.eval()))
@@ -79,9 +80,8 @@ def test_bytes_bring_the_network_back(slimmed: tuple[Task, float, SlimModule]) -
         load_slim(nn.Linear(3, 3), made.data)
 
 
-def test_the_same_run_gives_the_same_bytes() -> None:
-    torch.set_num_threads(1)
-    assert Task().slim().data == Task().slim().data
+def test_the_same_run_gives_the_same_bytes(slimmed: tuple[Task, float, SlimModule]) -> None:
+    assert Task().slim().data == slimmed[2].data
 
 
 def test_what_is_no_network_is_refused() -> None:

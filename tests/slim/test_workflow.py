@@ -142,7 +142,7 @@ def test_nothing_to_slim_is_refused(problem: Problem) -> None:
 @pytest.mark.parametrize(
     "bad",
     [{"levels": (1.0,)}, {"levels": ()}, {"bits": (1,)}, {"bits": (17,)}, {"kinds": ()}, {"first": 0}, {"unit": -1.0},
-     {"shares": (0.5, 0.5, 0.5, 0.5)}, {"rounds": -1}],
+     {"kinds": ("kmeans",), "bits": (8,)}, {"shares": (0.5, 0.5, 0.5, 0.5)}, {"rounds": -1}],
 )  # fmt: skip
 def test_odd_configs_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="slim"):

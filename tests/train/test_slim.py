@@ -24,7 +24,8 @@ from hbae.train.blocks import TrainedModel, train_blocks
 from hbae.train.config import TrainConfig
 from hbae.train.loop import Trainer
 from hbae.train.model_file import load_model, save_model
-from hbae.train.slim import other_bytes, slim_decoder
+from hbae.train.rate import RateEquation
+from hbae.train.slim import slim_decoder
 
 from .conftest import NAMES, make_blocks, make_config
 from .test_blocks import train
@@ -34,11 +35,11 @@ from .test_blocks import train
 def slimmed() -> tuple[Array, TrainedModel, TrainedModel]:
     """The same training without and with slimming, for so few hyper-blocks that bytes of weights count."""
     blocks = make_blocks()
-    return blocks, train(blocks, make_config(), 40), _small(blocks)
+    return blocks, train(blocks, make_config(), 25), _small(blocks)
 
 
 def _small(blocks: Array) -> TrainedModel:
-    return train(blocks, replace(make_config(), slim_share=0.3), 40, stored_hyper=6)
+    return train(blocks, replace(make_config(), slim_share=0.3), 25, stored_hyper=6)
 
 
 def test_the_sum_of_the_rate_equation_falls(slimmed: tuple[Array, TrainedModel, TrainedModel]) -> None:
@@ -114,7 +115,7 @@ def test_masks_survive_retraining_and_the_encoder_learns_on(monkeypatch: pytest.
 
     monkeypatch.setattr(module, "slim", forced)
     before = {k: v.clone() for k, v in trainer.net.hyper_encoder.state_dict().items()}
-    report = slim_decoder(trainer, 48, Aim(limit=1e30))
+    report = slim_decoder(trainer, RateEquation(trainer, 48, None, {}), Aim(limit=1e30))
     assert report.kept
     linears = [x for x in trainer.net.export().hyper.layers if isinstance(x, Linear)]
     for i, layer in enumerate(linears):
@@ -134,17 +135,42 @@ def test_a_budget_in_seconds_holds() -> None:
 
 def test_weights_that_are_no_numbers_are_refused() -> None:
     trainer = _trainer(replace(make_config(), slim_share=0.5), Budget(epochs=2))
+    score = RateEquation(trainer, 48, None, {})
     with torch.no_grad():
         trainer.net.hyper_decoder.layers[1].weight[0, 0] = float("nan")
     with pytest.raises(ConfigError, match=r"hyper\.1 .*not finite"):
-        slim_decoder(trainer, 48)
+        slim_decoder(trainer, score)
 
 
-def test_other_bytes_are_smooth_at_the_target() -> None:
-    below, at, above = (other_bytes(d, 100.0, 5e-4, 10) for d in (1 - 1e-6, 1.0, 1 + 1e-6))
-    assert at == 10 * (100 + 2000) / 8
-    assert at - below == pytest.approx(above - at, rel=1e-3)
-    assert other_bytes(np.e, 0.0, 5e-4, 8) == pytest.approx(2 * 2000)
+def test_the_correction_is_counted_as_it_is_coded() -> None:
+    """Tighter bounds and more hyper-blocks cost more; a variable without a range costs nothing; bits are real ones."""
+    trainer = _trainer(make_config(), Budget(epochs=5))
+    allowed = np.array([10.0 ** (v - 2) for v in range(6)])
+    geometry = {"block": [3, 2, 2], "hyper": [1, 4]}
+
+    def nbytes(factor: float, stored: int = 48) -> float:
+        return RateEquation(trainer, stored, allowed * factor, geometry)()
+
+    loose, tight = nbytes(1e-1), nbytes(1e-3)
+    assert 0 < loose < tight
+    assert nbytes(1e-3, 96) == pytest.approx(2 * tight)
+    # Ten times tighter costs log2 10 bits for each of the values, all of which matter there.
+    each = (nbytes(1e-5) - nbytes(1e-4)) * 8 / (48 * 4 * 12 * 6)
+    assert each == pytest.approx(np.log2(10), rel=0.05)
+    rate = RateEquation(trainer, 48, allowed * 1e-3, geometry)
+    assert rate() == rate()
+    with pytest.raises(ConfigError, match="allowed"):
+        RateEquation(trainer, 48, allowed * 0, geometry)
+
+
+def test_masked_points_cost_nothing_in_the_rate_equation() -> None:
+    trainer = _trainer(make_config(), Budget(epochs=2))
+    x, _ = trainer.batches.sample(48)
+    weight = torch.ones_like(x)
+    whole, valid, none = (RateEquation(trainer, 48, None, {}, (x, w))() for w in (None, weight, weight * 0))
+    with torch.no_grad():
+        latents = 48 * float(trainer.net(x, None).bits.mean()) / 8
+    assert valid == whole > none == latents
 
 
 def test_a_share_above_most_is_refused() -> None:

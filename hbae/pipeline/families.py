@@ -22,7 +22,7 @@ from hbae.pipeline.levels import quantise_levels
 from hbae.pipeline.logdomain import step_for
 from hbae.pipeline.plan import GroupPlan, Levels
 from hbae.pipeline.sampling import Sample
-from hbae.pipeline.steps import AIM, BALANCE, FIT_POINTS, solve_points, solve_units
+from hbae.pipeline.steps import AIM, FIT_POINTS, solve_points, solve_units
 from hbae.pipeline.waves import quantise_waves
 
 # From that many variables on, plans without PCA over them are tried only where PCA saves fewer bits a value than that
@@ -182,9 +182,8 @@ def _predicted(s: Setting, way: str, head: str) -> Family:
     """Points quantised for an RMSE, with or without PCA over the variables."""
     points = s.points()
     plans: list[GroupPlan] = []
-    for turns in BALANCE if head == "klt" else BALANCE[:1]:
-        few = slice(None) if turns == BALANCE[0] else slice(0, 1)
-        mixed, steps = solve_units(points, s.tol, (head,), rounding=0.5, turns=turns)
+    for degree, (mixed, steps) in enumerate(solve_units(points, s.tol, (head,), rounding=0.5)):
+        few = slice(0, 1) if degree else slice(None)
         base = replace(s.draft, mix=Transform(mixed.axes[:1]) if head == "klt" else None, **s.closing)
         start = (steps, base.mix)
         if way == "lorenzo":
@@ -203,12 +202,10 @@ def _predicted(s: Setting, way: str, head: str) -> Family:
 def _transformed(s: Setting, kinds: tuple[str, ...]) -> Family:
     """Separable transforms over variables and tiles."""
     scales = (0.5, 1.0) if s.by_point else (1.0, 0.8) if s.by_block else (1.0,)
-    ways = [(scale, BALANCE[0]) for scale in scales]
-    ways += [(scales[0], turns) for turns in BALANCE[1:] if kinds[0] == "klt"]
     plans = []
-    for scale, turns in ways:
-        transform, steps = solve_units(s.tiles, s.tol * scale, kinds, turns=turns)
-        plans.append(replace(s.draft, transform=transform, unit=steps, **s.closing))
+    for k, scale in enumerate(scales):
+        found = solve_units(s.tiles, s.tol * scale, kinds)
+        plans += [replace(s.draft, transform=t, unit=u, **s.closing) for t, u in (found[:1] if k else found)]
     return s.family([(f"transform({','.join(kinds)})", p) for p in plans])
 
 

@@ -1,3 +1,21 @@
-from setuptools import setup
+# SPDX-License-Identifier: MIT
+"""Compiled kernels; everything else is in pyproject.toml. Where they cannot be built, NumPy does their work."""
 
-setup()
+from setuptools import Extension, setup
+
+# No fused operations: every bit must be that of the NumPy code.
+EXACT = ["-O3", "-ffp-contract=off"]
+KERNELS = ["hbae/codecs/_neighbours.c", "hbae/exact/_lifting.c"]
+
+setup(
+    ext_modules=[
+        Extension(
+            path.removesuffix(".c").replace("/", "."),
+            [path],
+            extra_compile_args=EXACT,
+            py_limited_api=True,
+            optional=True,
+        )
+        for path in KERNELS
+    ]
+)

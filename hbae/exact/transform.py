@@ -122,20 +122,22 @@ class Transform:
             raise FormatError("transform: coefficients are too large for exact arithmetic")
         # The power of two goes into the matrices: products and sums stay integers times 2**-15, hence exact.
         scaled = [None if a.matrix is None else np.ldexp(a.matrix.T.astype(np.float64), -BASIS_BITS) for a in self.axes]
-        v = np.zeros((q.shape[0], q.shape[1], *self.tile[1:]))
-        for i, slab in enumerate(q):
-            y = _trimmed(slab, scaled[1:])
-            if y is None:
-                continue
-            y = y * 2.0**fraction
+        slabs = [(i, _trimmed(slab, scaled[1:])) for i, slab in enumerate(q)]
+        live = [i for i, y in slabs if y is not None]
+        v = np.empty((len(live), q.shape[1], *self.tile[1:]))
+        for place, y in zip(v, (y for _, y in slabs if y is not None), strict=True):
+            y = np.multiply(y, 2.0**fraction, out=place if y.shape == place.shape else None)
             for axis in range(len(scaled) - 1, 0, -1):
                 m = scaled[axis]
                 if m is not None:
                     y = np.rint(_along(y, m[: y.shape[axis]], axis))
-            v[i] = y
-        if scaled[0] is not None:
-            v = _mixed(scaled[0].T, v, whole=True)
-        return v
+            if y is not place:
+                place[...] = y
+        if scaled[0] is not None and live:
+            return _mixed(scaled[0].T[:, live], v, whole=True)
+        out = np.zeros((self.tile[0], *v.shape[1:]))
+        out[live] = v
+        return out
 
 
 def _trimmed(slab: Array, bases: list[Array | None]) -> Array | None:
@@ -155,10 +157,10 @@ def _mixed(m: Array, x: Array, *, whole: bool = False) -> Array:
     flat = x.reshape(len(x), -1)
     out = np.empty((len(m), flat.shape[1]))
     for k in range(0, flat.shape[1], _COLUMNS):
-        part = np.matmul(m, flat[:, k : k + _COLUMNS])
+        part = out[:, k : k + _COLUMNS]
+        np.matmul(m, flat[:, k : k + _COLUMNS], out=part)
         if whole:
             np.rint(part, out=part)
-        out[:, k : k + _COLUMNS] = part
     return out.reshape(len(m), *x.shape[1:])
 
 

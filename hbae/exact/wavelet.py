@@ -4,6 +4,8 @@
 Axes come in groups. A group is decomposed level by level, all its axes together; groups are independent of each other
 (a tensor product). One group is the isotropic pyramid; (time), (space) is the packet scheme of SPERR. After level l the
 low band of an axis lies at indices that are multiples of 2**l. Lengths are any; edges are mirrored.
+
+NumPy is the reference; where ``_lifting.c`` is built, it does the same operations faster.
 """
 
 from __future__ import annotations
@@ -16,6 +18,11 @@ import numpy as np
 
 from hbae.arrays import Array
 from hbae.errors import FormatError
+
+try:
+    from hbae.exact import _lifting
+except ImportError:
+    _lifting = None  # type: ignore[assignment]
 
 ALPHA, BETA, GAMMA, DELTA = -1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971
 SCALE = 1.149604398860241
@@ -52,27 +59,13 @@ class Wavelet:
 
     def forward(self, x: Array) -> None:
         """Transform a grid in place, float64."""
-        for axis, step in self._steps(x.shape):
-            view = np.moveaxis(x[_lattice(x.ndim, step)], axis, 0)
-            even, odd = view[0::2], view[1::2]
-            odd += ALPHA * _around_odd(even, len(odd))
-            even += BETA * _around_even(odd, len(even))
-            odd += GAMMA * _around_odd(even, len(odd))
-            even += DELTA * _around_even(odd, len(even))
-            even *= SCALE
-            odd /= SCALE
+        for axis, strides in self._steps(x.shape):
+            _lift(x, axis, strides, inverse=False)
 
     def inverse(self, x: Array) -> None:
         """Undo :meth:`forward` in place, float64, the same bits on any machine."""
-        for axis, step in reversed(list(self._steps(x.shape))):
-            view = np.moveaxis(x[_lattice(x.ndim, step)], axis, 0)
-            even, odd = view[0::2], view[1::2]
-            even /= SCALE
-            odd *= SCALE
-            even -= DELTA * _around_even(odd, len(even))
-            odd -= GAMMA * _around_odd(even, len(odd))
-            even -= BETA * _around_even(odd, len(even))
-            odd -= ALPHA * _around_odd(even, len(odd))
+        for axis, strides in reversed(list(self._steps(x.shape))):
+            _lift(x, axis, strides, inverse=True)
 
     def _steps(self, shape: tuple[int, ...]) -> Iterator[tuple[int, dict[int, int]]]:
         """Axis and lattice (stride by axis) of each lifting pass, in forward order."""
@@ -120,8 +113,32 @@ def _group_bands(group: tuple[int, ...], shape: tuple[int, ...]) -> list[tuple[d
     return out
 
 
-def _lattice(rank: int, strides: dict[int, int]) -> Slices:
-    return tuple(slice(None, None, strides.get(a, 1)) for a in range(rank))
+def _lift(x: Array, axis: int, strides: dict[int, int], *, inverse: bool) -> None:
+    """Lift along one axis of the lattice with those strides, or undo that."""
+    steps = tuple(strides.get(a, 1) for a in range(x.ndim))
+    if _lifting is not None and x.flags.c_contiguous and x.dtype == np.float64:
+        _lifting.lift(x, x.shape, steps, axis, inverse)
+        return
+    view = np.moveaxis(x[tuple(slice(None, None, s) for s in steps)], axis, 0)
+    (_lift_back if inverse else _lift_there)(view[0::2], view[1::2])
+
+
+def _lift_there(even: Array, odd: Array) -> None:
+    odd += ALPHA * _around_odd(even, len(odd))
+    even += BETA * _around_even(odd, len(even))
+    odd += GAMMA * _around_odd(even, len(odd))
+    even += DELTA * _around_even(odd, len(even))
+    even *= SCALE
+    odd /= SCALE
+
+
+def _lift_back(even: Array, odd: Array) -> None:
+    even /= SCALE
+    odd *= SCALE
+    even -= DELTA * _around_even(odd, len(even))
+    odd -= GAMMA * _around_odd(even, len(odd))
+    even -= BETA * _around_even(odd, len(even))
+    odd -= ALPHA * _around_odd(even, len(odd))
 
 
 def _around_odd(even: Array, count: int) -> Array:

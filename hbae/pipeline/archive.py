@@ -14,11 +14,12 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from hbae.arrays import Array, Box, Field, Tiling, Variable, box_shape
 from hbae.container import MAX_CHUNKS, ArchiveReader, decode_decoder
 from hbae.errors import ChecksumError, FormatError, ModelMismatchError
-from hbae.exact import BlockDecoder, get_backend
+from hbae.exact import Backend, BlockDecoder, get_backend
 from hbae.pipeline.chunk import decode_chunk
 from hbae.pipeline.exactvars import decode_exact_chunk, decode_small, is_small, split_small
 from hbae.pipeline.plan import GroupPlan, decode_plan
@@ -66,12 +67,13 @@ class Archive:
     def _connect(self) -> None:
         self.reader = ArchiveReader(self.path, salvage=self._salvage)
         try:
-            self.backend = get_backend(self._backend_name)
+            self._threads = ThreadpoolController()
             self._cache: OrderedDict[int | str, list[Array]] = OrderedDict()
             self._cached = 0
             self._lock = threading.RLock()
             self._decoders: dict[str, BlockDecoder] = {}
             self._plans: dict[int, GroupPlan] = {}
+            self._backends: dict[str, Backend] = {}
             self._small: dict[str, bytes] | None = None
             self._bare = Field.from_json(self.reader.header.get("field", {}))
             self._variables = {v.path: v for v in self._bare.variables()}
@@ -149,6 +151,14 @@ class Archive:
                 self._plans[group] = plan
             return self._plans[group]
 
+    def _backend_for(self, plan: GroupPlan) -> Backend:
+        """Where none is asked for, torch only for plans with a model: for the others it is no faster."""
+        name = "numpy" if self._backend_name == "auto" and plan.decoder is None else self._backend_name
+        with self._lock:
+            if name not in self._backends:
+                self._backends[name] = get_backend(name)
+            return self._backends[name]
+
     def _find_model(self, sha: str) -> BlockDecoder:
         if sha not in self._decoders:
             name = f"model {sha[:16]}"
@@ -183,7 +193,10 @@ class Archive:
         if part.group is None:
             arrays = [decode_exact_chunk(payload, self._variables[part.paths[0]], box, what)]
         else:
-            arrays = list(decode_chunk(payload, self.plan(part.group), box_shape(box), self.backend, what))
+            plan = self.plan(part.group)
+            # Threads inside a product of thin matrices wait for each other more than they work.
+            with self._threads.limit(limits=1):
+                arrays = list(decode_chunk(payload, plan, box_shape(box), self._backend_for(plan), what))
         if keep:
             self._keep(number, arrays)
         return arrays

@@ -3,25 +3,40 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from hbae.arrays import Array
 from hbae.bound import Target
 from hbae.errors import FormatError
-from hbae.exact import Backend
-from hbae.pipeline.encode import encode_chunk, trial_errors
-from hbae.pipeline.families import Candidate, Family, ModelOption, families_of
+from hbae.exact import Backend, get_backend
+from hbae.pipeline.encode import encode_chunk, quiet, trial_errors
+from hbae.pipeline.families import (
+    Candidate,
+    Family,
+    ModelOption,
+    Setting,
+    Task,
+    family_tasks,
+    make_family,
+    make_setting,
+)
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.sampling import Sample
 from hbae.pipeline.steps import AIM
+from hbae.pipeline.workers import Workers
 
+_T = TypeVar("_T")
 _FIRST_POINTS = 1 << 19
 _FINALISTS = 3
 # A plan that takes this many times the bytes on a part will not win on the whole.
 _FAR = 1.6
 AIM_SAMPLED = 0.98
+# Samples smaller than this are weighed sooner than a process starts.
+_ALONE_POINTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,16 @@ class Choice:
     name: str
 
 
+@dataclass(frozen=True)
+class _Trials:
+    """What goes to the workers: the settings to make families in, and where plans are weighed."""
+
+    settings: list[Setting]
+    targets: list[Target]
+    part: Sample
+    backend: str
+
+
 def choose_plan(
     draft: GroupPlan,
     targets: list[Target],
@@ -41,7 +66,8 @@ def choose_plan(
     methods: tuple[str, ...],
     *,
     models: list[ModelOption],
-    backend: Backend,
+    backend: str,
+    workers: Workers,
 ) -> Choice:
     """Give the plan with the fewest bytes among the methods allowed; ties go to the simpler one.
 
@@ -49,41 +75,60 @@ def choose_plan(
     small part of the sample, a second one the variants of the best three families, a third one the finalists on a
     whole chunk.
     """
-    families: list[Family] = []
-    if "lossless" in methods:
-        families.append(Family([Candidate("lossless", draft, None, 0, True)]))
-    if "linear" in methods:
-        families += list(families_of(draft, targets, sample, None, backend))
-    if "hbae" in methods and draft.domain == "linear":
-        for option in models:
-            families += list(families_of(draft, targets, sample, option, backend))
-    if not families:
-        families.append(Family([Candidate("lossless", draft, None, 0, True)]))
+    own = get_backend(backend)
+    bases: list[ModelOption | None] = [None] if "linear" in methods else []
+    bases += models if "hbae" in methods and draft.domain == "linear" else []
+    settings = [s for s in (make_setting(draft, targets, sample, m, own) for m in bases) if s is not None]
     few = _trial_part(sample, _FIRST_POINTS)
-    first = _ranked([f.members[0] for f in families], targets, few, backend)
-    kept = [f for f in families if any(c is f.members[0] for _, c in first[:_FINALISTS])]
-    others = _ranked([c for f in kept for c in f.members[1:]], targets, few, backend)
-    best = [min((w for w in (*first, *others) if any(w[1] is c for c in f.members)), key=_size) for f in kept]
-    finalists = [c for size, c in best if size < _FAR * min(map(_size, best))]
-    size, winner = _ranked(finalists, targets, sample.chunk or sample, backend)[0]
-    plan = _settle(winner, targets, sample, backend)
+    trials = _Trials(settings, targets, few, backend)
+    tasks = [(i, task) for i, s in enumerate(settings) for task in family_tasks(s)]
+    alone = sum(raw.size for raw, _ in sample.boxes) < _ALONE_POINTS
+    first: list[tuple[Family, float]] = list(workers.map(_try_family, trials, tasks, alone=alone))
+    if "lossless" in methods or not any(f.members for f, _ in first):
+        plain = Candidate("lossless", draft, None, 0, True)
+        first.insert(0, (Family([plain]), _weigh(plain, targets, few, own)))
+    kept = _nearest([(size, f) for f, size in first if f.members])[:_FINALISTS]
+    bare = replace(trials, settings=[])
+    variants = [(k, c) for k, (_, f) in enumerate(kept) for c in f.members[1:]]
+    sizes = workers.map(_try_plan, bare, [(c,) for _, c in variants], alone=alone)
+    best = [(size, f.members[0]) for size, f in kept]
+    for (k, c), size in zip(variants, sizes, strict=True):
+        best[k] = min(best[k], (size, c), key=_size)
+    finalists = [c for _, c in _nearest(best)]
+    whole = replace(bare, part=sample.chunk or sample)
+    sizes = workers.map(_try_plan, whole, [(c,) for c in finalists], alone=alone)
+    size, winner = min(zip(sizes, finalists, strict=True), key=_size)
+    plan = _settle(winner, targets, sample, backend, workers, alone=alone)
     return Choice(plan, size, winner.lossless, winner.name)
 
 
-def _ranked(
-    candidates: list[Candidate], targets: list[Target], sample: Sample, backend: Backend
-) -> list[tuple[float, Candidate]]:
-    """Weigh candidates: smallest first, those that are far behind left out."""
-    sizes = [(_weigh(c, targets, sample, backend), c) for c in candidates]
-    sizes.sort(key=_size)
-    return [found for found in sizes if found[0] < _FAR * sizes[0][0]]
+def _try_family(trials: _Trials, setting: int, task: Task) -> tuple[Family, float]:
+    """Make a family and weigh its first plan."""
+    with quiet():
+        family = make_family(trials.settings[setting], task)
+        if not family.members:
+            return family, math.inf
+        return family, _weigh(family.members[0], trials.targets, trials.part, get_backend(trials.backend))
 
 
-def _size(found: tuple[float, Candidate]) -> float:
+def _try_plan(trials: _Trials, candidate: Candidate) -> float:
+    with quiet():
+        return _weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))
+
+
+def _nearest(found: list[tuple[float, _T]]) -> list[tuple[float, _T]]:
+    """Sort by size, smallest first, and leave out what is far behind."""
+    found = sorted(found, key=_size)
+    return [f for f in found if f[0] < _FAR * found[0][0]]
+
+
+def _size(found: tuple[float, object]) -> float:
     return found[0]
 
 
-def _settle(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> GroupPlan:
+def _settle(
+    c: Candidate, targets: list[Target], sample: Sample, backend: str, workers: Workers, *, alone: bool
+) -> GroupPlan:
     """Set the winner's steps right for the global limits on the whole sample: apart first, then all alike."""
     plan = c.plan
     if c.lossless or not _by_rmse(targets) or not (plan.unit.any() or plan.point_unit.any()):
@@ -93,10 +138,12 @@ def _settle(c: Candidate, targets: list[Target], sample: Sample, backend: Backen
     mixes = plan.mix is not None or (plan.transform is not None and plan.transform.axes[0].matrix is not None)
     for alike in (False, False, True):
         try:
-            ratio = _ratios(replace(c, plan=plan), targets, sample, backend)
+            found = list(workers.map(_try_errors, (replace(c, plan=plan), targets, backend), sample.boxes, alone=alone))
         except FormatError:
             # Integers too large for exact arithmetic: such chunks are kept without loss.
             return plan
+        sse, count = (np.sum([f[k] for f in found], axis=0) for k in (0, 1))
+        ratio = np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
         factor = aim / np.maximum(ratio, 1e-9)
         if alike or mixes:
             factor = np.full(len(ratio), float(factor.min()))
@@ -104,15 +151,12 @@ def _settle(c: Candidate, targets: list[Target], sample: Sample, backend: Backen
     return plan
 
 
-def _ratios(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> Array:
-    """RMSE over its limit, by variable, on the sample."""
-    sse, count = np.zeros(len(targets)), np.zeros(len(targets))
-    for raw, bad in sample.boxes:
-        errors = trial_errors(raw, bad, c.plan, targets, model=c.model, backend=backend)
-        sse += [e.sse for e in errors.variables]
-        count += [e.count for e in errors.variables]
-    out: Array = np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
-    return out
+def _try_errors(job: tuple[Candidate, list[Target], str], raw: Array, bad: Array) -> tuple[list[float], list[int]]:
+    """Squared errors and numbers of points of a box, by variable."""
+    c, targets, backend = job
+    with quiet():
+        errors = trial_errors(raw, bad, c.plan, targets, model=c.model, backend=get_backend(backend))
+    return [e.sse for e in errors.variables], [e.count for e in errors.variables]
 
 
 def _weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> float:

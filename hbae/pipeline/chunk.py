@@ -92,25 +92,31 @@ def linear_values(parts: Parts, plan: GroupPlan, shape: tuple[int, ...], backend
         y = join_blocks(plan.decoder.decode(parts.z, parts.zb, backend), plan.geometry, grid)
         x = _column(plan.decoder.offset, shape) + _column(plan.decoder.scale, shape) * y.astype(np.float64)
     else:
-        x = np.broadcast_to(_column(plan.offset, shape), shape).copy()
+        x = None
     for q, basis, unit in ((parts.coefs, plan.transform, plan.unit), (parts.gae, plan.gae, plan.gae_unit)):
         if q is not None and basis is not None:
             t, fraction = inverse_of(basis, q)
-            _add_scaled(x, unit * 2.0**-fraction, join_tiles(t, grid))
+            x = _add_scaled(x, unit * 2.0**-fraction, join_tiles(t, grid), plan.offset)
     if parts.point is not None:
-        t, fraction = parts.point.astype(np.float64), 0
         if plan.mix is not None:
             t, fraction = inverse_of(plan.mix, parts.point.reshape(len(parts.point), -1))
+        else:
+            t, fraction = parts.point.astype(np.float64), 0
         fraction += FRACTION if plan.predicts else 0
-        _add_scaled(x, plan.point_unit * 2.0**-fraction, t.reshape(shape))
-    out: Array = x
-    return out
+        x = _add_scaled(x, plan.point_unit * 2.0**-fraction, t.reshape(shape), plan.offset)
+    return np.broadcast_to(_column(plan.offset, shape), shape).copy() if x is None else x
 
 
-def _add_scaled(x: Array, scale: Array, t: Array) -> None:
-    """``x = x + scale * t``, one variable at a time (it fits the cache)."""
+def _add_scaled(x: Array | None, scale: Array, t: Array, offset: Array) -> Array:
+    """``x + scale * t`` with the offset for no x, one variable at a time (it fits the cache); may write over x or t."""
+    if x is None:
+        for steps, s, o in zip(t, scale, offset, strict=True):
+            steps *= s
+            steps += o
+        return t
     for values, s, steps in zip(x, scale, t, strict=True):
         values += s * steps
+    return x
 
 
 def inverse_of(basis: Transform, q: Array) -> tuple[Array, int]:
@@ -169,11 +175,11 @@ def encode_parts(parts: Parts, plan: GroupPlan, grid: tuple[int, ...]) -> bytes:
         if q is not None and basis is not None:
             flags |= flag
             w.raw(_encode_coefs(q, basis))
-    if parts.point is not None:
+    if parts.point is not None or parts.coded_point:
         flags |= POINT
         if plan.predicts:
             w.raw(parts.coded_point)
-        else:
+        elif parts.point is not None:
             d = difference(parts.point.astype(np.int64), [a + 1 for a in plan.diff_axes])
             w.raw(encode_ints(np.moveaxis(d, _slab_axis(d.shape), 0), far=1))
         if parts.signs is not None:

@@ -48,6 +48,7 @@ from hbae.pipeline.report import Report
 from hbae.pipeline.sampling import Sample, take_sample
 from hbae.pipeline.size import ANY_SIZE, Ask, loosest, scaled, write_to_size
 from hbae.pipeline.touchup import TOUCH_UPS, Spool, finer_factors, global_ratios, worst_chunks
+from hbae.pipeline.workers import Workers
 
 REDO = 2
 # Above this part of the raw bytes the file without loss is tried before any bound.
@@ -93,15 +94,21 @@ def compress_field(
             raise FieldError(f"variable {v.path}: {len(v.shape)} axes, the format holds {MAX_RANK}")
     wanted = lossy_bounds(field, rules, options.variables)
     Regions(field, wanted)
-    with quiet(), threadpool_limits(1), Inputs([field.variable(p) for p in wanted], options) as inputs:
+    lossy = [field.variable(p) for p in wanted]
+    with (
+        quiet(),
+        threadpool_limits(1),
+        Workers(options.threads) as workers,
+        Inputs(lossy, options) as inputs,
+    ):
         _check_scratch(field, wanted, options)
         inputs.read_all()
         read = time.monotonic()
         most = options.most_bytes(sum(field.variable(p).nbytes for p in wanted))
         if most is None:
-            report = _Run(field, wanted, inputs, options).write(out)
+            report = _Run(field, wanted, inputs, options, workers).write(out)
         else:
-            report = _to_size(field, wanted, inputs, options, most, out)
+            report = _to_size(field, wanted, inputs, options, workers, most, out)
         seconds = {"read": read - begin, **report.seconds, "total": time.monotonic() - begin}
     return replace(report, seconds=seconds)
 
@@ -117,6 +124,7 @@ def _to_size(
     wanted: dict[str, Any],
     inputs: Inputs,
     options: CompressOptions,
+    workers: Workers,
     most: int,
     out: str | os.PathLike[str],
 ) -> Report:
@@ -130,9 +138,9 @@ def _to_size(
 
         def start(scale: float | None, near: bool) -> _Run:
             if scale is None:
-                return _Run(field, dict.fromkeys(wanted, ()), inputs, plain, kept=kept)
+                return _Run(field, dict.fromkeys(wanted, ()), inputs, plain, workers, kept=kept)
             bounds = {p: scaled(b, scale) for p, b in wanted.items()}
-            run = _Run(field, bounds, inputs, options, kept=kept, before=last[-1] if last else None, near=near)
+            run = _Run(field, bounds, inputs, options, workers, kept=kept, before=last[-1] if last else None, near=near)
             last[:] = [run]
             return run
 
@@ -159,12 +167,13 @@ class _Run:
         wanted: dict[str, Any],
         inputs: Inputs,
         options: CompressOptions,
+        workers: Workers,
         *,
         kept: KeptChunks | None = None,
         before: _Run | None = None,
         near: bool = False,
     ) -> None:
-        self.field, self.inputs, self.options, self.kept = field, inputs, options, kept
+        self.field, self.inputs, self.options, self.workers, self.kept = field, inputs, options, workers, kept
         for name in options.ranges:
             if name not in wanted:
                 raise UnknownNameError(f"range: {name!r} is no lossy variable")
@@ -217,10 +226,11 @@ class _Run:
             methods = tuple(dict.fromkeys("linear" if k == "hbae" else k for k in methods))
         validity = [m.stats.validity for m in g.members]
         sample = take_sample(g.draft, self.inputs, validity, self.options.seed)
-        backend = get_backend(self._backend(g.draft))
+        name = self._backend(g.draft)
+        backend = get_backend(name)
 
         def choose(targets: list[Target]) -> Choice:
-            return choose_plan(g.draft, targets, sample, methods, models=options, backend=backend)
+            return choose_plan(g.draft, targets, sample, methods, models=options, backend=name, workers=self.workers)
 
         targets, encoder = [m.target for m in g.members], model.encoder if model else None
         g.choice, targets = self.regions.choose(g.draft.paths, targets, sample, choose, encoder, backend)
@@ -323,8 +333,9 @@ class _Run:
     def _encode(self, job: Job, g: _Group, numbers: Array, errors: list[list[VariableErrors]]) -> Iterator[bytes]:
         """Give the bytes of the chunks of those numbers, and note their errors."""
         boxes = job.plan.geometry.chunks()
-        workers = min(self.options.threads or 1, len(numbers))
-        for k, coded in enumerate(encode_all(job, self._chunks(g, [boxes[i] for i in numbers], job.targets), workers)):
+        chunks = self._chunks(g, [boxes[i] for i in numbers], job.targets)
+        workers = self.workers
+        for k, coded in enumerate(encode_all(job, chunks, workers, alone=len(numbers) == 1)):
             if not coded.errors.hold:
                 raise BoundViolationError(f"chunk {numbers[k]} of {job.plan.paths[0]} does not hold its bound")
             for v, e in enumerate(coded.errors.variables):

@@ -36,10 +36,10 @@ from hbae.pipeline.chunk import (
     linear_values,
     values_of,
 )
-from hbae.pipeline.levels import encode_levels
+from hbae.pipeline.levels import encode_levels, quantise_levels
 from hbae.pipeline.logdomain import split_bits
 from hbae.pipeline.plan import GroupPlan, finer_steps
-from hbae.pipeline.waves import encode_waves
+from hbae.pipeline.waves import encode_waves, quantise_waves
 
 _REPAIRS = 3
 # Mean squared coefficient at which an error of 1e-4 in the bases adds about 1 % to the squared error of rounding.
@@ -112,19 +112,17 @@ def encode_chunk(
             parts = _quantise_log(raw, valid, plan, parts)
         else:
             parts = _quantise(x, valid, plan, targets, parts, model, backend)
-        _prove(parts, plan)
-        coded = encode_parts(parts, plan, grid)
+        payload, decoded = seal(encode_parts(parts, plan, grid), plan, grid, backend)
     except FormatError:
         # Integers too large for exact arithmetic or for the coder: the plan does not suit this chunk.
         return _as_lossless(raw, invalid, plan, targets)
     for _ in range(_REPAIRS + 1):
-        payload, decoded = seal(coded, plan, grid, backend)
         y = physical(decoded, plan)
         errors = check_chunk(x, y, valid, targets, plan.geometry.block, margin=True)
         if errors.hold:
             break
         parts = _repair(raw, x, y, valid, plan, targets, parts)
-        coded = encode_parts(parts, plan, grid)
+        payload, decoded = seal(encode_parts(parts, plan, grid), plan, grid, backend)
     else:
         return _as_lossless(raw, invalid, plan, targets)
     if estimate_lossless(raw) < 1.25 * len(payload):
@@ -149,7 +147,7 @@ def trial_errors(
     x, valid = physical(raw, plan), ~invalid
     parts = Parts(mask=invalid, filler=raw[invalid]) if invalid.any() else Parts()
     x = fill_invalid(x, valid)
-    parts = _quantise(x, valid, plan, targets, parts, model, backend)
+    parts = _quantise(x, valid, plan, targets, parts, model, backend, code=False)
     y = physical(values_of(parts, plan, raw.shape[1:], backend), plan)
     return check_chunk(x, y, valid, targets, plan.geometry.block, margin=True)
 
@@ -178,10 +176,12 @@ def _quantise(
     parts: Parts,
     model: BlockEncoder | None,
     backend: Backend,
+    *,
+    code: bool = True,
 ) -> Parts:
     """Run the stages of a linear-domain plan one after the other, each on what the ones before leave.
 
-    GAE comes last.
+    GAE comes last. With ``code``, predicted points come as bytes, and as integers only where GAE builds on them.
     """
     grid, geometry = x.shape[1:], plan.geometry
     column = (-1, *(1,) * len(grid))
@@ -198,14 +198,10 @@ def _quantise(
         if plan.mix is not None:
             left = plan.mix.forward(left.reshape(len(left), -1)).reshape(-1, *grid)
         rounding = 0.5 if any(k.by_point for k in targets) else ROUNDING
-        if plan.levels is not None:
-            data, t = encode_levels(left, plan.levels, rounding)
-            parts = replace(parts, point=t, coded_point=data)
-        elif plan.wavelet is not None:
-            data, t = encode_waves(left, plan.wavelet, rounding)
-            parts = replace(parts, point=t, coded_point=data)
-        else:
-            parts = replace(parts, point=np.rint(left).astype(np.int64))
+        if code:
+            parts = replace(parts, coded_point=_encode_points(left, plan, rounding))
+        if not parts.coded_point or plan.gae is not None:
+            parts = replace(parts, point=_quantise_points(left, plan, rounding))
     if plan.gae is not None:
         parts = _quantise_gae(x, valid, plan, targets, parts, backend)
     return parts
@@ -226,17 +222,22 @@ def _coefficients(tiles: Array, transform: Transform) -> Array:
     return q
 
 
-def _prove(parts: Parts, plan: GroupPlan) -> None:
-    """Check that a reader's inverse transforms are exact for these integers.
+def _encode_points(left: Array, plan: GroupPlan, rounding: float) -> bytes:
+    """Bytes of the point stage by interpolation or wavelets; none for other plans."""
+    if plan.wavelet is not None:
+        return encode_waves(left, plan.wavelet, rounding)
+    if plan.levels is not None:
+        return encode_levels(left, plan.levels, rounding)
+    return b""
 
-    Raises
-    ------
-    FormatError
-        When they are too large.
-    """
-    for q, basis in ((parts.coefs, plan.transform), (parts.gae, plan.gae), (parts.point, plan.mix)):
-        if q is not None and basis is not None:
-            basis.fraction_for(float(max(int(q.max(initial=0)), -int(q.min(initial=0)))))
+
+def _quantise_points(left: Array, plan: GroupPlan, rounding: float) -> Array:
+    """What a reader gets of the point stage: integers, in 2**-6 units for interpolation and wavelets."""
+    if plan.wavelet is not None:
+        return quantise_waves(left, plan.wavelet, rounding)
+    if plan.levels is not None:
+        return quantise_levels(left, plan.levels, rounding)
+    return np.rint(left).astype(np.int64)
 
 
 def latents_of(model: BlockEncoder, decoder: BlockDecoder, blocks: Array, parts: Parts) -> Parts:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The plans worth weighing for a group: families of stages with their variants."""
+"""The plans worth weighing for a group: families of stages with their variants, each family a task of its own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,7 +22,7 @@ from hbae.pipeline.levels import quantise_levels
 from hbae.pipeline.logdomain import step_for
 from hbae.pipeline.plan import GroupPlan, Levels
 from hbae.pipeline.sampling import Sample
-from hbae.pipeline.steps import AIM, BALANCE, FIT_POINTS, solve_points, solve_units
+from hbae.pipeline.steps import AIM, FIT_POINTS, solve_points, solve_units
 from hbae.pipeline.waves import quantise_waves
 
 # From that many variables on, plans without PCA over them are tried only where PCA saves fewer bits a value than that
@@ -59,8 +58,12 @@ class Family:
     members: list[Candidate]
 
 
+# What names a family within a setting.
+Task = tuple[str, ...]
+
+
 @dataclass(frozen=True)
-class _Setting:
+class Setting:
     """What all families of a group share: tolerances, residual boxes, tiles to fit on, stages that close the gap."""
 
     draft: GroupPlan
@@ -70,6 +73,7 @@ class _Setting:
     left: list[Array]
     tiles: Array
     model: ModelOption | None
+    closing: dict[str, Any]
 
     @property
     def by_point(self) -> bool:
@@ -104,42 +108,59 @@ class _Setting:
         return Family([Candidate(prefix + n, p, encoder, extra, False) for n, p in named])
 
 
-def families_of(
+def make_setting(
     draft: GroupPlan, targets: list[Target], sample: Sample, model: ModelOption | None, backend: Backend
-) -> Iterator[Family]:
-    """Walk over the families that can meet the targets, with a model as base or without."""
-    if draft.domain == "log":
-        yield from _log_family(draft, targets)
-        return
+) -> Setting | None:
+    """Work out what the families share, with a model as base or without; nothing where no plan can meet the targets."""
     if model is not None:
         draft = replace(draft, decoder=model.decoder, model=model.sha)
     tol = np.array([t.tolerance(draft.geometry.points) for t in targets])
+    if draft.domain == "log":
+        return Setting(draft, targets, sample, tol, [], np.zeros(0), None, {})
     left = [_residual(raw, invalid, draft, model, backend) for raw, invalid in sample.boxes]
     tiles = np.concatenate([split_tiles(x, draft.geometry.tile) for x in left], axis=1)
     tiles = tiles[:, :: max(1, -(-tiles.size // (4 * FIT_POINTS)))]
-    s = _Setting(draft, targets, sample, tol, left, tiles, model)
-    closing: dict[str, Any] = {}
+    s = Setting(draft, targets, sample, tol, left, tiles, model, {})
     if s.by_point:
         unit = _point_units(draft, targets, tol)
-        if not (unit > 0).all():
-            return
-        closing = {"point_unit": unit}
-        yield from _pointwise(s, unit)
+        return replace(s, closing={"point_unit": unit}) if (unit > 0).all() else None
+    return replace(s, closing=_block_stage(s)) if s.by_block else s
+
+
+def family_tasks(s: Setting) -> list[Task]:
+    """List the families that can meet the targets."""
+    if s.draft.domain == "log":
+        return [("log",)]
+    if s.by_point:
+        tasks: list[Task] = [("each point", "lorenzo"), ("each point", "interpolation")]
     else:
-        if s.by_block:
-            closing = _block_stage(s)
-        yield from _predicted(s, closing)
-    if model is not None and (closing or _base_holds(s)):
-        yield s.family([("base", replace(draft, **closing))])
-    yield from _transformed(s, closing)
+        ways = ("lorenzo", "interpolation", "wavelet") if _wavelet_options(s.draft) else ("lorenzo", "interpolation")
+        tasks = [("points", way, head) for head in s.heads() for way in ways]
+    if s.model is not None and (s.closing or _base_holds(s)):
+        tasks.append(("base",))
+    return tasks + [("transform", *kinds) for kinds in _kind_options(s.draft, s.sample, s.heads())]
 
 
-def _log_family(draft: GroupPlan, targets: list[Target]) -> Iterator[Family]:
+def make_family(s: Setting, task: Task) -> Family:
+    """Fit the bases and steps of a family; it may come out empty."""
+    kind, *rest = task
+    if kind == "log":
+        return _log_family(s.draft, s.targets)
+    if kind == "each point":
+        return _pointwise(s, rest[0])
+    if kind == "points":
+        return _predicted(s, rest[0], rest[1])
+    if kind == "base":
+        return s.family([("base", replace(s.draft, **s.closing))])
+    return _transformed(s, tuple(rest))
+
+
+def _log_family(draft: GroupPlan, targets: list[Target]) -> Family:
     steps = np.array([float(step_for(t.pw_rel, draft.dtype)) for t in targets])
     if (steps < 2).any():
-        return
+        return Family([])
     plans = [replace(draft, point_unit=steps, diff_axes=axes) for axes in _difference_options(draft.geometry)]
-    yield Family([Candidate("log" + ("-lorenzo" if p.diff_axes else ""), p, None, 0, False) for p in plans])
+    return Family([Candidate("log" + ("-lorenzo" if p.diff_axes else ""), p, None, 0, False) for p in plans])
 
 
 def _difference_options(geometry: Geometry) -> list[tuple[int, ...]]:
@@ -148,53 +169,47 @@ def _difference_options(geometry: Geometry) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(options))
 
 
-def _pointwise(s: _Setting, unit: Array) -> Iterator[Family]:
+def _pointwise(s: Setting, way: str) -> Family:
     """Every point quantised at its own bound, predicted by differences or by interpolation."""
-    plans = [replace(s.draft, point_unit=unit, diff_axes=a) for a in _difference_options(s.draft.geometry)]
-    yield s.family([("lorenzo" if p.diff_axes else "point", p) for p in plans])
-    yield s.family([("interpolation", replace(s.draft, point_unit=unit, levels=k)) for k in _level_options(s.draft)])
+    base = replace(s.draft, **s.closing)
+    if way == "interpolation":
+        return s.family([(way, replace(base, levels=k)) for k in _level_options(s.draft)])
+    plans = [replace(base, diff_axes=a) for a in _difference_options(s.draft.geometry)]
+    return s.family([(way if p.diff_axes else "point", p) for p in plans])
 
 
-def _predicted(s: _Setting, closing: dict[str, Any]) -> Iterator[Family]:
+def _predicted(s: Setting, way: str, head: str) -> Family:
     """Points quantised for an RMSE, with or without PCA over the variables."""
     points = s.points()
-    levels, waves = _level_options(s.draft), _wavelet_options(s.draft)
-    differences = _difference_options(s.draft.geometry)
-    for head in s.heads():
-        named: dict[str, list[tuple[str, GroupPlan]]] = {"lorenzo": [], "interpolation": [], "wavelet": []}
-        for turns in BALANCE if head == "klt" else BALANCE[:1]:
-            few = slice(None) if turns == BALANCE[0] else slice(0, 1)
-            mixed, steps = solve_units(points, s.tol, (head,), rounding=0.5, turns=turns)
-            base = replace(s.draft, mix=Transform(mixed.axes[:1]) if head == "klt" else None, **closing)
-            start = (steps, base.mix)
-            plans = [replace(base, point_unit=steps, diff_axes=a) for a in differences[few]]
-            named["lorenzo"] += [(f"lorenzo({head})", p) for p in plans]
+    plans: list[GroupPlan] = []
+    for degree, (mixed, steps) in enumerate(solve_units(points, s.tol, (head,), rounding=0.5)):
+        few = slice(0, 1) if degree else slice(None)
+        base = replace(s.draft, mix=Transform(mixed.axes[:1]) if head == "klt" else None, **s.closing)
+        start = (steps, base.mix)
+        if way == "lorenzo":
+            plans += [replace(base, point_unit=steps, diff_axes=a) for a in _difference_options(s.draft.geometry)[few]]
+        elif way == "interpolation":
+            levels = _level_options(s.draft)
             steps = solve_points(s.left, s.sample, s.tol, start, partial(quantise_levels, levels=levels[0]))
-            plans = [replace(base, point_unit=steps, levels=k) for k in levels[few]]
-            named["interpolation"] += [(f"interpolation({head})", p) for p in plans]
-            if waves:
-                steps = solve_points(s.left, s.sample, s.tol, start, partial(quantise_waves, wavelet=waves[0]))
-                plans = [replace(base, point_unit=steps, wavelet=k) for k in waves[few]]
-                named["wavelet"] += [(f"wavelet({head})", p) for p in plans]
-        yield from (s.family(members) for members in named.values() if members)
+            plans += [replace(base, point_unit=steps, levels=k) for k in levels[few]]
+        else:
+            waves = _wavelet_options(s.draft)
+            steps = solve_points(s.left, s.sample, s.tol, start, partial(quantise_waves, wavelet=waves[0]))
+            plans += [replace(base, point_unit=steps, wavelet=k) for k in waves[few]]
+    return s.family([(f"{way}({head})", p) for p in plans])
 
 
-def _transformed(s: _Setting, closing: dict[str, Any]) -> Iterator[Family]:
+def _transformed(s: Setting, kinds: tuple[str, ...]) -> Family:
     """Separable transforms over variables and tiles."""
     scales = (0.5, 1.0) if s.by_point else (1.0, 0.8) if s.by_block else (1.0,)
-    for kinds in _kind_options(s.draft, s.sample, s.heads()):
-        plans = []
-        ways = [(scale, BALANCE[0]) for scale in scales]
-        ways += [(scales[0], turns) for turns in BALANCE[1:] if kinds[0] == "klt"]
-        for scale, turns in ways:
-            transform, steps = solve_units(s.tiles, s.tol * scale, kinds, turns=turns)
-            plans.append(
-                (f"transform({','.join(kinds)})", replace(s.draft, transform=transform, unit=steps, **closing))
-            )
-        yield s.family(plans)
+    plans = []
+    for k, scale in enumerate(scales):
+        found = solve_units(s.tiles, s.tol * scale, kinds)
+        plans += [replace(s.draft, transform=t, unit=u, **s.closing) for t, u in (found[:1] if k else found)]
+    return s.family([(f"transform({','.join(kinds)})", p) for p in plans])
 
 
-def _block_stage(s: _Setting) -> dict[str, Any]:
+def _block_stage(s: Setting) -> dict[str, Any]:
     """The stage that closes block limits: GAE with bins 2 tau / sqrt(P)."""
     points = s.draft.geometry.points
     unit = np.array(
@@ -212,7 +227,7 @@ def _residual(raw: Array, invalid: Array, draft: GroupPlan, model: ModelOption |
     return x - linear_values(parts, draft, x.shape, backend)
 
 
-def _base_holds(s: _Setting) -> bool:
+def _base_holds(s: Setting) -> bool:
     """Tell whether the base alone meets the global tolerances on the sample."""
     v = len(s.tol)
     sse, count = np.zeros(v), np.zeros(v)

@@ -19,11 +19,11 @@ _NEAR_PART = np.array([min(int(n).bit_length(), _NEAR - 1) * _SLOPE for n in ran
 _SLOPE_PART = np.array([min(int(n).bit_length(), _SLOPE - 1) for n in range(512)], np.uint16)
 
 
-def encode_levels(x: Array, levels: Levels, rounding: float) -> tuple[bytes, Array]:
-    """Quantise x (V, *grid), in point units, and give bytes and the integers (in 2**-6 units) that a reader gets."""
+def encode_levels(x: Array, levels: Levels, rounding: float) -> bytes:
+    """Quantise x (V, *grid), in point units, and give bytes."""
     symbols = SymbolWriter(CONTEXTS)
-    t = quantise_levels(x, levels, rounding, symbols)
-    return symbols.getvalue(), t
+    quantise_levels(x, levels, rounding, symbols)
+    return symbols.getvalue()
 
 
 def quantise_levels(x: Array, levels: Levels, rounding: float = ROUNDING, symbols: SymbolWriter | None = None) -> Array:

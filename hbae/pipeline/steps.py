@@ -16,8 +16,12 @@ from hbae.pipeline.sampling import Sample
 
 AIM = 0.985
 FIT_POINTS = 1 << 20
+# Where scales are searched.
+_SEARCH_POINTS = 1 << 20
 BALANCE = (2, 5)
 _POINT_ROUNDS = 5
+# Steps of a mixing basis are set right on the whole sample later: this near is near enough.
+_NEAR = 0.02
 
 Quantiser = Callable[[Array], Array]
 
@@ -38,6 +42,8 @@ def solve_points(
         apart = AIM / np.maximum(ratio, 1e-9)
         if mix is not None:
             units *= np.clip(apart.min(), 0.25, 4.0)
+            if abs(apart.min() - 1) < _NEAR:
+                break
             continue
         good = np.where(apart >= 1, np.maximum(good, units), good)
         # At loose bounds errors grow slower than steps.
@@ -87,29 +93,35 @@ def gentle(ratio: Array) -> Array:
 
 
 def solve_units(
-    tiles: Array, tol: Array, kinds: tuple[str, ...], *, rounding: float = ROUNDING, turns: int = BALANCE[0]
-) -> tuple[Transform, Array]:
-    """Give a transform and steps (V,) so that every variable's RMSE on the tiles is at most ``tol``.
+    tiles: Array, tol: Array, kinds: tuple[str, ...], *, rounding: float = ROUNDING
+) -> list[tuple[Transform, Array]]:
+    """Give transforms and steps (V,) so that every variable's RMSE on the tiles is at most ``tol``.
 
-    The steps start at the tolerances. For so many turns, a variable that comes out better than asked gets a larger
-    step, and the reverse, and bases are fitted again: a basis fitted for other steps costs far more than it brings.
+    One for each degree of balance that is worth weighing. The steps start at the tolerances. For so many turns, a
+    variable that comes out better than asked gets a larger step, and the reverse, and bases are fitted again: a basis
+    fitted for other steps costs far more than it brings.
     """
     column = (-1, *(1,) * (tiles.ndim - 1))
     weights = tol.copy()
     transform = fit_transform(tiles / weights.reshape(column), kinds)
     if transform.axes[0].matrix is None:
         c = transform.forward(tiles / weights.reshape(column))
-        return transform, weights * _scales_apart(c, tol, weights, rounding)
+        return [(transform, weights * _scales_apart(c, tol, weights, rounding))]
+    few = tiles[:, :: max(1, tiles.size // _SEARCH_POINTS)]
     scale: float | None = None
-    for _ in range(turns):
-        c = transform.forward(tiles / weights.reshape(column))
+    found = []
+    for turn in range(1, BALANCE[-1] + 1):
+        c = transform.forward(few / weights.reshape(column))
         scale = _scale_for(c, weights, tol, transform, rounding, around=scale)
         ratio = _ratios(c, np.array(scale), weights, tol, transform, rounding)
         weights = weights * gentle(ratio)
         transform = fit_transform(tiles / weights.reshape(column), kinds)
-    c = transform.forward(tiles / weights.reshape(column))
-    scale = _scale_for(c, weights, tol, transform, rounding, around=scale, worst=True)
-    return transform, weights * scale
+        if turn in BALANCE:
+            c = transform.forward(few / weights.reshape(column))
+            found.append(
+                (transform, weights * _scale_for(c, weights, tol, transform, rounding, around=scale, worst=True))
+            )
+    return found
 
 
 def _scales_apart(c: Array, tol: Array, weights: Array, rounding: float) -> Array:

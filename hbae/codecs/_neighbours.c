@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Contexts of one phase of a wavelet band from the magnitudes of known neighbours: integers only, the same as the NumPy code
+ * in hbae/codecs/neighbours.py.
+ */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030b0000
+#include <Python.h>
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MOST_AXES 8
+#define MOST_NEIGHBOURS 96
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define FOR_ANY_UNIT __attribute__((target_clones("avx2", "default")))
+#else
+#define FOR_ANY_UNIT
+#endif
+
+typedef struct {
+    const uint16_t *near, *table, *parent;
+    uint16_t *out, *sums;
+    Py_ssize_t rank, counts[MOST_AXES], near_steps[MOST_AXES], parent_steps[MOST_AXES], places[MOST_NEIGHBOURS];
+    Py_ssize_t neighbours;
+    uint16_t weights[MOST_NEIGHBOURS], base;
+} Phase;
+
+FOR_ANY_UNIT static void add_weighted(uint16_t *sums, const uint16_t *near, uint16_t weight, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) sums[i] = (uint16_t)(sums[i] + weight * near[2 * i]);
+}
+
+static void row(Phase *p, const uint16_t *near, const uint16_t *parent) {
+    Py_ssize_t n = p->counts[p->rank - 1];
+    memset(p->sums, 0, (size_t)n * sizeof(uint16_t));
+    for (Py_ssize_t k = 0; k < p->neighbours; k++) add_weighted(p->sums, near + p->places[k], p->weights[k], n);
+    for (Py_ssize_t i = 0; i < n; i++)
+        p->out[i] = (uint16_t)(p->table[p->sums[i]] + (parent ? parent[2 * i] : 0) + p->base);
+    p->out += n;
+}
+
+static void walk(Phase *p, Py_ssize_t axis, const uint16_t *near, const uint16_t *parent) {
+    if (axis == p->rank - 1) {
+        row(p, near, parent);
+        return;
+    }
+    for (Py_ssize_t i = 0; i < p->counts[axis]; i++)
+        walk(p, axis + 1, near + i * p->near_steps[axis], parent ? parent + i * p->parent_steps[axis] : NULL);
+}
+
+static int read_tuple(PyObject *t, Py_ssize_t n, Py_ssize_t *out) {
+    if (!PyTuple_Check(t) || PyTuple_Size(t) != n) return 0;
+    for (Py_ssize_t i = 0; i < n; i++) out[i] = PyLong_AsSsize_t(PyTuple_GetItem(t, i));
+    return !PyErr_Occurred();
+}
+
+PyDoc_STRVAR(contexts_doc,
+             "phase_contexts(near, shape, starts, places, weights, table, parent, base, out)\n--\n\n"
+             "Write table[weighted sum of neighbours] + parent + base for one parity of a band.\n\n"
+             "`near`: uint16 magnitudes (V, *shape + 2). `starts`: parity by axis. `places`: flat offsets of the\n"
+             "neighbours. `parent`: uint16 (V, *shape), or empty. `out`: uint16.");
+
+static PyObject *phase_contexts(PyObject *self, PyObject *args) {
+    Py_buffer near, table, parent, out;
+    PyObject *shape, *starts, *places, *weights;
+    unsigned short base;
+    if (!PyArg_ParseTuple(args, "y*OOOOy*y*Hw*", &near, &shape, &starts, &places, &weights, &table, &parent, &base, &out))
+        return NULL;
+    Phase p = {0};
+    Py_ssize_t sizes[MOST_AXES], first[MOST_AXES], factor[MOST_NEIGHBOURS], total = 0;
+    Py_ssize_t rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
+    p.neighbours = PyTuple_Check(places) ? PyTuple_Size(places) : 0;
+    int good = rank >= 2 && rank <= MOST_AXES && p.neighbours <= MOST_NEIGHBOURS && read_tuple(shape, rank, sizes) &&
+               read_tuple(starts, rank - 1, first + 1) && read_tuple(places, p.neighbours, p.places) &&
+               read_tuple(weights, p.neighbours, factor);
+    Py_ssize_t near_all = 1, parent_all = 1, out_all = 1, near_at = 0, parent_at = 0;
+    first[0] = 0;
+    for (Py_ssize_t a = rank - 1; good && a >= 0; a--) {
+        Py_ssize_t step = a ? 2 : 1, pad = a ? 1 : 0;
+        good = sizes[a] >= 1 && first[a] >= 0 && first[a] <= 1 && first[a] < sizes[a] &&
+               near_all <= PY_SSIZE_T_MAX / 4 / (sizes[a] + 2);
+        if (!good) break;
+        p.counts[a] = (sizes[a] - first[a] + step - 1) / step;
+        p.near_steps[a] = near_all * step;
+        p.parent_steps[a] = parent_all * step;
+        near_at += (first[a] + pad) * near_all;
+        parent_at += first[a] * parent_all;
+        near_all *= sizes[a] + 2 * pad;
+        parent_all *= sizes[a];
+        out_all *= p.counts[a];
+    }
+    for (Py_ssize_t k = 0; good && k < p.neighbours; k++) {
+        /* One step along each of at most two axes stays inside the padding. */
+        good = factor[k] >= 1 && factor[k] <= 2;
+        p.weights[k] = (uint16_t)factor[k];
+        total += factor[k];
+        Py_ssize_t end = near_at + p.places[k];
+        for (Py_ssize_t a = 0; a < rank; a++) end += (p.counts[a] - 1) * p.near_steps[a];
+        good = good && near_at + p.places[k] >= 0 && end < near_all;
+    }
+    good = good && near.len == near_all * 2 && out.len == out_all * 2 && table.len >= (511 * total + 1) * 2 &&
+           (parent.len == 0 || parent.len == parent_all * 2);
+    p.sums = good ? malloc((size_t)p.counts[rank - 1] * sizeof(uint16_t)) : NULL;
+    if (p.sums) {
+        p.rank = rank;
+        p.near = near.buf;
+        p.table = table.buf;
+        p.out = out.buf;
+        p.base = base;
+        Py_BEGIN_ALLOW_THREADS;
+        walk(&p, 0, p.near + near_at, parent.len ? (const uint16_t *)parent.buf + parent_at : NULL);
+        Py_END_ALLOW_THREADS;
+        free(p.sums);
+    } else if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "phase_contexts: shapes and buffers do not fit");
+    PyBuffer_Release(&near);
+    PyBuffer_Release(&table);
+    PyBuffer_Release(&parent);
+    PyBuffer_Release(&out);
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {{"phase_contexts", phase_contexts, METH_VARARGS, contexts_doc}, {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_neighbours", "Compiled contexts.", 0, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__neighbours(void) { return PyModule_Create(&module); }

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Phases of a band of integers: one parity of its indices after the other, with contexts from known neighbours.
+
+Even sums of parities come first, then odd ones, whose nearest neighbours are then all known. NumPy is the reference;
+where ``_neighbours.c`` is built, it does the same faster.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from hbae.arrays import Array
+
+try:
+    from hbae.codecs import _neighbours
+except ImportError:
+    _neighbours = None  # type: ignore[assignment]
+
+# Magnitudes are kept up to here.
+CLIP = 511
+# Limits of the mean magnitude of neighbours, in 16ths.
+_LIMITS = np.array([1, 2, 3, 5, 8, 12, 18, 28, 44, 68, 108, 172, 344])
+NEAR = len(_LIMITS) + 1
+_NOTHING = np.zeros(0, np.uint16)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One parity: which points of a band it holds, and its known neighbours, as steps by axis with weights."""
+
+    parity: tuple[int, ...]
+    near: tuple[tuple[tuple[int, ...], int], ...]
+
+    @property
+    def target(self) -> tuple[slice, ...]:
+        """The points of a band (V, *shape)."""
+        return (slice(None), *(slice(a, None, 2) for a in self.parity))
+
+    @property
+    def kind(self) -> int:
+        """0 where nothing is known, 1 for even sums of parities, 2 for odd ones."""
+        return 1 + sum(self.parity) % 2 if self.near else 0
+
+    def contexts(self, known: Array, parent: Array | None, base: int) -> Array:
+        """Class of the mean magnitude of known neighbours, plus the parent's part, plus ``base``; flat uint16.
+
+        ``known``: magnitudes (V, *shape + 2), at most ``CLIP``, with a border of zeros. ``parent``: uint16 (V, *shape).
+        """
+        shape = (len(known), *(n - 2 for n in known.shape[1:]))
+        counts = (len(known), *((n - a + 1) // 2 for n, a in zip(shape[1:], self.parity, strict=True)))
+        weights = tuple(w for _, w in self.near)
+        table = _class_of(sum(weights))
+        if _neighbours is not None:
+            steps = [s // known.itemsize for s in known.strides[1:]]
+            places = tuple(sum(k * s for k, s in zip(d, steps, strict=True)) for d, _ in self.near)
+            out = np.empty(counts, np.uint16)
+            up = _NOTHING if parent is None else parent
+            _neighbours.phase_contexts(known, shape, self.parity, places, weights, table, up, base, out)
+            return out.ravel()
+        level = np.zeros(counts, np.uint16)
+        for d, weight in self.near:
+            starts = [1 + a + k for a, k in zip(self.parity, d, strict=True)]
+            place = (slice(s, s + 2 * c - 1, 2) for s, c in zip(starts, counts[1:], strict=True))
+            level += known[(slice(None), *place)] * np.uint16(weight)
+        level = table[level]
+        if parent is not None:
+            level += parent[self.target]
+        level += np.uint16(base)
+        return level.ravel()
+
+
+@lru_cache(maxsize=256)
+def _class_of(total: int) -> Array:
+    """Class of the mean for every weighted sum of magnitudes; ``total``: the weights' sum."""
+    sums = np.arange(CLIP * total + 1)
+    classes = np.searchsorted(_LIMITS, sums * 16 // max(total, 1), side="right").astype(np.uint16)
+    classes.setflags(write=False)
+    return classes
+
+
+@lru_cache(maxsize=4096)
+def phases_of(shape: tuple[int, ...]) -> tuple[Phase, ...]:
+    """Parities of a band in coding order; axes of length 1 have one parity.
+
+    Neighbours are one step away along one axis (weight 2) or two (weight 1).
+    """
+    parities = list(itertools.product(*((0, 1) if n > 1 else (0,) for n in shape)))
+    parities.sort(key=lambda p: (sum(p) % 2, p))
+    steps = [d for d in itertools.product((-1, 0, 1), repeat=len(shape)) if 1 <= sum(map(abs, d)) <= 2]
+    steps = [d for d in steps if all(n > 1 or not k for n, k in zip(shape, d, strict=True))]
+    known: set[tuple[int, ...]] = set()
+    out = []
+    for p in parities:
+        near = [
+            (d, 3 - sum(map(abs, d))) for d in steps if tuple((a + k) % 2 for a, k in zip(p, d, strict=True)) in known
+        ]
+        out.append(Phase(p, tuple(near)))
+        known.add(p)
+    return tuple(out)

@@ -1,0 +1,3 @@
+from hbae.arrays import Array
+
+def lift(grid: Array, shape: tuple[int, ...], strides: tuple[int, ...], axis: int, inverse: bool) -> None: ...

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Compiled contexts are those of NumPy, every point of a band is in one phase, and bad arguments are refused."""
+
+from __future__ import annotations
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hbae.codecs.neighbours as module
+from hbae.codecs.neighbours import CLIP, phases_of
+
+SHAPES = [(1,), (2,), (7,), (1, 5), (4, 1, 9), (6, 7, 8), (2, 3, 2, 3), (3, 2, 3, 2, 3, 2)]
+
+
+@pytest.fixture
+def compiled() -> object:
+    headers = Path(sysconfig.get_paths()["include"], "Python.h").exists()
+    if module._neighbours is None and not (headers and shutil.which("cc")):
+        pytest.skip("there is no C compiler here, or Python's headers are missing, so there is no kernel")
+    assert module._neighbours is not None, "a C compiler is there, but the kernel was not built"
+    return module._neighbours
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_point_lies_in_one_phase(shape: tuple[int, ...]) -> None:
+    seen = np.zeros((2, *shape), int)
+    for p in phases_of(shape):
+        seen[p.target] += 1
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("with_parent", [False, True])
+def test_compiled_contexts_are_those_of_numpy(
+    shape: tuple[int, ...], with_parent: bool, compiled: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    known = np.zeros((3, *(n + 2 for n in shape)), np.uint16)
+    inside = (slice(None), *(slice(1, -1) for _ in shape))
+    known[inside] = np.where(rng.random((3, *shape)) < 0.3, CLIP, rng.integers(0, 30, (3, *shape)))
+    parent = rng.integers(0, 90, (3, *shape)).astype(np.uint16) if with_parent else None
+    for p in phases_of(shape):
+        found = []
+        for kernel in (compiled, None):
+            monkeypatch.setattr(module, "_neighbours", kernel)
+            found.append(p.contexts(known, parent, 98 * p.kind))
+        assert np.array_equal(*found)
+
+
+def test_contexts_refuse_what_does_not_fit(compiled: object) -> None:
+    near, table, none = np.zeros((1, 5, 5), np.uint16), np.zeros(511 * 4 + 1, np.uint16), np.zeros(0, np.uint16)
+    good = ((1, 3, 3), (0, 0), (1, -1), (2, 2), table, none, 0, np.zeros((1, 2, 2), np.uint16))
+    call = compiled.phase_contexts  # type: ignore[attr-defined]
+    call(near, *good)
+    for place, bad in (
+        (0, (1, 3, 4)),
+        (0, (1, 1 << 62, 3)),
+        (0, ()),
+        (1, (2, 0)),
+        (1, (0,)),
+        (2, (1, -9)),
+        (2, (20, 1)),
+        (3, (2, 3)),
+        (3, (2,)),
+        (4, table[:-1]),
+        (5, np.zeros(3, np.uint16)),
+        (7, np.zeros((1, 2, 3), np.uint16)),
+    ):
+        args = list(good)
+        args[place] = bad
+        with pytest.raises((ValueError, OverflowError)):
+            call(near, *args)

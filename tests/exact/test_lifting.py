@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""The compiled lifting gives the same bits as NumPy, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hbae.exact.wavelet as module
+from hbae.arrays import Array
+from hbae.exact import Wavelet
+
+SHAPES = [(9,), (10,), (31,), (17, 33), (9, 9, 9), (5, 12, 40), (3, 9, 10, 11), (64, 1, 18), (9, 2, 9, 3, 10)]
+
+
+@pytest.fixture
+def compiled() -> object:
+    headers = Path(sysconfig.get_paths()["include"], "Python.h").exists()
+    if module._lifting is None and not (headers and shutil.which("cc")):
+        pytest.skip("there is no C compiler here, or Python's headers are missing, so there is no kernel")
+    assert module._lifting is not None, "a C compiler is there, but the kernel was not built"
+    return module._lifting
+
+
+def hostile(shape: tuple[int, ...]) -> Array:
+    """Values over 60 orders of magnitude, with zeros of both signs, infinities and NaN."""
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=shape) * 10.0 ** rng.integers(-30, 30, shape)
+    flat = x.reshape(-1)
+    flat[rng.integers(0, x.size, 4)] = [0.0, -0.0, 5e-324, -1e308]
+    return x
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_compiled_lifting_gives_the_bits_of_numpy(
+    shape: tuple[int, ...], compiled: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    r = len(shape)
+    for groups in {
+        (tuple(range(r)),),
+        tuple((a,) for a in range(r)),
+        ((r - 1,), *((tuple(range(r - 1)),) if r > 1 else ())),
+    }:
+        wavelet = Wavelet(groups)
+        results = []
+        for kernel in (compiled, None):
+            monkeypatch.setattr(module, "_lifting", kernel)
+            x = hostile(shape)
+            with np.errstate(all="ignore"):
+                wavelet.forward(x)
+                there = x.tobytes()
+                wavelet.inverse(x)
+            results.append((there, x.tobytes()))
+        assert results[0] == results[1]
+
+
+def test_lifting_refuses_what_does_not_fit(compiled: object) -> None:
+    x = np.zeros((9, 9))
+    lift = compiled.lift  # type: ignore[attr-defined]
+    for shape, strides, axis in (
+        ((9, 10), (1, 1), 0),
+        ((9, 9), (1,), 0),
+        ((9, 9), (1, 1), 2),
+        ((9, 9), (1, 1), -1),
+        ((9, 9), (0, 1), 0),
+        ((9, 9), (1, 16), 1),
+        ((-9, -9), (1, 1), 0),
+        ((1 << 40, 1 << 40), (1, 1), 0),
+        ((), (), 0),
+        ((3,) * 9, (1,) * 9, 0),
+    ):
+        with pytest.raises((ValueError, OverflowError)):
+            lift(x, shape, strides, axis, False)
+    with pytest.raises((TypeError, BufferError, ValueError)):
+        lift(np.zeros((9, 18))[:, ::2], (9, 9), (1, 1), 0, False)
+    fixed = np.zeros((9, 9))
+    fixed.setflags(write=False)
+    with pytest.raises((TypeError, BufferError, ValueError)):
+        lift(fixed, (9, 9), (1, 1), 0, False)

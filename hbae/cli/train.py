@@ -20,7 +20,7 @@ def train(
     variables: o.Variables = None,
     budget: Annotated[str, typer.Option(metavar="120s", help="How long: 120s, 5m, 40ep.")] = "120s",
     device: o.Device = "cpu",
-    slim: Annotated[bool, typer.Option(help="Prune and quantise the decoder within the budget.")] = True,
+    slim: Annotated[bool, typer.Option(help="Prune and quantise the decoder, within the budget.")] = False,
     seed: o.Seed = 0,
     force: o.Force = False,
     as_json: o.Json = False,

@@ -118,14 +118,14 @@ def fit_model(
     budget: Budget,
     *,
     tolerance: Array,
-    slim: bool = True,
+    slim: bool = False,
 ) -> TrainedModel:
     """Train on hyper-blocks (N, K, P, V), a sample of ``whole``, with the recipe of the preset; slimmed or not.
 
     ``tolerance``: the RMSE (V,) that archives will allow, in units.
     """
     from hbae.train.blocks import train_blocks
-    from hbae.train.recipes import RECIPES, recipe
+    from hbae.train.recipes import RECIPES, SLIM_SHARE, recipe
 
     chosen = choose_preset(options.preset, draft.geometry.shape, draft.num_variables).name
     preset = chosen if chosen in RECIPES else "auto"
@@ -137,7 +137,7 @@ def fit_model(
             None if ok.all() else ok,
             names=draft.paths,
             geometry={"block": list(draft.geometry.block), "hyper": list(draft.geometry.hyper), "preset": preset},
-            config=config if slim else replace(config, slim_share=0.0),
+            config=replace(config, slim_share=SLIM_SHARE) if slim else config,
             budget=budget,
             seed=options.seed,
             device=options.device,

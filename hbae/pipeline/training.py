@@ -65,7 +65,7 @@ def train(
     device: str = "cpu",
     seed: int = 0,
     overwrite: bool = False,
-    slim: bool = True,
+    slim: bool = False,
     progress: Progress | None = None,
 ) -> TrainReport:
     """Train a model on the floating-point data variables of one or more files and write it to a model file.
@@ -83,7 +83,7 @@ def train(
     budget : str
         ``120s``, ``5m`` or ``40ep``.
     slim : bool
-        Spend a fifth of the budget on pruning and quantising the decoder, for the fewest bytes of decoder, latents and
+        Spend a tenth of the budget on pruning and quantising the decoder, for the fewest bytes of decoder, latents and
         correction together.
 
     Returns

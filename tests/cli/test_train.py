@@ -24,7 +24,7 @@ pytest.importorskip("torch")
 def test_model_of_two_files_codes_a_third(run: Run, tmp_path: Path, make_fields: Callable[..., None]) -> None:
     for i, name in enumerate("abc"):
         make_fields(tmp_path / f"{name}.nc", shift=0.1 * i, times=12 + 4 * i)
-    done = run("train", "a.nc", "b.nc", "-o", "m.hbm", "--budget", "2ep", "--seed", "4", "--json")
+    done = run("train", "a.nc", "b.nc", "-o", "m.hbm", "--budget", "2ep", "--seed", "4", "--slim", "--json")
     assert done.code == 0, done.err
     assert done.doc["names"] == ["T", "U", "V"]
     assert done.doc["size"] == (tmp_path / "m.hbm").stat().st_size
@@ -71,7 +71,7 @@ def test_slimmed_and_plain_models_hold_every_bound(
     from hbae.train import slim
 
     make_fields(tmp_path / "a.nc")
-    plain = train(tmp_path / "a.nc", tmp_path / "plain.hbm", budget="2ep", slim=False)
+    plain = train(tmp_path / "a.nc", tmp_path / "plain.hbm", budget="2ep")
     assert plain.slim is None
     real = slim.slim
 
@@ -79,7 +79,7 @@ def test_slimmed_and_plain_models_hold_every_bound(
         return real(start, score, retrain, Aim(limit=1e30), replace(config, levels=(0.5,), bits=(2,)), **kw)
 
     monkeypatch.setattr(slim, "slim", forced)
-    small = train(tmp_path / "a.nc", tmp_path / "small.hbm", budget="2ep")
+    small = train(tmp_path / "a.nc", tmp_path / "small.hbm", budget="2ep", slim=True)
     assert small.slim is not None
     assert small.slim["kept"]
     assert all(r["density"] <= 0.5 for r in small.slim["layers"].values() if r["weights"] > 1)

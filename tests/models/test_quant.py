@@ -9,7 +9,7 @@ import torch
 
 from hbae.errors import ConfigError
 from hbae.exact.backend import NumpyBackend, get_backend
-from hbae.models.quant import LATENT_MAX, DecoderNet, LayerSpec, round_through
+from hbae.models.quant import LATENT_MAX, DecoderNet, LayerSpec, QuantLinear, round_through
 
 SPECS = {
     "factorised": (LayerSpec(60, "leaky", 5), LayerSpec(40, "leaky"), LayerSpec(48, "relu", 8), LayerSpec(7, "none")),
@@ -74,6 +74,25 @@ def test_gradients_pass_through_the_integers() -> None:
     assert z.grad is not None
     assert float(z.grad.abs().max()) > 0
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in net.parameters())
+
+
+def test_levels_hold_in_the_training_pass_and_in_the_export() -> None:
+    """Weights are the nearest of few integers, and gradients still reach them."""
+    net = make("factorised")
+    z = torch.randint(-90, 90, (33, 24)).float()
+    net.calibrate(z)
+    layer = next(m for m in net.layers if isinstance(m, QuantLinear))
+    layer.levels = torch.tensor([-60.0, -7.0, 0.0, 21.0, 101.0])
+    trained = net.forward_integer(z)
+    trained.square().mean().backward()
+    assert layer.weight.grad is not None
+    assert float(layer.weight.grad.abs().max()) > 0
+    exact = net.export()
+    assert set(np.unique(exact.layers[0].weight)) == {-60, -7, 0, 21, 101}
+    free = (layer.weight.detach() * torch.exp2(layer.w_exp)[:, None]).numpy()
+    wanted = layer.levels.numpy()[np.abs(free[..., None] - layer.levels.numpy()).argmin(-1)]
+    assert np.array_equal(exact.layers[0].weight, wanted)
+    assert np.array_equal(exact.run(z.numpy(), NumpyBackend()), trained.detach().numpy())
 
 
 def test_export_needs_calibration_and_survives_bad_weights() -> None:

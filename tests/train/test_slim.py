@@ -17,7 +17,7 @@ from hbae.errors import ConfigError
 from hbae.exact import Linear
 from hbae.exact.backend import NumpyBackend, get_backend
 from hbae.models.autoencoder import Autoencoder
-from hbae.slim import Aim
+from hbae.slim import Aim, Rule, Trial, magnitude_mask
 from hbae.train import slim as module
 from hbae.train.batches import Batches, normalisation
 from hbae.train.blocks import TrainedModel, train_blocks
@@ -124,6 +124,17 @@ def test_masks_survive_retraining_and_the_encoder_learns_on(monkeypatch: pytest.
         assert not layer.weight[~mask].any()
         assert layer.weight[mask].any()
     assert any(not torch.equal(v, before[k]) for k, v in trainer.net.hyper_encoder.state_dict().items())
+
+
+def test_retraining_keeps_masks_by_itself() -> None:
+    trainer = _trainer(replace(make_config(), slim_share=0.4), Budget(epochs=10))
+    work = module._Decoders(trainer, lambda: 0.0)
+    masks = {n: magnitude_mask(w, 0.5) for n, w in work.start.weights.items()}
+    start = Trial({n: w * masks[n] for n, w in work.start.weights.items()}, work.start.state)
+    after = work.retrain(start, {n: Rule(m) for n, m in masks.items()}, 1.0)
+    for name, mask in masks.items():
+        assert not after.weights[name][~mask].any()
+        assert not np.array_equal(after.weights[name][mask], start.weights[name][mask])
 
 
 def test_a_budget_in_seconds_holds() -> None:

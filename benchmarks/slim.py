@@ -141,7 +141,7 @@ def main(
     out: Annotated[Path, typer.Option("-o")],
     preset: str = "auto",
     epochs: int = 60,
-    share: float = 0.1,
+    share: float = 0.2,
     seed: int = 0,
     bounds: str = "1e-2,1e-3",
 ) -> None:

@@ -83,7 +83,7 @@ def train(
     budget : str
         ``120s``, ``5m`` or ``40ep``.
     slim : bool
-        Spend a tenth of the budget on pruning and quantising the decoder, for the fewest bytes of decoder, latents and
+        Spend a fifth of the budget on pruning and quantising the decoder, for the fewest bytes of decoder, latents and
         correction together.
 
     Returns

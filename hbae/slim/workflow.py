@@ -258,11 +258,13 @@ def _plain(start: Trial, cfg: SlimConfig) -> dict[str, Quantised]:
 
 
 def _layer_report(q: Quantised, kind: str, bits: int, nbytes: int, kept: bool) -> LayerReport:
+    # Weights in whole units may need fewer bits than they were allowed.
+    needed = int(np.abs(q.integers).max(initial=0)).bit_length() + 1
     return LayerReport(
         weights=q.integers.size,
         sparsity=1 - q.density,
         kind=kind if kept else "linear",
-        bits=bits if kept else 16,
+        bits=min(bits if kept else 16, needed),
         density=q.density,
         nbytes=nbytes,
     )

@@ -169,14 +169,14 @@ class Trainer:
 
     def _set_lr(self, factor: float | None) -> None:
         if factor is None:
-            factor = min(1.0, (self.step + 1) / max(1, self.cfg.warmup)) * scheduled_lr(self.done * self.share)
+            factor = min(1.0, (self.step + 1) / max(1, self.cfg.warmup)) * scheduled_lr(self.done)
         for optimiser, lr in zip(self.optimisers, self.base_lr, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = lr * factor
 
 
 def scheduled_lr(spent: float) -> float:
-    """Give the factor on learning rates when a share of the whole budget is spent."""
+    """Give the factor on learning rates when a share of a schedule is over."""
     return max(FINAL_LR, 0.5 + 0.5 * math.cos(math.pi * spent))
 
 

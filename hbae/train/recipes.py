@@ -14,7 +14,7 @@ WEIGHT_BITS = 9
 FEWEST, MOST = 3_000, 1_500_000
 VALUES_PER_STEP = 1_050_000
 # Part of the budget for making the decoder small, where that is asked for.
-SLIM_SHARE = 0.1
+SLIM_SHARE = 0.2
 
 
 def s3d(num_hyper: int, num_blocks: int, points: int, num_variables: int) -> TrainConfig:

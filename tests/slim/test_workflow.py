@@ -28,6 +28,16 @@ def test_fewer_bytes_within_the_loss_asked_for(problem: Problem) -> None:
         assert np.array_equal(q.values, made.trial.weights[name])
 
 
+def test_nominal_bytes_are_bits_times_density(problem: Problem) -> None:
+    report = run(problem, unit=0.01).report
+    for r in report.layers.values():
+        assert 1 <= r.bits <= 16
+        assert r.nominal == r.weights * r.bits * r.density / 8
+    assert report.nominal_bytes == sum(r.nominal for r in report.layers.values())
+    plain = run(problem, unit=0.01, levels=(0.0,), bits=(16,), rounds=0).report.layers["a"]
+    assert plain.bits == int(np.abs(problem.start.weights["a"]).max() / 0.01).bit_length() + 1
+
+
 def test_masks_survive_retraining(problem: Problem) -> None:
     """Retraining moves every weight; the zeros of the final mask are zeros still."""
     made = run(problem)

@@ -225,7 +225,7 @@ def _coefficients(tiles: Array, transform: Transform) -> Array:
 def _encode_points(left: Array, plan: GroupPlan, rounding: float) -> bytes:
     """Bytes of the point stage by interpolation or wavelets; none for other plans."""
     if plan.wavelet is not None:
-        return encode_waves(left, plan.wavelet, rounding)
+        return encode_waves(left, plan.wavelet, nearest=rounding == 0.5)
     if plan.levels is not None:
         return encode_levels(left, plan.levels, rounding)
     return b""
@@ -234,7 +234,7 @@ def _encode_points(left: Array, plan: GroupPlan, rounding: float) -> bytes:
 def _quantise_points(left: Array, plan: GroupPlan, rounding: float) -> Array:
     """What a reader gets of the point stage: integers, in 2**-6 units for interpolation and wavelets."""
     if plan.wavelet is not None:
-        return quantise_waves(left, plan.wavelet, rounding)
+        return quantise_waves(left, plan.wavelet, nearest=rounding == 0.5)
     if plan.levels is not None:
         return quantise_levels(left, plan.levels, rounding)
     return np.rint(left).astype(np.int64)

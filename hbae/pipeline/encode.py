@@ -26,18 +26,10 @@ from hbae.codecs import estimate_lossless
 from hbae.errors import BoundViolationError, FormatError
 from hbae.exact import Backend, BlockDecoder, ExactNet, Transform
 from hbae.exact.backend import NumpyBackend
-from hbae.pipeline.chunk import (
-    Parts,
-    decode_chunk,
-    digest,
-    encode_lossless_chunk,
-    encode_parts,
-    inverse_of,
-    linear_values,
-    values_of,
-)
+from hbae.pipeline.chunk import decode_chunk, digest, encode_lossless_chunk, encode_parts
 from hbae.pipeline.levels import encode_levels, quantise_levels
 from hbae.pipeline.logdomain import split_bits
+from hbae.pipeline.parts import Parts, inverse_of, linear_values, values_of
 from hbae.pipeline.plan import GroupPlan, finer_steps
 from hbae.pipeline.waves import encode_waves, quantise_waves
 

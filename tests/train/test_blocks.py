@@ -16,9 +16,9 @@ from hbae.config import Budget
 from hbae.errors import FormatError, ModelMismatchError, TrainingError
 from hbae.exact.backend import NumpyBackend
 from hbae.models.trained import one_thread
-from hbae.train import loop
 from hbae.train.blocks import TrainedModel, train_blocks
 from hbae.train.config import TrainConfig
+from hbae.train.loop import RunOptions
 
 from .conftest import NAMES
 
@@ -66,12 +66,10 @@ def test_resume_gives_the_uninterrupted_weights(
     blocks: Array,
     config: TrainConfig,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     stop_at: float,
     matrix_lr: float,
 ) -> None:
     config = replace(config, matrix_lr=matrix_lr)
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     whole = train(blocks, config, 20)
 
     def stop(step: int, total: int, loss: float, nrmse: float) -> None:
@@ -79,15 +77,16 @@ def test_resume_gives_the_uninterrupted_weights(
             raise KeyboardInterrupt
 
     path = tmp_path / "run.ckpt"
+    kept = RunOptions(checkpoint=path, save_seconds=0.0)
     with pytest.raises(KeyboardInterrupt):
-        train(blocks, config, 20, checkpoint=path, progress=stop)
-    resumed = train(blocks, config, 20, checkpoint=path)
+        train(blocks, config, 20, options=kept, progress=stop)
+    resumed = train(blocks, config, 20, options=kept)
     assert same(whole, resumed)
     with pytest.raises(TrainingError, match="another run"):
-        train(blocks, config, 20, seed=9, checkpoint=path)
+        train(blocks, config, 20, seed=9, options=kept)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(FormatError, match=r"run\.ckpt"):
-        train(blocks, config, 20, checkpoint=path)
+        train(blocks, config, 20, options=kept)
 
 
 def test_seconds_budget_ends(blocks: Array, config: TrainConfig) -> None:

@@ -92,8 +92,8 @@ def train_blocks(
     """Train HBAE and BAE on hyper-blocks (N, K, P, V) in physical units.
 
     With a budget in epochs the same seed gives the same weights on one machine and thread count; several ranks, each
-    given the same blocks, give those of one process up to the order of float sums. ``progress(step, total, loss, nrmse)`` is
-    called now and then. Only rank 0's model has a report.
+    given the same blocks, give those of one process up to the order of float sums. ``progress(step, total, loss,
+    nrmse)`` is called now and then. Only rank 0's model has a report.
 
     Raises
     ------

@@ -2,8 +2,8 @@
 """The log of a training run: CSV, one line every 20 steps.
 
 Columns: ``step``, ``epoch`` (with fraction), ``seconds`` of training in all, ``phase`` (float or integer), ``loss`` and
-``nrmse`` (means of the steps since the last line, over the global batch; NRMSE is the mean over the variables), ``lr`` (Adam's),
-``blocks_per_second`` (all ranks, since the last line), ``blocks_per_second_per_rank``, ``ranks``.
+``nrmse`` (means of the steps since the last line, over the global batch; NRMSE is the mean over the variables), ``lr``
+(Adam's), ``blocks_per_second`` (all ranks, since the last line), ``blocks_per_second_per_rank``, ``ranks``.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ class RunOptions:
     """How a run is kept, told and shared; nothing of it goes into the model file.
 
     ``checkpoint``: written by rank 0 every ``save_seconds`` and resumed from. ``log``: a CSV file, see
-    :mod:`hbae.train.log`. ``mixed``: bfloat16 products in the float phase on a GPU. ``folder``: where ranks keep the sample
-    that they share, the system's temporary folder by default.
+    :mod:`hbae.train.log`. ``mixed``: bfloat16 products in the float phase on a GPU. ``folder``: where ranks keep the
+    sample that they share, the system's temporary folder by default.
     """
 
     checkpoint: Path | None = None
@@ -129,7 +129,7 @@ class Trainer:
         self.net.eval()
 
     def resume(self) -> int:
-        """Take the checkpoint's state over, if there is one (rank 0 reads it for all); gives the step that was reached."""
+        """Take the checkpoint's state over, if there is one (rank 0 reads it for all); gives the step reached."""
         path = self.options.checkpoint
         saved = None
         if self.ranks.rank == 0 and path is not None and path.exists():
@@ -162,7 +162,7 @@ class Trainer:
         loss, error = self._loss(out, x, weight)
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._add_gradients()
         for optimiser in self.optimisers:
             optimiser.step()
@@ -190,7 +190,7 @@ class Trainer:
             return
         grads = [p.grad for p in self.net.parameters() if p.grad is not None]
         flat = self.ranks.add(torch.cat([g.flatten() for g in grads]))
-        for g, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        for g, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
             g.copy_(part.view_as(g))
 
     def _align(self) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import socket
 from typing import Any, Protocol, TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -101,8 +100,7 @@ class RankGroup:
         return values
 
     def abort(self, code: int) -> None:
-        """End this process; the launcher, or the broken connection, ends the others."""
-        raise SystemExit(code)
+        """Leave it to this process, which has failed: it ends, and its launcher ends the others."""
 
 
 class _Named:

@@ -94,8 +94,8 @@ def agree(team: Team, device: str, files: Sequence[Path], asked: Mapping[str, An
             raise RuntimeError("only the root judges")
         cards = [a.card for a in applicants]
         check_versions(cards)
-        _check_asked(applicants)
-        return [Place(d, t) for d, t in zip(_devices(cards, device), shared_threads(cards), strict=True)]
+        check_asked(applicants)
+        return [Place(d, t) for d, t in zip(deal_devices(cards, device), shared_threads(cards), strict=True)]
 
     return agreed(team, judge)[team.rank]
 
@@ -178,7 +178,14 @@ def _gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def _check_asked(applicants: Sequence[Applicant]) -> None:
+def check_asked(applicants: Sequence[Applicant]) -> None:
+    """Refuse ranks with other options or files than rank 0, or that found something wrong.
+
+    Raises
+    ------
+    BatchError
+        It names the rank, its host, the option or file and both values.
+    """
     first = applicants[0]
     for a in applicants:
         where = f"rank {a.card.rank} ({a.card.host})"
@@ -190,8 +197,14 @@ def _check_asked(applicants: Sequence[Applicant]) -> None:
                 raise BatchError(f"{where} has {name}: {have}; rank 0 ({first.card.host}) has {want}")
 
 
-def _devices(cards: Sequence[Card], device: str) -> list[str]:
-    """Deal the GPUs of each host out; nccl wants one for each rank."""
+def deal_devices(cards: Sequence[Card], device: str) -> list[str]:
+    """Give every rank its device; of the GPUs of a host each rank there gets its own, as nccl wants it.
+
+    Raises
+    ------
+    ConfigError
+        When a host has fewer GPUs than ranks, or one GPU is named.
+    """
     if not device.startswith("cuda"):
         return [device] * len(cards)
     if ":" in device:

@@ -176,9 +176,9 @@ class Trainer:
         bits = out.bits.sum()
         if self.ranks.size > 1:
             told = self.ranks.add(torch.cat((square.detach(), count, bits.detach()[None])))
-            others = told[:-1].chunk(2)
-            square, count = square + (others[0] - square.detach()), others[1]
-            bits = bits + (told[-1] - bits.detach())
+            # The values are those of all ranks, to the last bit; the gradients are this rank's.
+            square, count = told[:-1].chunk(2)[0] + (square - square.detach()), told[:-1].chunk(2)[1]
+            bits = told[-1] + (bits - bits.detach())
         error = (square / count.clamp_min(1.0))[self.batches.counts]
         p = self.cfg.norm_p
         distortion = error.mean() if p == 1 else error.pow(p).mean().pow(1 / p)

@@ -32,6 +32,7 @@ pytest.importorskip("torch")
 from hbae.pipeline.training import check_outputs
 from hbae.train.log import COLUMNS, TrainLog
 from hbae.train.loop import RunOptions
+from hbae.train.ranks import RankGroup, own_rows
 
 KEPT = ["--budget", "25ep"]
 TRAIN = [sys.executable, "-m", "hbae.cli.main", "train"]
@@ -91,8 +92,10 @@ def test_ranks_take_the_steps_of_one_process(school: School) -> None:
     assert done.code == 0, done
     told = json.loads(next(line for line in done.out.splitlines() if line.startswith("[")))
     assert told[0] == told[1] == told[2]
+    # Orthogonal steps blow the rounding of small singular values up.
+    limits = {"gradient": 1e-5, "weights": 5e-2, "loss": 1e-4}
     for name, distance in told[0].items():
-        assert distance < (1e-5 if "gradient" in name else 1e-3), told[0]
+        assert distance < limits[name.split(": ")[1]], told[0]
     assert not list((school.folder / "scratch").iterdir())
 
 

@@ -287,12 +287,26 @@ class Trainer:
                 group["lr"] = lr * factor
 
 
+class _SquareSum(torch.autograd.Function):
+    """Sum of squares over all axes but the last, with a backward pass that touches the values once."""
+
+    @staticmethod
+    def forward(ctx: Any, diff: Tensor) -> Tensor:
+        ctx.save_for_backward(diff)
+        return diff.square().sum((0, 1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (diff,) = ctx.saved_tensors
+        return diff * (2 * grad)
+
+
 def square_sums(diff: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """Give the sum of squared errors of every variable and the number of valid points, both (V,).
 
     ``weight`` is 0 at invalid points.
     """
     if weight is None:
-        square = diff.square().sum((0, 1, 2))
+        square: Tensor = _SquareSum.apply(diff)  # type: ignore[no-untyped-call]
         return square, torch.full_like(square, diff[..., 0].numel())
     return (diff * weight).square().sum((0, 1, 2)), weight.sum((0, 1, 2))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Blocks per second of ``hbae train`` on 1 and 2 ranks, and the loss by seconds.
 
-``python scripts/make_s3d.py -o s3d.nc --ny 64 --nx 64`` makes the data, ``python benchmarks/training.py s3d.nc -o R.json``
-runs the real command, one thread a rank, and reads its logs. Speeds are medians over the lines of a log, by wall time:
+``python benchmarks/training.py FILE -o RESULT.json`` runs the real command, one thread a rank, and reads its logs; for
+FILE, ``python scripts/make_s3d.py -o FILE --ny 64 --nx 64``. Speeds are medians over the lines of a log, by wall time:
 other work on the machine lowers them, so each number of ranks runs several times in turn and all runs are kept.
 """
 

@@ -18,7 +18,7 @@ from hbae.exact.backend import NumpyBackend
 from hbae.models.trained import one_thread
 from hbae.train.blocks import TrainedModel, train_blocks
 from hbae.train.config import TrainConfig
-from hbae.train.loop import RunOptions
+from hbae.train.loop import RunOptions, square_sums
 
 from .conftest import NAMES
 
@@ -119,3 +119,16 @@ def test_failures_are_named(blocks: Array, config: TrainConfig) -> None:
         train(np.full_like(blocks, np.nan), config)
     with pytest.raises(ModelMismatchError, match="do not fit"):
         train(blocks[..., :5], config)
+
+
+def test_gradients_of_the_square_sums() -> None:
+    diff = torch.randn(3, 4, 5, 6, requires_grad=True)
+    pull = torch.randn(6)
+    square, count = square_sums(diff, None)
+    want = torch.autograd.grad((diff.square().sum((0, 1, 2)) * pull).sum(), diff)
+    assert torch.equal(torch.autograd.grad((square * pull).sum(), diff)[0], want[0])
+    assert count.tolist() == [60.0] * 6
+    weight = (torch.rand(diff.shape) > 0.3).float()
+    square, count = square_sums(diff, weight)
+    assert torch.equal(count, weight.sum((0, 1, 2)))
+    assert torch.allclose(square, (diff**2 * weight).sum((0, 1, 2)))

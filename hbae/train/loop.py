@@ -298,7 +298,8 @@ class _SquareSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (diff,) = ctx.saved_tensors
-        return diff * (2 * grad)
+        back: Tensor = diff * (2 * grad)
+        return back
 
 
 def square_sums(diff: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ def share_blocks(
     """Give every rank the hyper-blocks (N, K, P, V) and validity that rank 0 has, as read-only maps of a file.
 
     The first rank of each host writes the file (in ``folder``, else the system's temporary one). It loses its name as
-    soon as all have opened it, so it vanishes however the processes end. Alone, what was given comes back.
+    soon as all have opened it; from then on it vanishes however the processes end. Alone, what was given comes back.
 
     Raises
     ------
@@ -44,17 +44,23 @@ def share_blocks(
     group = dist.new_group(leaders) if len(leaders) > 1 else None
     parts = [_Shared(ranks, hosts, shape, np.dtype(dtype), folder)]
     parts += [_Shared(ranks, hosts, shape, np.dtype(bool), folder)] if masked else []
-    for part, array in zip(parts, (x, valid), strict=False):
-        if part.leader:
-            part.fill(array, group)
-    ranks.gather(None)  # All files are whole
-    ranks.share(None)
-    maps = [part.open() for part in parts]
-    ranks.gather(None)  # All have opened them
-    ranks.share(None)
-    for part in parts:
-        part.forget()
+    try:
+        for part, array in zip(parts, (x, valid), strict=False):
+            if part.leader:
+                part.fill(array, group)
+        _wait(ranks)
+        maps = [part.open() for part in parts]
+        _wait(ranks)
+    finally:
+        for part in parts:
+            part.forget()
     return maps[0], maps[1] if masked else None
+
+
+def _wait(ranks: Ranks) -> None:
+    """Go on when all ranks are here."""
+    ranks.gather(None)
+    ranks.share(None)
 
 
 class _Shared:

@@ -101,11 +101,15 @@ def test_ranks_take_the_steps_of_one_process(school: School) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, make_bench: Callable[[Path], Bench]) -> School:
-    """Give a folder where two ranks have trained ``m.hbm`` with the log ``m.csv``, and what they said."""
+    """Give a folder where two ranks have trained ``m.hbm`` with the log ``m.csv``, rank 1 in a folder of its own."""
     school = School(make_bench(tmp_path_factory.mktemp("whole")))
     write_waves(school.folder / "a.nc")
-    (school.folder / "scratch").mkdir()
-    school.done = school.run("-o", "m.hbm", *KEPT, "--log", "m.csv", "--json", "--scratch", "scratch", ranks=2)
+    for name in ("scratch", "rank1"):
+        (school.folder / name).mkdir()
+    words = [*TRAIN, str(school.folder / "a.nc"), "-o", "m.hbm", *KEPT, "--log", "m.csv", "--checkpoint", "c"]
+    words += ["--save-every", "0", "--json", "--scratch", str(school.folder / "scratch")]
+    apart = [":", "-n", "1", "-wdir", str(school.folder / "rank1"), *words]
+    school.done = school.bench.finish(school.bench.start_raw(*school.bench.launcher(1), *words, *apart))
     assert school.done.code == 0, school.done
     return school
 
@@ -130,8 +134,9 @@ def test_command_on_ranks(school: School, whole: School) -> None:
     phases = [r["phase"] for r in logs[1]]
     assert phases == sorted(phases)
     assert set(phases) == {"float", "integer"}
-    assert {p.name for p in whole.folder.iterdir()} == {"a.nc", "scratch", "m.hbm", "m.csv"}
+    assert {p.name for p in whole.folder.iterdir()} == {"a.nc", "scratch", "rank1", "m.hbm", "m.csv"}
     assert not list((whole.folder / "scratch").iterdir())
+    assert not list((whole.folder / "rank1").iterdir())
 
 
 @pytest.mark.mpi

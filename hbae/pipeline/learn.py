@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from hbae.train.blocks import TrainedModel
     from hbae.train.loop import RunOptions
 
-TRAIN_ABOVE = 50 << 20
 TRAIN_BYTES = 512 << 20
-AUTO_BUDGET = Budget(epochs=20)
+# For method=hbae without a budget of its own.
+USUAL_BUDGET = Budget(epochs=20)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class GroupModel:
 
 
 def prepare_model(coded: list[LossyVariable], inputs: Inputs, options: CompressOptions) -> GroupModel | None:
-    """Load the model that was named, or train one when the options or the amount of data ask for it.
+    """Load the model that was named, or train one when the options ask for it.
 
     Raises
     ------
@@ -68,15 +68,12 @@ def prepare_model(coded: list[LossyVariable], inputs: Inputs, options: CompressO
     if options.model is not None:
         return _loaded(Path(options.model), coded, options)
     linear = [m for m in coded if not np.isfinite(m.target.pw_rel)]
-    nbytes = sum(m.variable.nbytes for m in linear)
     budget = options.parsed_budget
     have_torch = importlib.util.find_spec("torch") is not None
     if budget is None:
-        if options.method == "hbae":
-            budget = AUTO_BUDGET
-        elif not (options.method == "auto" and nbytes > TRAIN_ABOVE and have_torch):
+        if options.method != "hbae":
             return None
-        budget = budget or AUTO_BUDGET
+        budget = USUAL_BUDGET
     if not have_torch:
         raise MissingExtraError("torch", "torch")
     if not linear:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from hbae.batch.estimate import Estimate
     from hbae.batch.items import Item
     from hbae.batch.summary import Summary
-    from hbae.batch.team import Team
     from hbae.batch.work import Outcome
+    from hbae.ranks import Team
 
 
 def batch(
@@ -38,7 +38,7 @@ def batch(
     verbose: o.Verbose = 0,
 ) -> None:
     """Compress many files, on one process or under mpirun; start it again to go on where it was stopped."""
-    from hbae.batch.team import end_all, join
+    from hbae.ranks import end_all, join
 
     if dry_run and estimate:
         raise ConfigError("--dry-run and --estimate exclude each other")
@@ -62,7 +62,7 @@ def _run(
     dry_run, estimate, force = what
     if dry_run:
         from hbae.batch.run import plan, set_up
-        from hbae.batch.team import agreed
+        from hbae.ranks import agreed
 
         campaign = set_up(team, recipe).campaign
         _show_plan(agreed(team, lambda: plan(campaign, force=force)), output)

@@ -128,9 +128,13 @@ def _text(e: Exception) -> str:
     return str(e) if isinstance(e, HbaeError | OSError) else f"{type(e).__name__}: {e}"
 
 
-def share_of(team: Team, count: int) -> range:
-    """Give the numbers, out of ``count``, that are this rank's: runs in the order of ranks, nearly equally long."""
-    return range(count * team.rank // team.size, count * (team.rank + 1) // team.size)
+def share_of(team: Team, count: int, *, ahead: int = 0) -> range:
+    """Give the numbers, out of ``count``, that are this rank's, or the rank's so many ahead (around the end).
+
+    Shares are runs in the order of ranks, nearly equally long.
+    """
+    rank = (team.rank + ahead) % team.size
+    return range(count * rank // team.size, count * (rank + 1) // team.size)
 
 
 def end_all(team: Team, error: BaseException) -> None:

@@ -170,8 +170,12 @@ def join() -> Team:
 def team_of(comm: Any) -> Iterator[Team]:
     """Give the team of a communicator of mpi4py (None: this process alone); all its ranks must enter.
 
-    An exception that not all ranks raise together ends them all, as the others would wait forever.
+    An exception that not all ranks raise together ends them all, as the others would wait forever. A team is given
+    back as it is; who made it sees to its end.
     """
+    if isinstance(comm, Solo | MpiTeam):
+        yield comm
+        return
     if comm is None or comm.size == 1:
         yield Solo()
         return

@@ -104,15 +104,18 @@ def _dataset(field: Field, group: str) -> xarray.Dataset:
         raise FormatError(f"the archive's header describes no Dataset: {e!r}") from e
 
 
-def verify(path: PathLike, against: Any = None, **options: Any) -> Verification:
+def verify(path: PathLike, against: Any = None, *, comm: Any = None, **options: Any) -> Verification:
     """Check every checksum and stored hash and, against an original, every bound from scratch.
+
+    ``comm``: as of :func:`compress`.
 
     Raises
     ------
     FormatError
         When not even header and index can be read; other damage is listed in the result.
     """
-    return verify_file(path, against, **options)
+    with team_of(comm) as team:
+        return verify_file(path, against, team=team, **options)
 
 
 def info(path: PathLike, **options: Any) -> dict[str, Any]:

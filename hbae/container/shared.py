@@ -68,7 +68,7 @@ class SharedWriter:
         scratch: str | os.PathLike[str] | None = None,
     ) -> None:
         self.path, self._team, self._overwrite, self.redundant = Path(path), team, overwrite, False
-        self._header = pack_header(header)
+        self._header = together(team, lambda: pack_header(header))
         self._parts: list[_Section | _Run] = []
         self._sizes: dict[str, int] = {}
         self._temp = Path(agreed(team, self._start))

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -18,29 +16,27 @@ from threadpoolctl import threadpool_limits
 
 from hbae import __version__
 from hbae.arrays import Field, Tiling, Variable
-from hbae.blocks import MAX_RANK
 from hbae.bound import Target
-from hbae.config import BoundLike, parse_rules
+from hbae.config import BoundLike
 from hbae.container import MAX_CHUNKS, ArchiveWriter, SharedWriter, Writer
 from hbae.errors import (
     BoundViolationError,
     ConfigError,
-    FieldError,
     FormatError,
     ModelMismatchError,
-    OutputExistsError,
     SizeNotMetError,
     UnknownNameError,
 )
 from hbae.exact import get_backend
-from hbae.io import open_field
 from hbae.pipeline.archive import Archive
+from hbae.pipeline.begin import check_scratch, for_ranks, look
 from hbae.pipeline.calibrate import Choice, choose_plan
+from hbae.pipeline.crew import Mapper, led
 from hbae.pipeline.encode import quiet
 from hbae.pipeline.exactvars import KeptChunks, chunk_step, encode_exact_chunks, encode_small, is_small
 from hbae.pipeline.families import ModelOption, finer_plan
-from hbae.pipeline.groups import judge_variable, lossy_bounds, make_drafts
-from hbae.pipeline.inputs import Inputs, scratch_space
+from hbae.pipeline.groups import LossyVariable, judge_variable, make_drafts
+from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.learn import GroupModel, prepare_model
 from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.outcome import sentinel_notes, variable_reports
@@ -49,9 +45,9 @@ from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.regions import Regions
 from hbae.pipeline.report import Report
 from hbae.pipeline.sampling import Sample, take_sample
-from hbae.pipeline.size import ANY_SIZE, Ask, loosest, scaled, write_to_size
+from hbae.pipeline.size import Ask, loosest, scaled, write_to_size
 from hbae.pipeline.workers import Workers
-from hbae.ranks import Solo, Team, agreed, seat_ranks, together
+from hbae.ranks import Solo, Team, agreed, together
 
 # Above this part of the raw bytes the file without loss is tried before any bound.
 _PLAIN_SHARE = 0.25
@@ -78,9 +74,9 @@ def compress_field(
         Of a team: what another rank raised.
     """
     begin, ranks = time.monotonic(), team or Solo()
-    field, wanted = together(ranks, lambda: _look(source, out, bound, options))
+    field, wanted = together(ranks, lambda: look(source, out, bound, options))
     if ranks.size > 1:
-        options = _for_ranks(ranks, field, wanted, options, Path(out))
+        options = for_ranks(ranks, field, wanted, options, Path(out))
     lossy = [field.variable(p) for p in wanted]
     with (
         quiet(),
@@ -88,7 +84,7 @@ def compress_field(
         Workers(options.threads) as workers,
         Inputs(lossy, options, ranks) as inputs,
     ):
-        agreed(ranks, lambda: _check_scratch(field, wanted, options))
+        agreed(ranks, lambda: check_scratch(field, wanted, options))
         inputs.read_all()
         read = time.monotonic()
         most = options.most_bytes(sum(field.variable(p).nbytes for p in wanted))
@@ -98,51 +94,6 @@ def compress_field(
             report = _to_size(field, wanted, inputs, options, workers, most, out)
         seconds = {"read": read - begin, **report.seconds, "total": time.monotonic() - begin}
     return ranks.share(replace(report, seconds=seconds))
-
-
-def _look(
-    source: Any, out: str | os.PathLike[str], bound: BoundLike | None, options: CompressOptions
-) -> tuple[Field, dict[str, Any]]:
-    """Open the input and give it with the bounds of its lossy variables; whatever makes no sense is refused."""
-    if Path(out).exists() and not options.overwrite:
-        raise OutputExistsError(f"{out} exists; use -f or overwrite=True to replace it")
-    if not Path(out).absolute().parent.is_dir():
-        raise FieldError(f"{out}: there is no such folder")
-    if bound is None and not options.by_size:
-        raise ConfigError("nothing is asked for: give --bound, --size or --cr (bound=, size=, cr= in Python)")
-    rules = parse_rules(ANY_SIZE if bound is None else bound)
-    field = source if isinstance(source, Field) else open_field(source)
-    for v in field.variables():
-        if len(v.shape) > MAX_RANK:
-            raise FieldError(f"variable {v.path}: {len(v.shape)} axes, the format holds {MAX_RANK}")
-    wanted = lossy_bounds(field, rules, options.variables)
-    Regions(field, wanted)
-    return field, wanted
-
-
-def _for_ranks(
-    team: Team, field: Field, wanted: dict[str, Any], options: CompressOptions, out: Path
-) -> CompressOptions:
-    """Check that all ranks are about the same; deal out threads, and a scratch folder that every host sees."""
-    if options.by_size:
-        together(team, _refuse_size)
-    alike = replace(options, progress=None, threads=None, scratch=None)
-    text = json.dumps(field.to_json()) + repr((wanted, alike, str(out)))
-    machines, threads = seat_ranks(team, hashlib.sha256(text.encode()).hexdigest())
-    scratch = options.scratch
-    if scratch is None and len({m.host for m in machines}) > 1:
-        scratch = out.absolute().parent
-    return replace(options, threads=options.threads or threads, scratch=scratch)
-
-
-def _refuse_size() -> None:
-    raise ConfigError("size and cr are searched by one process: give a bound, or do without ranks")
-
-
-def _check_scratch(field: Field, wanted: dict[str, Any], options: CompressOptions) -> None:
-    need = sum(field.variable(p).nbytes for p in wanted if field.variable(p).source.storage is not None)
-    if need > scratch_space(options.scratch):
-        raise FieldError(f"up to {need} bytes of scratch space are needed; give a larger folder with --scratch")
 
 
 def _to_size(
@@ -211,19 +162,11 @@ class _Run:
     ) -> None:
         self.field, self.inputs, self.options, self.workers, self.kept = field, inputs, options, workers, kept
         self.team = team or Solo()
-        for name in options.ranges:
-            if name not in wanted:
-                raise UnknownNameError(f"range: {name!r} is no lossy variable")
-        self.lossy = [
-            judge_variable(field.variable(p), b, inputs.stats[p], options.ranges.get(p)) for p, b in wanted.items()
-        ]
         self.regions = Regions(field, wanted)
         self.seconds: dict[str, float] = {}
         start = time.monotonic()
+        self.lossy = together(self.team, lambda: self._judged(wanted))
         coded = [m for m in self.lossy if not m.reason]
-        if options.method == "lossless":
-            coded = []
-            self.lossy = [replace(m, reason="method=lossless") if not m.reason else m for m in self.lossy]
         self.model: GroupModel | None = (
             before.model if before else agreed(self.team, lambda: prepare_model(coded, inputs, options))
         )
@@ -231,29 +174,41 @@ class _Run:
             self.model = None
         if not before and self.model is not None and self.model.trained_seconds:
             self.seconds["train"] = self.model.trained_seconds
-        names = self.model.names if self.model else None
-        self.groups = [Group(i, d, m) for i, (d, m) in enumerate(make_drafts(coded, options, names))]
-        self._check_chunks()
+        self.groups = together(self.team, lambda: self._drafted(coded))
         for g in self.groups:
             g.choice, g.sample = near_choice(g, before.groups) if before and near else (None, None)
             if g.choice is None:
-                chosen = agreed(self.team, partial(self._choose, g))
+                chosen = led(self.team, workers, partial(self._choose, g))
                 g.draft, g.choice = chosen.draft, chosen.choice
                 g.members = [replace(m, target=t) for m, t in zip(g.members, chosen.targets, strict=True)]
         self.seconds["choose"] = time.monotonic() - start - self.seconds.get("train", 0.0)
 
-    def _check_chunks(self) -> None:
-        coded = {p for g in self.groups for p in g.draft.paths}
-        exact = [v for v in self.field.variables() if v.path not in coded and not is_small(v)]
-        count = sum(g.draft.geometry.num_chunks for g in self.groups)
+    def _judged(self, wanted: dict[str, Any]) -> list[LossyVariable]:
+        ranges, method = self.options.ranges, self.options.method
+        for name in ranges:
+            if name not in wanted:
+                raise UnknownNameError(f"range: {name!r} is no lossy variable")
+        stats = self.inputs.stats
+        found = [judge_variable(self.field.variable(p), b, stats[p], ranges.get(p)) for p, b in wanted.items()]
+        if method == "lossless":
+            return [replace(m, reason=m.reason or "method=lossless") for m in found]
+        return found
+
+    def _drafted(self, coded: list[LossyVariable]) -> list[Group]:
+        names = self.model.names if self.model else None
+        groups = [Group(i, d, m) for i, (d, m) in enumerate(make_drafts(coded, self.options, names))]
+        paths = {p for g in groups for p in g.draft.paths}
+        exact = [v for v in self.field.variables() if v.path not in paths and not is_small(v)]
+        count = sum(g.draft.geometry.num_chunks for g in groups)
         if count + sum(len(Tiling(v.shape, chunk_step(v))) for v in exact) > MAX_CHUNKS:
             raise ConfigError(f"chunk: more than the {MAX_CHUNKS} chunks that an archive holds; give larger ones")
+        return groups
 
     def _methods(self) -> tuple[str, ...]:
         m = self.options.method
         return {"auto": ("linear", "hbae", "lossless"), "linear": ("linear", "lossless")}.get(m, (m,))
 
-    def _choose(self, g: Group) -> _Chosen:
+    def _choose(self, g: Group, workers: Mapper) -> _Chosen:
         """Choose a group's plan from a sample, which stays with the root."""
         model = self.model if self.model is not None and self.model.names == g.draft.paths else None
         if self.model is not None and model is None and set(self.model.names) & set(g.draft.paths):
@@ -272,7 +227,7 @@ class _Run:
         backend = get_backend(name)
 
         def choose(targets: list[Target]) -> Choice:
-            return choose_plan(g.draft, targets, sample, methods, models=options, backend=name, workers=self.workers)
+            return choose_plan(g.draft, targets, sample, methods, models=options, backend=name, workers=workers)
 
         targets, encoder = [m.target for m in g.members], model.encoder if model else None
         choice, targets = self.regions.choose(g.draft.paths, targets, sample, choose, encoder, backend)

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from hbae.arrays import Array, Attribute, Box, Field, Variable, box_shape, boxes_of
+from hbae.arrays import Array, Attribute, Box, Field, Tiling, Variable, box_shape, boxes_of
 from hbae.errors import FieldError, OutputExistsError, UnknownNameError
 from hbae.io.attributes import from_python, raw_text, set_attribute
 from hbae.io.boxes import aligned, box_step, reading_boxes
 from hbae.io.scratch import ScratchArray
 from hbae.io.signals import TurnSignals
 from hbae.io.targets import SUFFIXES, Target, check_target, make_target, side_file, with_cf_times
-from hbae.ranks import Solo, Team, agreed, together
+from hbae.ranks import Solo, Team, agreed, share_of, together
 
 _COPY_BYTES = 64 << 20
 
@@ -47,8 +47,8 @@ class FieldWriter:
     provenance
         More global attributes; left out for ``.npy``.
     team
-        Ranks that write together, into a Zarr folder. All make the writer, put boxes of their own and close it; no
-        storage chunk may get boxes of two ranks (:meth:`chunk` tells its shape).
+        Ranks that write together, into a Zarr folder. All make the writer, put boxes of their own and close it. A
+        variable whose boxes do not lie on storage chunks needs a call of :meth:`spool` first.
 
     Raises
     ------
@@ -115,6 +115,19 @@ class FieldWriter:
         """Give the storage chunk of a variable; boxes on whole chunks are written without a detour."""
         return self._chunks[var_path]
 
+    def spool(self, var_path: str) -> None:
+        """Make room for boxes that do not lie on storage chunks; all ranks of a team call it, one process need not.
+
+        Raises
+        ------
+        FieldError
+            When there is no room, or a rank does not see the folder.
+        """
+        v, chunk = self._variables[var_path], self._chunks[var_path]
+        counts = [-(-n // c) for n, c in zip(v.shape, chunk or v.shape, strict=True)]
+        self._spools[var_path] = ScratchArray(v.shape, v.dtype, self._scratch_dir, self._team)
+        self._waiting[var_path] = np.zeros(counts, bool)
+
     def put(self, var_path: str, box: Box, array: Array) -> None:
         """Write one box of one variable; every point must come exactly once, in any order.
 
@@ -147,8 +160,9 @@ class FieldWriter:
             self._target.write(v, box, values)
         else:
             if var_path not in self._spools:
-                self._spools[var_path] = ScratchArray(v.shape, v.dtype, self._scratch_dir)
-                self._waiting[var_path] = np.zeros([-(-n // c) for n, c in zip(v.shape, chunk, strict=True)], bool)
+                if self._team.size > 1:
+                    raise FieldError(f"{var_path}: a box that lies on no storage chunks needs a spool of all ranks")
+                self.spool(var_path)
             self._spools[var_path].write(box, values)
             self._waiting[var_path][_grid_box(box, chunk)] = True
 
@@ -165,6 +179,10 @@ class FieldWriter:
         try:
             left = self._team.gather(self._left) or []
             agreed(self._team, lambda: self._check_whole(left))
+            waiting = self._team.gather(self._waiting) or []
+            self._waiting = agreed(
+                self._team, lambda: {p: np.any([w[p] for w in waiting], axis=0) for p in self._spools}
+            )
             together(self._team, self._copy_all)
             agreed(self._team, self._complete)
         except BaseException:
@@ -199,11 +217,13 @@ class FieldWriter:
         chunk = self._chunks[v.path] or v.shape
         waiting = self._waiting[v.path]
         step = box_step(v.shape, chunk, max(1, _COPY_BYTES // v.dtype.itemsize))
-        for box in boxes_of(v.shape, step):
-            mine = waiting[_grid_box(box, chunk)]
-            if mine.all():
+        boxes = Tiling(v.shape, step)
+        for i in share_of(self._team, len(boxes)):
+            box = boxes[i]
+            here = waiting[_grid_box(box, chunk)]
+            if here.all():
                 target.write(v, box, spool.read(box))
-            elif mine.any():
+            elif here.any():
                 for small in boxes_of(box_shape(box), chunk):
                     part = tuple(slice(b.start + s.start, b.start + s.stop) for b, s in zip(box, small, strict=True))
                     if waiting[_grid_box(part, chunk)].all():

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,6 +77,7 @@ def decompress_file(
         options: dict[str, Any] = {"overwrite": overwrite, "scratch_dir": scratch, "provenance": extra, "team": ranks}
         with FieldWriter(out, field, **options) as writer:
             walk = _Walk(archive, cuts, lost if salvage else None, progress)
+            walk.prepare(writer, ranks)
             together(ranks, lambda: walk.write(writer, ranks))
             writer.close()
     found = [row for rows in ranks.gather(lost) or () for row in rows]
@@ -145,7 +145,8 @@ class _Walk:
 
     def write(self, writer: FieldWriter, team: Team) -> None:
         """Write this rank's share."""
-        work = [(part, i) for part in self.archive.parts for i in self._numbers(part, writer, team)]
+        parts = [p for p in self.archive.parts if any(n in self.cuts for n in p.paths)]
+        work = [(p, i) for p in parts for i in share_of(team, len(p.boxes))]
         for done, (part, i) in enumerate(work, 1):
             self._write_chunk(writer, part, i)
             if self.progress is not None:
@@ -156,18 +157,19 @@ class _Walk:
                 if name not in chunked:
                     self._write_small(writer, name)
 
-    def _numbers(self, part: Part, writer: FieldWriter, team: Team) -> list[int]:
-        """Give the chunks of a part that are this rank's; chunks that meet in one of the output go together."""
-        names = [n for n in part.paths if n in self.cuts]
-        if not names:
-            return []
-        units = joined_chunks(part.boxes, self.cuts[names[0]], [writer.chunk(n) for n in names])
-        mine = share_of(team, len(units))
-        return sorted(itertools.chain.from_iterable(units[mine.start : mine.stop]))
+    def prepare(self, writer: FieldWriter, team: Team) -> None:
+        """Make room, on all ranks together, for boxes that do not lie on the output's storage chunks."""
+        for part in self.archive.parts if team.size > 1 else ():
+            for n in part.paths:
+                storage = writer.chunk(n) if n in self.cuts else None
+                if storage is not None and not fits_storage(part.boxes, self.cuts[n], storage):
+                    writer.spool(n)
 
     def _write_chunk(self, writer: FieldWriter, part: Part, i: int) -> None:
         box = part.boxes[i]
         wanted = {n: cut for n in part.paths if n in self.cuts and (cut := _overlap(box, self.cuts[n])) is not None}
+        if not wanted:
+            return
         try:
             arrays: list[Array] | None = self.archive.chunk(part, i, keep=False)
         except FormatError as e:
@@ -200,36 +202,13 @@ def _nothing(v: Variable, box: Box) -> Array:
     return np.full(box_shape(box), lost_value(v), v.dtype)
 
 
-def joined_chunks(boxes: Tiling, window: Box, storage: Sequence[tuple[int, ...] | None]) -> list[list[int]]:
-    """Give the numbers of the boxes inside a window, in groups such that no storage chunk has parts of two groups.
-
-    Parameters
-    ----------
-    boxes : Tiling
-        The chunks of a part.
-    window : box
-        What of the grid is written; the output begins at its start.
-    storage : sequence of shapes
-        Storage chunks of the output's variables; None stores any box.
-    """
-    runs: list[list[list[int]]] = []
-    for axis, (cut, count, step) in enumerate(zip(window, boxes.counts, boxes.step, strict=True)):
-        steps = [c[axis] for c in storage if c is not None]
-        groups: list[list[int]] = [[]]
-        for k in range(max(cut.start // step, 0), min(-(-cut.stop // step), count)):
-            groups[-1].append(k)
-            stop = min((k + 1) * step, cut.stop) - cut.start
-            if stop == cut.stop - cut.start or all(stop % n == 0 for n in steps):
-                groups.append([])
-        runs.append(groups[:-1])
-    return [[_number(index, boxes.counts) for index in itertools.product(*run)] for run in itertools.product(*runs)]
-
-
-def _number(index: Iterable[int], counts: Iterable[int]) -> int:
-    number = 0
-    for i, n in zip(index, counts, strict=True):
-        number = number * n + i
-    return number
+def fits_storage(boxes: Tiling, window: Box, storage: tuple[int, ...]) -> bool:
+    """Tell whether all boxes, cut to a window that is written as a whole, lie on whole storage chunks."""
+    for cut, step, n in zip(window, boxes.step, storage, strict=True):
+        edges = range((cut.start // step + 1) * step, cut.stop, step)
+        if any((edge - cut.start) % n for edge in edges):
+            return False
+    return True
 
 
 def _overlap(a: Box, b: Box) -> Box | None:

@@ -60,6 +60,17 @@ def test_the_command_chooses_as_one_process_does(place: Place) -> None:
 
 
 @pytest.mark.mpi
+@pytest.mark.slow
+def test_a_model_that_the_root_trains(place: Place) -> None:
+    pytest.importorskip("torch")
+    words = ("compress", "in.nc", "--bound", "T:nrmse=1e-2", "--method", "hbae", "--budget", "2ep", "--chunk", "0.125")
+    alone, shared = place.hbae(*words, "-o", "s.hbae"), place.hbae(*words, "-o", "a.hbae", "--ranks", ranks=2)
+    assert (alone.code, shared.code) == (0, 0), shared
+    assert (place.folder / "a.hbae").read_bytes() == (place.folder / "s.hbae").read_bytes()
+    assert hbae.info(place.folder / "a.hbae")["groups"][0]["model"]
+
+
+@pytest.mark.mpi
 @pytest.mark.parametrize(
     ("where", "message"),
     [

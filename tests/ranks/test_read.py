@@ -6,14 +6,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 import hbae
 from hbae.arrays import Tiling
-from hbae.pipeline.decompress import decompress_file, joined_chunks
+from hbae.io.boxes import aligned
+from hbae.pipeline.decompress import decompress_file, fits_storage
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -92,32 +93,20 @@ def test_other_formats_take_one_process(place: Place, serial: Path) -> None:
     assert place.names() == ["a.hbae"]
 
 
-@pytest.mark.parametrize(
-    ("shape", "step", "window", "storage"),
-    [
-        ((10, 12), (3, 4), ((0, 10), (0, 12)), [(3, 4)]),
-        ((10, 12), (3, 4), ((0, 10), (0, 12)), [(2, 12), (3, 1)]),
-        ((10, 12), (3, 4), ((2, 9), (1, 11)), [(2, 3)]),
-        ((10, 12), (3, 4), ((4, 6), (0, 12)), [None]),
-        ((7,), (2,), ((0, 7),), [(4,)]),
-        ((7,), (2,), ((0, 7),), [(5,)]),
-    ],
-)
-def test_no_storage_chunk_lies_in_two_groups(
-    shape: tuple[int, ...], step: tuple[int, ...], window: tuple[tuple[int, int], ...], storage: list[Any]
-) -> None:
-    boxes, cut = Tiling(shape, step), tuple(slice(*w) for w in window)
-    groups = joined_chunks(boxes, cut, storage)
-    assert sorted(i for g in groups for i in g) == list(boxes.meeting(cut))
-    owner = np.full(shape, -1)
-    for n, g in enumerate(groups):
-        for i in g:
-            owner[boxes[i]] = n
-    for chunk in (c for c in storage if c is not None):
-        for cell in Tiling(tuple(s.stop - s.start for s in cut), chunk):
-            assert len(np.unique(owner[cut][cell])) == 1
-    if storage == [step]:
-        assert len(groups) == len(boxes)
+@pytest.mark.parametrize("seed", range(40))
+def test_boxes_that_fit_the_storage(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape, step, storage = (tuple(int(n) for n in rng.integers(1, top, 2)) for top in (13, 7, 7))
+    starts = [int(rng.integers(0, n)) for n in shape]
+    window = tuple(slice(a, int(rng.integers(a + 1, n + 1))) for a, n in zip(starts, shape, strict=True))
+    lengths = tuple(s.stop - s.start for s in window)
+    boxes = Tiling(shape, step)
+    fit = True
+    for i in boxes.meeting(window):
+        pairs = zip(boxes[i], window, strict=True)
+        cut = tuple(slice(max(b.start, w.start) - w.start, min(b.stop, w.stop) - w.start) for b, w in pairs)
+        fit &= aligned(cut, lengths, storage)
+    assert fits_storage(boxes, window, storage) == fit
 
 
 def test_a_miss_does_not_hide_others(place: Place, serial: Path) -> None:

@@ -3,6 +3,7 @@
 
 from hbae.container.frames import FORMAT_VERSION, MAGIC, MAX_CHUNKS
 from hbae.container.layout import publish
+from hbae.container.models import check_header, read_section
 from hbae.container.reader import ArchiveReader
 from hbae.container.sections import decode_decoder, decode_transform, encode_decoder, encode_transform
 from hbae.container.shared import SharedWriter
@@ -16,9 +17,11 @@ __all__ = [
     "ArchiveWriter",
     "SharedWriter",
     "Writer",
+    "check_header",
     "decode_decoder",
     "decode_transform",
     "encode_decoder",
     "encode_transform",
     "publish",
+    "read_section",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 
 from hbae.codecs import MAX_JSON_MARKS, ByteWriter, count_marks, pack
 from hbae.container.frames import END_MARK, HEADER, INDEX, MAX_JSON, TAIL, frame
-from hbae.errors import FieldError, OutputExistsError
+from hbae.errors import FieldError, OutputExistsError, told_as_output
 
 _COPY_FROM = 1 << 20
 
@@ -82,8 +82,15 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 def start_temporary(path: Path) -> tuple[int, Path]:
-    """Make an empty file beside ``path`` whose name is not an archive's; give its descriptor and name."""
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    """Make an empty file beside ``path`` whose name is not an archive's; give its descriptor and name.
+
+    Raises
+    ------
+    OutputError
+        When the folder is gone or full.
+    """
+    with told_as_output(path):
+        fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     return fd, Path(name)
 
 

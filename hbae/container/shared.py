@@ -16,7 +16,7 @@ from hbae.container.frames import CHUNK, HEADER, SECTION, frame, prelude, read_f
 from hbae.container.layout import closing, pack_header, pack_section, publish, refuse_existing, start_temporary
 from hbae.container.reader import ArchiveReader
 from hbae.container.writer import Mark
-from hbae.errors import FieldError, FormatError
+from hbae.errors import FormatError, OutputError
 from hbae.ranks import Team, agreed, share_of, together
 
 _IN_MEMORY = 64 << 20
@@ -54,8 +54,8 @@ class SharedWriter:
 
     Raises
     ------
-    OutputExistsError, FieldError, BatchError
-        The same on all ranks, as for :class:`ArchiveWriter`.
+    OutputExistsError, FieldError, OutputError, BatchError
+        On all ranks together, as for :class:`ArchiveWriter`.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class SharedWriter:
         try:
             self._temp.open("r+b").close()
         except OSError as e:
-            raise FieldError(f"{self._temp}: {e.strerror}; all ranks must see the output's folder") from e
+            raise OutputError(f"{self._temp}: {e.strerror}; all ranks must see the output's folder") from e
 
     def _write(self, starts: list[int], last: tuple[int, bytes]) -> None:
         own = sum(-(-sum(r.lengths) // _PIECE) for r in self._runs())
@@ -228,7 +228,7 @@ class SharedWriter:
             finally:
                 reader.close()
         except FormatError as e:
-            raise FieldError(f"{self._temp}: not what the ranks wrote is in the file: {e}") from e
+            raise OutputError(f"{self._temp}: not what the ranks wrote is in the file: {e}") from e
 
     def sizes(self) -> dict[str, int]:
         """Bytes by part of the finished archive: every section by name, chunks together."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from hbae.container.frames import CHUNK, HEADER, SECTION, frame, prelude, read_frame
 from hbae.container.layout import closing, pack_header, pack_section, publish, refuse_existing, start_temporary
+from hbae.errors import told_as_output
 
 Mark = tuple[int, int, int]
 
@@ -61,6 +62,8 @@ class ArchiveWriter:
         When the file exists and ``overwrite`` is false.
     FieldError
         When the header is larger than a reader takes.
+    OutputError
+        When the disk is full or the folder is gone; so do the methods that write.
     """
 
     def __init__(self, path: str | os.PathLike[str], header: dict[str, Any], *, overwrite: bool = False) -> None:
@@ -74,16 +77,18 @@ class ArchiveWriter:
         self._sections: list[list[Any]] = []
         self._chunks: list[list[Any]] = []
         try:
-            self._file.write(prelude())
+            with told_as_output(self.path):
+                self._file.write(prelude())
             self._header_place = self._put(HEADER, 0, self._header)
         except BaseException:
             self.abort()
             raise
 
     def _put(self, kind: int, number: int, payload: bytes) -> list[int]:
-        offset = self._file.tell()
         data = frame(kind, number, payload)
-        self._file.write(data)
+        with told_as_output(self.path):
+            offset = self._file.tell()
+            self._file.write(data)
         return [offset, len(data)]
 
     def add_section(self, name: str, payload: bytes) -> None:
@@ -114,30 +119,34 @@ class ArchiveWriter:
 
     def payloads(self, mark: Mark) -> Iterator[bytes]:
         """Give the chunks that were added since ``mark``, one after the other, as they stand in the file."""
-        self._file.flush()
+        with told_as_output(self.path):
+            self._file.flush()
         with self._temp.open("rb") as f:
             for number, (offset, length) in enumerate(self._chunks[mark[2] :], mark[2]):
                 yield read_frame(f, offset, length, (CHUNK, number), f"chunk {number}")
 
     def rewind(self, mark: Mark) -> None:
         """Forget everything that was added since ``mark``."""
-        self._file.seek(mark[0])
-        self._file.truncate()
+        with told_as_output(self.path):
+            self._file.seek(mark[0])
+            self._file.truncate()
         del self._sections[mark[1] :]
         del self._chunks[mark[2] :]
 
     def finish(self, check: Callable[[Path], None] | None = None) -> int:
         """Write index and tail, let ``check`` read the complete file, rename it, and give its length."""
         at = self._file.tell()
-        self._file.write(closing(at, self._header, self._header_place, self._sections, self._chunks))
-        total = self._file.tell()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        end = closing(at, self._header, self._header_place, self._sections, self._chunks)
+        with told_as_output(self.path):
+            self._file.write(end)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         if check is not None:
             check(self._temp)
-        publish(self._temp, self.path, self._overwrite)
-        return total
+        with told_as_output(self.path):
+            publish(self._temp, self.path, self._overwrite)
+        return at + len(end)
 
     def abort(self) -> None:
         """Remove what was written so far, even where the disk is too full to close the file in peace."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hbae.arrays import Array, Attribute, Box, Field, Tiling, Variable, box_shape, boxes_of
-from hbae.errors import FieldError, OutputExistsError, UnknownNameError
+from hbae.errors import FieldError, HbaeError, OutputExistsError, UnknownNameError, told_as_output
 from hbae.io.attributes import from_python, raw_text, set_attribute
 from hbae.io.boxes import aligned, box_step, reading_boxes
 from hbae.io.scratch import ScratchArray
@@ -56,6 +57,8 @@ class FieldWriter:
         When the format cannot hold the field, or takes only one writer; nothing has been written then.
     OutputExistsError
         When the output exists.
+    OutputError
+        When the system or the format's library cannot write it, as on a full disk.
     """
 
     def __init__(
@@ -104,12 +107,13 @@ class FieldWriter:
         if not mine:
             return
         try:
-            self._target = make_target(self._temporary, self._field, self._path, attach=self._team.rank > 0)
-            self._chunks = {p: self._target.chunk(v) for p, v in self._variables.items()}
+            with told_as_output(self._path, (OSError,)):
+                self._target = make_target(self._temporary, self._field, self._path, attach=self._team.rank > 0)
+                self._chunks = {p: self._target.chunk(v) for p, v in self._variables.items()}
+        except HbaeError:
+            raise
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as e:
-            if isinstance(e, FieldError):
-                raise
-            raise FieldError(f"{self._path}: the format's library refuses this field: {e}") from e
+            raise FieldError(f"{self._path}: the format's library refuses this field, or cannot write it: {e}") from e
 
     def chunk(self, var_path: str) -> tuple[int, ...] | None:
         """Give the storage chunk of a variable; boxes on whole chunks are written without a detour."""
@@ -137,7 +141,13 @@ class FieldWriter:
             When there is no such variable.
         FieldError
             When the box does not fit the variable or the array, or the writer is closed.
+        OutputError
+            When the system or the format's library cannot write it, as on a full disk.
         """
+        with told_as_output(self._path):
+            self._put(var_path, box, array)
+
+    def _put(self, var_path: str, box: Box, array: Array) -> None:
         v = self._variables.get(var_path)
         if self._target is None:
             raise FieldError("the writer is closed")
@@ -173,23 +183,27 @@ class FieldWriter:
         ------
         FieldError
             When a variable has not been written whole; nothing is left behind then.
+        OutputError
+            When the system or the format's library cannot write it.
         """
         if self._target is None:
             return
+        with told_as_output(self._path):
+            self._close(self._target)
+        self._target = None
+        self._release()
+
+    def _close(self, target: Target) -> None:
         try:
             left = self._team.gather(self._left) or []
             agreed(self._team, lambda: self._check_whole(left))
-            waiting = self._team.gather(self._waiting) or []
-            self._waiting = agreed(
-                self._team, lambda: {p: np.any([w[p] for w in waiting], axis=0) for p in self._spools}
-            )
-            together(self._team, self._copy_all)
-            agreed(self._team, self._complete)
+            marks = self._team.gather(self._waiting) or []
+            self._waiting = agreed(self._team, lambda: {p: np.any([m[p] for m in marks], axis=0) for p in self._spools})
+            together(self._team, lambda: self._copy_all(target))
+            agreed(self._team, lambda: self._complete(target))
         except BaseException:
             self.abort()
             raise
-        self._target = None
-        self._release()
 
     def _check_whole(self, left: list[dict[str, int]]) -> None:
         """Check that all ranks together have written every point once; ``left``: what each lacks."""
@@ -199,18 +213,18 @@ class FieldWriter:
         if found:
             raise FieldError(f"not written whole: {', '.join(found[:5])}")
 
-    def _copy_all(self) -> None:
-        if self._target is not None:
+    def _copy_all(self, target: Target) -> None:
+        with told_as_output(self._path):
             for path, spool in self._spools.items():
-                self._copy(self._variables[path], spool, self._target)
+                self._copy(self._variables[path], spool, target)
 
-    def _complete(self) -> None:
-        if self._target is not None:
-            self._target.finish()
-        self._target = None
-        _sync_tree(self._temporary)
-        self._describe()
-        _put_in_place(self._temporary, self._path)
+    def _complete(self, target: Target) -> None:
+        with told_as_output(self._path):
+            target.finish()
+            self._target = None
+            _sync_tree(self._temporary)
+            self._describe()
+            _put_in_place(self._temporary, self._path)
 
     def _copy(self, v: Variable, spool: ScratchArray, target: Target) -> None:
         """Write the storage chunks whose boxes came in parts; those that came whole have been written."""
@@ -251,6 +265,9 @@ class FieldWriter:
             target, self._target = self._target, None
             try:
                 target.discard()
+            except (OSError, RuntimeError):
+                # A full disk does not let a library close its file; what it wrote is removed all the same.
+                logging.getLogger("hbae").info("closing %s failed", self._temporary, exc_info=True)
             finally:
                 self._remove()
         else:

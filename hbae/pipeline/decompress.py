@@ -18,6 +18,7 @@ from hbae.arrays import Array, ArraySource, Box, Dimension, Field, Hollow, Tilin
 from hbae.config import glob_matches
 from hbae.errors import ConfigError, FieldError, FormatError, UnknownNameError
 from hbae.io import FieldWriter, fill_patterns
+from hbae.io.npy import NAME, bare
 from hbae.pipeline.archive import Archive, Part
 from hbae.pipeline.options import Progress
 from hbae.ranks import Solo, Team, seat_ranks, share_of, together
@@ -50,7 +51,8 @@ def decompress_file(
     """Write an archive's variables to a file of the format that the suffix names; every value passed its checks.
 
     ``window``: half-open index ranges by dimension. ``salvage``: lost chunks become NaN or fill values and are listed.
-    The ranks of a ``team`` share the chunks of a Zarr output; the values are those of one process.
+    A single variable that ``variables`` names goes to ``.npy`` without its attributes and names. The ranks of a
+    ``team`` share the chunks of a Zarr output; the values are those of one process.
 
     Raises
     ------
@@ -65,18 +67,22 @@ def decompress_file(
     ranks = team or Solo()
     with ExitStack() as stack:
 
-        def start() -> tuple[Archive, Field, dict[str, Box], dict[str, str] | None]:
+        def start() -> tuple[Archive, Field, dict[str, Box], str, dict[str, str] | None]:
             archive = stack.enter_context(Archive(path, salvage=salvage, backend=backend, model=model))
-            field, cuts = select(archive.field, variables, window or {}, alone=Path(out).suffix == ".npy")
-            return archive, field, cuts, _provenance(archive, field) if provenance else None
+            alone = Path(out).suffix.lower() == ".npy"
+            field, cuts = select(archive.field, variables, window or {}, alone=alone)
+            stripped = alone and bool(variables) and len(cuts) == 1
+            if stripped:
+                field = bare(field)
+            return archive, field, cuts, NAME if stripped else "", _provenance(archive, field) if provenance else None
 
-        archive, field, cuts, extra = together(ranks, start)
+        archive, field, cuts, name, extra = together(ranks, start)
         if ranks.size > 1:
             text = json.dumps(field.to_json()) + repr((str(path), str(out), cuts, salvage))
             seat_ranks(ranks, hashlib.sha256(text.encode()).hexdigest())
         options: dict[str, Any] = {"overwrite": overwrite, "scratch_dir": scratch, "provenance": extra, "team": ranks}
         with FieldWriter(out, field, **options) as writer:
-            walk = _Walk(archive, cuts, lost if salvage else None, progress)
+            walk = _Walk(archive, cuts, name, lost if salvage else None, progress)
             walk.prepare(writer, ranks)
             together(ranks, lambda: walk.write(writer, ranks))
             writer.close()
@@ -136,10 +142,14 @@ def select(
 
 @dataclass(frozen=True)
 class _Walk:
-    """Writes what an archive holds, each chunk decoded once; ``lost``: where losses are noted instead of raised."""
+    """Writes what an archive holds, each chunk decoded once.
+
+    ``name``: another name for the only variable. ``lost``: where losses are noted instead of raised.
+    """
 
     archive: Archive
     cuts: dict[str, Box]
+    name: str
     lost: list[tuple[str, int, str]] | None
     progress: Progress | None
 
@@ -184,7 +194,7 @@ class _Walk:
             src = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(cut, box, strict=True))
             dst = tuple(slice(c.start - w.start, c.stop - w.start) for c, w in zip(cut, whole, strict=True))
             v = self.archive.field.variable(name)
-            writer.put(name, dst, arrays[k][src] if arrays is not None else _nothing(v, cut))
+            writer.put(self.name or name, dst, arrays[k][src] if arrays is not None else _nothing(v, cut))
 
     def _write_small(self, writer: FieldWriter, name: str) -> None:
         v, whole = self.archive.field.variable(name), self.cuts[name]
@@ -195,7 +205,7 @@ class _Walk:
                 raise
             self.lost.append((name, -1, str(e)))
             values = _nothing(v, whole)
-        writer.put(name, tuple(slice(0, n) for n in box_shape(whole)), values)
+        writer.put(self.name or name, tuple(slice(0, n) for n in box_shape(whole)), values)
 
 
 def _nothing(v: Variable, box: Box) -> Array:

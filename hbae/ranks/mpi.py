@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hbae.errors import BatchError, FieldError, MissingExtraError
+from hbae.errors import BatchError, MissingExtraError, OutputError
 from hbae.ranks.team import Solo, Team, end_all
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class MpiTeam:
 
         Raises
         ------
-        FieldError
+        OutputError
             When MPI could not write a piece of this rank.
         """
         from mpi4py import MPI
@@ -85,9 +85,9 @@ class MpiTeam:
             try:
                 file.Write_at_all(offset, data, status)
                 if status.Get_count(MPI.BYTE) != len(data):
-                    failure = failure or FieldError(f"{path}: fewer bytes were written than given; is the disk full?")
+                    failure = failure or OutputError(f"{path}: fewer bytes were written than given; is the disk full?")
             except MPI.Exception as e:
-                failure = failure or FieldError(f"{path}: MPI could not write: {e}; is the disk full?")
+                failure = failure or OutputError(f"{path}: MPI could not write: {e}; is the disk full?")
         file.Sync()
         file.Close()
         if failure is not None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hbae.container import ArchiveWriter, SharedWriter, Writer
-from hbae.errors import BatchError, FieldError, OutputExistsError
+from hbae.errors import BatchError, FieldError, OutputError, OutputExistsError
 from hbae.pipeline.crew import led
 from hbae.pipeline.stats import StatsWalk, Validity
 from hbae.pipeline.workers import Workers
@@ -152,7 +152,7 @@ def test_what_others_wrote_is_read_back(tmp_path: Path, monkeypatch: pytest.Monk
             fill(w, 30)
 
     found = on_ranks(3, job)
-    assert [type(e) for e in found] == [BatchError, FieldError, BatchError]
+    assert [type(e) for e in found] == [BatchError, OutputError, BatchError]
     assert "not what the ranks wrote is in the file" in str(found[1])
     assert list(tmp_path.iterdir()) == []
 

@@ -24,7 +24,7 @@ from .conftest import NAMES
 
 
 def train(x: Array, config: TrainConfig, epochs: int = 12, **more: Any) -> TrainedModel:
-    more = {"names": NAMES, "geometry": {"block": [3, 2, 2]}, "seed": 5, "valid": None, **more}
+    more = {"names": NAMES, "geometry": {"block": [3, 2, 2], "hyper": [4, 1, 1]}, "seed": 5, "valid": None, **more}
     valid = more.pop("valid")
     with one_thread():
         return train_blocks(x, valid, config=config, budget=Budget(epochs=epochs), **more)

@@ -31,6 +31,7 @@ from hbae.pipeline.levels import encode_levels, quantise_levels
 from hbae.pipeline.logdomain import split_bits
 from hbae.pipeline.parts import Parts, inverse_of, linear_values, values_of
 from hbae.pipeline.plan import GroupPlan, finer_steps
+from hbae.pipeline.rounding import round_by_worth
 from hbae.pipeline.waves import encode_waves, quantise_waves
 
 _REPAIRS = 3
@@ -205,7 +206,8 @@ def _coefficients(tiles: Array, transform: Transform) -> Array:
     Bases of 15 bits are not quite orthonormal. Where a tile's coefficients are so large that this shows beside the
     rounding, what the reader would get is subtracted and the rest quantised too.
     """
-    q = dead_zone(transform.forward(tiles)).astype(np.int64)
+    c = transform.forward(tiles)
+    q = round_by_worth(c, [(slice(None),)], range(1, c.ndim - 1))
     energy = np.einsum("vbi,vbi->b", *2 * [q.reshape(*q.shape[:2], -1).astype(np.float64)])
     large = np.flatnonzero(energy > _REFINE_ABOVE * tiles[:, 0].size)
     if large.size:

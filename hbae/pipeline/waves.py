@@ -85,7 +85,9 @@ def _quantised(x: Array, wavelet: Wavelet, bands: list[Band], nearest: bool) -> 
     c = np.array(x, np.float64, order="C")
     for grid in c:
         wavelet.forward(grid)
-    return np.rint(c).astype(np.int64) if nearest else round_by_worth(c, bands)
+    if nearest:
+        return np.rint(c).astype(np.int64)
+    return round_by_worth(c, [b.place for b in bands], range(c.ndim - 1))
 
 
 def _synthesised(q: Array, wavelet: Wavelet) -> Array:

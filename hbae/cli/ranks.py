@@ -13,10 +13,10 @@ from hbae.cli.output import Output
 from hbae.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hbae.ranks import Team
+    from hbae.ranks import FileTeam, Team
 
 
-def team_for(ranks: bool | None) -> Team:
+def team_for(ranks: bool | None) -> FileTeam:
     """Give the team that shares one file: all ranks after ``--ranks``, else this process alone.
 
     Raises

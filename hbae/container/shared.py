@@ -17,7 +17,7 @@ from hbae.container.layout import closing, pack_header, pack_section, publish, r
 from hbae.container.reader import ArchiveReader
 from hbae.container.writer import Mark
 from hbae.errors import FormatError, OutputError
-from hbae.ranks import Team, agreed, share_of, together
+from hbae.ranks import FileTeam, agreed, share_of, together
 
 _IN_MEMORY = 64 << 20
 _PIECE = 16 << 20
@@ -62,7 +62,7 @@ class SharedWriter:
         self,
         path: str | os.PathLike[str],
         header: dict[str, Any],
-        team: Team,
+        team: FileTeam,
         *,
         overwrite: bool = False,
         scratch: str | os.PathLike[str] | None = None,

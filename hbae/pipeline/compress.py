@@ -47,7 +47,7 @@ from hbae.pipeline.report import Report
 from hbae.pipeline.sampling import Sample, take_sample
 from hbae.pipeline.size import Ask, loosest, scaled, write_to_size
 from hbae.pipeline.workers import Workers
-from hbae.ranks import Solo, Team, agreed, together
+from hbae.ranks import FileTeam, Solo, agreed, together
 
 # Above this part of the raw bytes the file without loss is tried before any bound.
 _PLAIN_SHARE = 0.25
@@ -58,7 +58,7 @@ def compress_field(
     out: str | os.PathLike[str],
     bound: BoundLike | None,
     options: CompressOptions,
-    team: Team | None = None,
+    team: FileTeam | None = None,
 ) -> Report:
     """Write an archive whose bounds hold on what a reader gets; it is complete and verified, or it does not exist.
 
@@ -155,7 +155,7 @@ class _Run:
         options: CompressOptions,
         workers: Workers,
         *,
-        team: Team | None = None,
+        team: FileTeam | None = None,
         kept: KeptChunks | None = None,
         before: _Run | None = None,
         near: bool = False,

@@ -3,9 +3,10 @@
 
 from hbae.ranks.alike import Machine, check_versions, fair_threads, make_machine, seat_ranks
 from hbae.ranks.mpi import MpiTeam, join, launched_size, team_of
-from hbae.ranks.team import Solo, Team, agreed, end_all, share_of, together
+from hbae.ranks.team import FileTeam, Solo, Team, agreed, end_all, share_of, together
 
 __all__ = [
+    "FileTeam",
     "Machine",
     "MpiTeam",
     "Solo",

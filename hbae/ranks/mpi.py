@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hbae.errors import BatchError, MissingExtraError, OutputError
-from hbae.ranks.team import Solo, Team, end_all
+from hbae.ranks.team import FileTeam, Solo, end_all
 
 T = TypeVar("T")
 
@@ -137,7 +137,7 @@ def launched_size(environment: Mapping[str, str] = os.environ) -> int:
     return 1
 
 
-def join() -> Team:
+def join() -> FileTeam:
     """Give the team that this process is part of.
 
     Raises
@@ -167,7 +167,7 @@ def join() -> Team:
 
 
 @contextmanager
-def team_of(comm: Any) -> Iterator[Team]:
+def team_of(comm: Any) -> Iterator[FileTeam]:
     """Give the team of a communicator of mpi4py (None: this process alone); all its ranks must enter.
 
     An exception that not all ranks raise together ends them all, as the others would wait forever. A team is given

@@ -27,14 +27,18 @@ class Team(Protocol):
     def share(self, value: T) -> T:
         """Give everybody the root's value."""
 
+    def abort(self, code: int) -> None:
+        """End all ranks at once."""
+
+
+class FileTeam(Team, Protocol):
+    """Ranks that can write one file together."""
+
     def below(self, counts: Sequence[int]) -> tuple[list[int], list[int]]:
         """Give sums of counts over the ranks below this one, and over all ranks."""
 
     def write_pieces(self, path: Path, pieces: Iterable[tuple[int, bytes]], rounds: int) -> None:
         """Write (offset, bytes) of every rank into one file that is there, in as many collective rounds."""
-
-    def abort(self, code: int) -> None:
-        """End all ranks at once."""
 
 
 class Solo:

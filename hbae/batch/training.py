@@ -16,9 +16,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hbae.batch.machine import Card, check_versions, make_card, shared_threads
-from hbae.batch.team import Team, agreed, join
+from hbae.batch.machine import Card, make_card
 from hbae.errors import BatchError, ConfigError
+from hbae.ranks import Team, agreed, check_versions, fair_threads, join
 
 if TYPE_CHECKING:
     from hbae.train.ranks import Ranks
@@ -95,7 +95,7 @@ def agree(team: Team, device: str, files: Sequence[Path], asked: Mapping[str, An
         cards = [a.card for a in applicants]
         check_versions(cards)
         check_asked(applicants)
-        return [Place(d, t) for d, t in zip(deal_devices(cards, device), shared_threads(cards), strict=True)]
+        return [Place(d, t) for d, t in zip(deal_devices(cards, device), fair_threads(cards), strict=True)]
 
     return agreed(team, judge)[team.rank]
 

@@ -12,12 +12,13 @@ import typer
 
 from hbae.cli import options as o
 from hbae.cli.output import Output, number
+from hbae.cli.ranks import ended_together, start_output
 from hbae.cli.values import check_device, check_paths, split_list
 from hbae.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from hbae.batch.team import Team
     from hbae.pipeline.training import TrainReport
+    from hbae.ranks import Team
 
 
 def train(
@@ -49,12 +50,10 @@ def train(
     verbose: o.Verbose = 0,
 ) -> None:
     """Train a model that compress can use for files of the same kind; also under mpirun or torchrun."""
-    from hbae.batch.team import end_all
     from hbae.batch.training import join_training
 
     team = join_training()
-    # Only rank 0 speaks; the others would say the same.
-    output = Output.start(as_json and team.rank == 0, quiet or team.rank > 0, verbose)
+    output = start_output(team, as_json, quiet, verbose)
     asked: dict[str, Any] = {
         "preset": preset,
         "variables": split_list(variables),
@@ -64,13 +63,8 @@ def train(
         "overwrite": force,
     }
     kept = {"checkpoint": checkpoint, "save_seconds": save_every, "log": log, "mixed": mixed, "folder": scratch}
-    try:
+    with ended_together(team):
         report = _run(team, output, sources, out, device, asked, kept)
-    except BaseException as e:
-        end_all(team, e)
-        if team.rank > 0:
-            raise typer.Exit(getattr(e, "exit_code", 1)) from None
-        raise
     output.document(report.to_json())
     output.line(f"{report.path}: {report.size:,} bytes, {report.model_size:,} of them go into archives")
     output.line(
@@ -88,8 +82,8 @@ def _run(
     asked: dict[str, Any],
     kept: dict[str, Any],
 ) -> TrainReport:
-    from hbae.batch.team import agreed
     from hbae.batch.training import agree, close_group, form_group
+    from hbae.ranks import agreed
 
     words = asked | kept | {"out": out, "device": device, "files": ", ".join(map(str, sources))}
     place = agree(team, device, sources, words)

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 from hbae.batch.machine import make_card
-from hbae.batch.team import Solo
 from hbae.batch.training import Applicant, agree, check_asked, deal_devices, torchrun_size
 from hbae.errors import BatchError, ConfigError, OutputExistsError, TrainingError
+from hbae.ranks import Solo
 
 if TYPE_CHECKING:
     from conftest import Bench, Done

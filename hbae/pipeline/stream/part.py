@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The growing file of a stream: frames as in an archive, numbered through, slab after slab of chunks.
 
-Frames: a header (packed JSON), sections (name as a part, then the body), chunks. A section ``slab`` closes the chunks of
-one slab of steps and holds their numbers; chunks behind the last such section do not count.
+A mark of 8 bytes, then frames: a header (packed JSON), sections (name as a part, then the body), chunks. A section
+``ready`` closes what comes before the first step, a section ``slab`` the chunks of one slab of steps; it holds their
+numbers. What lies behind the last of those does not count.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hbae.codecs import ByteReader, ByteWriter, pack, unpack_json
-from hbae.container.frames import CHUNK, FRAME, HEADER, MAX_JSON, SECTION, check_prelude, frame, parse_head, prelude, read_frame
+from hbae.container.frames import CHUNK, FRAME, HEADER, MAX_JSON, SECTION, frame, parse_head, read_frame
 from hbae.errors import FormatError
 from hbae.pipeline.stream.journal import sync_folder
 
 Place = tuple[int, int, int]
-SLAB = "slab"
+READY, SLAB = "ready", "slab"
+_MAGIC = b"HBAEpart"
 
 
 class PartFile:
@@ -39,7 +41,7 @@ class PartFile:
         self._count = 0
         self.slabs: list[Slab] = []
         self._places: list[Place] = []
-        self._file.write(_prelude())
+        self._file.write(_MAGIC)
         self._put(HEADER, pack(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode(), 19))
 
     def _put(self, kind: int, payload: bytes) -> Place:
@@ -94,6 +96,7 @@ class PartContents:
     sections: dict[str, bytes] = field(default_factory=dict)
     slabs: list[Slab] = field(default_factory=list)
     cut: int = 0
+    ready: bool = False
 
 
 def read_part(path: Path) -> PartContents:
@@ -102,10 +105,11 @@ def read_part(path: Path) -> PartContents:
     Raises
     ------
     FormatError
-        When not even the header is intact.
+        When not even what comes before the first step is intact.
     """
     with path.open("rb") as f:
-        check_prelude(f.read(_PRELUDE))
+        if f.read(len(_MAGIC)) != _MAGIC:
+            raise FormatError(f"{path}: not the growing file of a stream")
         frames = _frames(f)
         kind, payload, place = next(frames, (0, b"", (0, 0, 0)))
         if kind != HEADER:
@@ -119,13 +123,17 @@ def read_part(path: Path) -> PartContents:
                 places.append(place)
                 continue
             name, body = _section(payload)
-            if name != SLAB:
+            if name not in (READY, SLAB):
                 new[name] = body
                 continue
-            out.slabs.append(Slab(body, tuple(places)))
+            if name == SLAB:
+                out.slabs.append(Slab(body, tuple(places)))
             out.sections |= new
+            out.ready = True
             new, places, end = {}, [], place[0] + place[1]
         out.cut = f.seek(0, os.SEEK_END) - end
+    if not out.ready:
+        raise FormatError(f"{path}: cut or damaged before the first step")
     return out
 
 
@@ -140,17 +148,10 @@ def read_chunk(file: BinaryIO, place: Place) -> bytes:
     return read_frame(file, place[0], place[1], (CHUNK, place[2]), f"chunk {place[2]}")
 
 
-_PRELUDE = len(prelude())
-
-
-def _prelude() -> bytes:
-    return prelude()
-
-
 def _frames(file: BinaryIO) -> Iterator[tuple[int, bytes, Place]]:
     """Walk over the intact frames from the start."""
     size = os.fstat(file.fileno()).st_size
-    at, count = _PRELUDE, 0
+    at, count = len(_MAGIC), 0
     while True:
         file.seek(at)
         try:

@@ -3,60 +3,57 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from hbae.arrays import Array, ArraySource, Field, Tiling, Variable
-from hbae.bound import Target, resolve_target
-from hbae.bound.targets import MARGIN
-from hbae.codecs import ByteReader, ByteWriter
+from hbae.arrays import Array, ArraySource, Box, Field, Tiling, Variable, box_shape
+from hbae.blocks import Geometry
+from hbae.bound import Target
 from hbae.config import ErrorBound
-from hbae.errors import BoundViolationError, ConfigError, FormatError, ModelMismatchError, UnknownNameError
-from hbae.exact import BlockDecoder, get_backend
+from hbae.errors import ConfigError, ModelMismatchError, UnknownNameError
+from hbae.exact import get_backend
 from hbae.io import fill_patterns
-from hbae.pipeline.calibrate import choose_plan
-from hbae.pipeline.chunk import encode_lossless_chunk
-from hbae.pipeline.encode import BlockEncoder, Coded, quiet
-from hbae.pipeline.exactvars import chunk_step
+from hbae.pipeline.calibrate import Choice, choose_plan
+from hbae.pipeline.encode import quiet
+from hbae.pipeline.exactvars import chunk_step, encode_exact_chunk
 from hbae.pipeline.families import ModelOption
-from hbae.pipeline.groups import LossyVariable, judge_variable, make_drafts
+from hbae.pipeline.groups import MAX_LOSSY_RANK, LossyVariable, judge_variable, make_drafts
 from hbae.pipeline.inputs import Inputs
-from hbae.pipeline.learn import GroupModel
+from hbae.pipeline.learn import GroupModel, model_geometry
 from hbae.pipeline.options import CompressOptions
-from hbae.pipeline.plan import GroupPlan, decode_plan, encode_plan
-from hbae.pipeline.regions import Regions, encode_by_region
+from hbae.pipeline.plan import GroupPlan
+from hbae.pipeline.regions import Regions
 from hbae.pipeline.sampling import take_sample
-from hbae.pipeline.stats import Validity
+from hbae.pipeline.stats import Validity, VariableStats
+from hbae.pipeline.stream.held import encode_held
 from hbae.pipeline.stream.layout import Layout
-from hbae.pipeline.stream.shapes import slab_geometry
+from hbae.pipeline.stream.shapes import even_chunks, slab_geometry
 from hbae.pipeline.workers import Workers
 
 _SPAN_KINDS = ("nrmse", "psnr", "rel_range", "block_nrmse")
-_FINEST = 255
 
 
 @dataclass
-class Group:
-    """Variables that are coded together: box shape of their chunks, and the plan once it is chosen.
+class CodedGroup:
+    """Variables that are coded together: the geometry of a slab, and the plan once it is chosen.
 
-    ``lossy``: whether a plan may ever be chosen. ``sentinels``: fill values found in the data, by variable.
+    ``geometry``: None for variables that are never lossy. ``chunk``: box shape of their chunks. ``sentinels``: fill
+    values found in the data, by variable.
     """
 
     paths: tuple[str, ...]
     chunk: tuple[int, ...]
-    lossy: bool
+    geometry: Geometry | None = None
     plan: GroupPlan | None = None
     targets: tuple[Target, ...] = ()
     sentinels: tuple[tuple[float, ...], ...] = ()
 
 
 class Coder:
-    """Turns slabs into chunks whose bounds hold, ``nrmse`` and ``psnr`` included, chunk by chunk.
+    """Turns slabs into chunks, in every one of which all bounds hold, ``nrmse`` and ``psnr`` included.
 
     Parameters
     ----------
@@ -64,6 +61,13 @@ class Coder:
         Steps of a whole slab.
     wanted : mapping
         Bounds of the lossy variables.
+    only : bool
+        There is one slab, of ``steps`` steps: blocks need not divide it.
+
+    Raises
+    ------
+    ConfigError, UnknownNameError, ModelMismatchError
+        When a range is missing, names, blocks or regions do not fit, or a model's variables do not lie on one grid.
     """
 
     def __init__(
@@ -73,87 +77,136 @@ class Coder:
         wanted: Mapping[str, tuple[ErrorBound, ...]],
         options: CompressOptions,
         model: GroupModel | None = None,
+        *,
+        only: bool = False,
     ) -> None:
         self.layout, self.steps, self.wanted, self.options, self.model = layout, steps, dict(wanted), options, model
-        self.groups: list[Group] = []
-        self._shapes = {v.path: v.shape for v in layout.moving}
+        self.groups: list[CodedGroup] = []
+        self._only = only
+        self._variables = {v.path: v for v in self._field(np.zeros(steps), {}).variables()}
+        self._check_ranges()
+        Regions(self._field(np.zeros(steps), {}), self.wanted)
+        if model is not None and model.names not in [g.paths for g in self._partition(frozenset())]:
+            raise ModelMismatchError("model: its variables are not all lossy together on one grid")
 
-    def check(self) -> None:
-        """Check what can be checked before the first step is written.
-
-        Raises
-        ------
-        ConfigError, UnknownNameError, ModelMismatchError
-            When a range is missing, names or regions do not fit, or a model's variables do not lie on one grid.
-        """
+    def _check_ranges(self) -> None:
         for path, bounds in self.wanted.items():
             kinds = [b.kind for b in bounds if b.kind in _SPAN_KINDS]
             if kinds and path not in self.options.ranges:
-                raise ConfigError(f"range: {kinds[0]} of {path} needs range={{'{path}': (low, high)}}: later steps are unknown")
+                raise ConfigError(f"range: {kinds[0]} of {path} needs a range for it: that of all steps is not known yet")
         for name in self.options.ranges:
             if name not in self.wanted:
                 raise UnknownNameError(f"range: {name!r} is no lossy variable")
-        Regions(self._hollow(self.steps), self.wanted)
-        if self.model is not None and self.model.names not in [g.paths for g in self._partition(())]:
-            raise ModelMismatchError("model: its variables are not all lossy together on one grid")
 
-    def _hollow(self, n: int) -> Field:
-        return self.layout.field(np.arange(n), {})
+    def _field(self, steps: Array, arrays: Mapping[str, Array]) -> Field:
+        return self.layout.field(steps, {p: ArraySource(a) for p, a in arrays.items()})
 
-    def field(self, arrays: Mapping[str, Array]) -> Field:
-        """Give a slab as a field."""
-        n = len(next(iter(arrays.values())))
-        return self.layout.field(np.arange(n), {p: ArraySource(a) for p, a in arrays.items()})
-
-    def chunks_of(self, g: Group, n: int) -> Tiling:
+    def boxes(self, g: CodedGroup, n: int) -> Tiling:
         """Boxes of a group's chunks in a slab of n steps."""
-        return Tiling((n, *self._shapes[g.paths[0]]), g.chunk)
+        return Tiling((n, *self._variables[g.paths[0]].shape[1:]), g.chunk)
 
-    def encode(self, arrays: Mapping[str, Array]) -> Iterator[bytes]:
+    def num_chunks(self, n: int) -> int:
+        """How many chunks a slab of n steps has once the groups are known; before that, with all variables varying."""
+        return sum(len(self.boxes(g, n)) for g in self.groups or self._partition(frozenset()))
+
+    def encode(self, steps: Array, arrays: Mapping[str, Array]) -> Iterator[bytes]:
         """Give the chunks of a slab, group after group; the first slab decides which variables go together."""
         with quiet():
-            field = self.field(arrays)
-            n = len(next(iter(arrays.values())))
-            self._choose(field)
+            field = self._field(steps, arrays)
+            self._choose(field, len(steps))
             regions = Regions(field, self.wanted)
             for g in self.groups:
-                for box in self.chunks_of(g, n):
-                    raw = np.stack([arrays[p][box] for p in g.paths], out=_room(arrays, g, box))
-                    yield self._encode(raw, g, regions.at(g.paths, list(g.targets), box))
+                for box in self.boxes(g, len(steps)):
+                    cuts = [arrays[p][box] for p in g.paths]
+                    raw = np.stack(cuts, out=np.empty((len(cuts), *box_shape(box)), cuts[0].dtype))
+                    yield self._chunk(g, raw, regions, box)
 
-    def _choose(self, field: Field) -> None:
-        """Choose plans of groups that have none yet and all of whose variables vary in this slab."""
-        n = field.dims_of("")["time"].size
-        if not self.groups:
-            self.groups = self._partition(self._constant(field), n)
-        waiting = [g for g in self.groups if g.lossy and g.plan is None]
-        if not waiting:
+    def _chunk(self, g: CodedGroup, raw: Array, regions: Regions, box: Box) -> bytes:
+        if g.plan is None:
+            v = Variable(name=g.paths[0], dims=("",) * raw.ndim, source=ArraySource(raw))
+            return encode_exact_chunk(v, tuple(slice(0, n) for n in raw.shape))
+        invalid = np.stack([self._validity(g, k).invalid(raw[k]) for k in range(len(raw))])
+        targets = regions.at(g.paths, list(g.targets), box)
+        model = self.model.encoder if self.model is not None and g.plan.model else None
+        return encode_held(raw, invalid, g.plan, targets, model=model, backend=get_backend(self._backend()))
+
+    def _validity(self, g: CodedGroup, k: int) -> Validity:
+        fills = [f for pattern in fill_patterns(self._variables[g.paths[k]]) for f in np.ravel(pattern)]
+        return Validity((*fills, *g.sentinels[k]), zeros=math.isfinite(g.targets[k].pw_rel))
+
+    def _backend(self) -> str:
+        return self.options.device if self.model is not None else "numpy"
+
+    def _choose(self, field: Field, n: int) -> None:
+        """Choose plans of groups that have none yet, and all of whose variables vary in this slab."""
+        names = [p for g in self.groups if g.geometry and not g.plan for p in g.paths] if self.groups else self.wanted
+        with Inputs([field.variable(p) for p in names], self.options) as inputs:
+            inputs.read_all()
+            ranges = self.options.ranges
+            found = {p: judge_variable(field.variable(p), self.wanted[p], inputs.stats[p], ranges.get(p)) for p in names}
+            if not self.groups:
+                self.groups = self._partition(frozenset(p for p, m in found.items() if m.reason))
+            for g in self.groups:
+                if g.geometry is not None and g.plan is None and not any(found[p].reason for p in g.paths):
+                    self._choose_group(g, [found[p] for p in g.paths], inputs, n)
+
+    def _partition(self, alone: frozenset[str]) -> list[CodedGroup]:
+        """Put variables together as a file's are; ``alone``: those that get a group of their own."""
+        names = self.model.names if self.model is not None else ()
+        lossy = [m for m in map(self._blank, self.wanted) if self._can_vary(m.variable)]
+        together = [m for m in lossy if m.variable.path not in alone - frozenset(names)]
+        drafts = [d for m in lossy if m not in together for d, _ in make_drafts([m], self.options, None)]
+        drafts += [d for d, _ in make_drafts(together, self.options, names or None)]
+        groups = [CodedGroup(d.paths, g.chunk, g) for d in drafts for g in (self._geometry(d),)]
+        coded = {p for g in groups for p in g.paths}
+        rest = [v for v in self.layout.moving if v.path not in coded]
+        return groups + [CodedGroup((v.path,), chunk_step(self._variables[v.path])) for v in rest]
+
+    def _blank(self, path: str) -> LossyVariable:
+        """Stand for a variable whose values are not known yet."""
+        stats = VariableStats(low=0.0, high=1.0, valid=2, invalid=0, validity=Validity())
+        return judge_variable(self._variables[path], self.wanted[path], stats, self.options.ranges.get(path))
+
+    def _can_vary(self, v: Variable) -> bool:
+        """Numbers by step, empty arrays and more axes than plans take are kept without loss."""
+        return 2 <= len(v.shape) <= MAX_LOSSY_RANK and v.nbytes > 0
+
+    def _geometry(self, draft: GroupPlan) -> Geometry:
+        shape, v, size = draft.geometry.shape, draft.num_variables, draft.dtype.itemsize
+        if self.model is not None and draft.paths == self.model.names:
+            m = self.model.geometry
+            g = model_geometry(shape, m.block, m.hyper, v, size, self.options)
+            return g if self._only else even_chunks(g)
+        return draft.geometry if self._only else slab_geometry(shape, v, size, self.options)
+
+    def _choose_group(self, g: CodedGroup, members: list[LossyVariable], inputs: Inputs, n: int) -> None:
+        if g.geometry is None:
             return
-        variables = [field.variable(p) for g in waiting for p in g.paths]
-        with Inputs(variables, self.options) as inputs:
-            inputs.read_all()
-            for g in waiting:
-                members = [
-                    judge_variable(field.variable(p), self.wanted[p], inputs.stats[p], self.options.ranges.get(p))
-                    for p in g.paths
-                ]
-                if n == self.steps or len(self.groups[0].chunk) and not any(k.plan for k in self.groups):
-                    self._choose_group(g, members, inputs, field)
+        model = self.model if self.model is not None and self.model.names == g.paths else None
+        draft, members = make_drafts(members, self.options, g.paths if model else None)[0]
+        draft = replace(draft, geometry=replace(g.geometry, shape=(n, *g.geometry.shape[1:])))
+        sample = take_sample(draft, inputs, [m.stats.validity for m in members], self.options.seed)
+        # A model's bytes are shared by all slabs to come, so they do not count here.
+        models = [ModelOption(model.encoder, model.decoder, model.sha, 0)] if model else []
+        methods = ("linear", "hbae") if model else ("linear",)
+        name = self._backend()
 
-    def _constant(self, field: Field) -> tuple[str, ...]:
-        """Lossy variables that cannot be coded with loss in this slab: they get groups of their own."""
-        with Inputs([field.variable(p) for p in self.wanted], self.options) as inputs:
-            inputs.read_all()
-            found = [
-                judge_variable(field.variable(p), b, inputs.stats[p], self.options.ranges.get(p))
-                for p, b in self.wanted.items()
-            ]
-        return tuple(m.variable.path for m in found if m.reason)
+        def choose(targets: list[Target]) -> Choice:
+            return choose_plan(draft, targets, sample, methods, models=models, backend=name, workers=Workers(1))
 
-    def _partition(self, alone: tuple[str, ...], n: int | None = None) -> list[Group]:
-        raise NotImplementedError
+        encoder = model.encoder if model else None
+        targets = [m.target for m in members]
+        choice, targets = Regions(self._field(np.zeros(n), {}), {}).choose(
+            g.paths, targets, sample, choose, encoder, get_backend(name)
+        ) if not any(t.regions for t in targets) else (choose([t.everywhere() for t in targets]), targets)
+        if choice.lossless:
+            return
+        g.plan, g.targets = without_limits(choice.plan), tuple(targets)
+        g.sentinels = tuple(m.stats.sentinels for m in members)
 
 
-def _room(arrays: Mapping[str, Array], g: Group, box: Any) -> Array:
-    first = arrays[g.paths[0]]
-    return np.empty((len(g.paths), *first[box].shape), first.dtype)
+def without_limits(plan: GroupPlan) -> GroupPlan:
+    """Give the plan with a clip that lets every value of the type pass: later steps may exceed the first ones."""
+    whole = plan.dtype if plan.dtype.kind == "f" else np.dtype("f8")
+    top = np.full(plan.num_variables, float(np.finfo(whole).max))
+    return replace(plan, low=-top if plan.domain == "linear" else 0 * top, high=top, limits=None)

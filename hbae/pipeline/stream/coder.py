@@ -90,7 +90,10 @@ class Coder:
             raise ModelMismatchError("model: its variables are not all lossy together on one grid")
 
     def _check_ranges(self) -> None:
+        moving = {v.path for v in self.layout.moving}
         for path, bounds in self.wanted.items():
+            if path not in moving:
+                raise ConfigError(f"bound {path}: a coordinate that no step changes is kept without loss")
             kinds = [b.kind for b in bounds if b.kind in _SPAN_KINDS]
             if kinds and path not in self.options.ranges:
                 raise ConfigError(f"range: {kinds[0]} of {path} needs a range for it: that of all steps is not known yet")
@@ -113,8 +116,8 @@ class Coder:
         """Give the chunks of a slab, group after group; the first slab decides which variables go together."""
         with quiet():
             field = self._field(steps, arrays)
-            self._choose(field, len(steps))
             regions = Regions(field, self.wanted)
+            self._choose(field, len(steps), regions)
             for g in self.groups:
                 for box in self.boxes(g, len(steps)):
                     cuts = [arrays[p][box] for p in g.paths]
@@ -137,7 +140,7 @@ class Coder:
     def _backend(self) -> str:
         return self.options.device if self.model is not None else "numpy"
 
-    def _choose(self, field: Field, n: int) -> None:
+    def _choose(self, field: Field, n: int, regions: Regions) -> None:
         """Choose plans of groups that have none yet, and all of whose variables vary in this slab."""
         names = [p for g in self.groups if g.geometry and not g.plan for p in g.paths] if self.groups else self.wanted
         with Inputs([field.variable(p) for p in names], self.options) as inputs:
@@ -148,7 +151,7 @@ class Coder:
                 self.groups = self._partition(frozenset(p for p, m in found.items() if m.reason))
             for g in self.groups:
                 if g.geometry is not None and g.plan is None and not any(found[p].reason for p in g.paths):
-                    self._choose_group(g, [found[p] for p in g.paths], inputs, n)
+                    self._choose_group(g, [found[p] for p in g.paths], inputs, n, regions)
 
     def _partition(self, alone: frozenset[str]) -> list[CodedGroup]:
         """Put variables together as a file's are; ``alone``: those that get a group of their own."""
@@ -179,7 +182,7 @@ class Coder:
             return g if self._only else even_chunks(g)
         return draft.geometry if self._only else slab_geometry(shape, v, size, self.options)
 
-    def _choose_group(self, g: CodedGroup, members: list[LossyVariable], inputs: Inputs, n: int) -> None:
+    def _choose_group(self, g: CodedGroup, members: list[LossyVariable], inputs: Inputs, n: int, regions: Regions) -> None:
         if g.geometry is None:
             return
         model = self.model if self.model is not None and self.model.names == g.paths else None
@@ -194,11 +197,8 @@ class Coder:
         def choose(targets: list[Target]) -> Choice:
             return choose_plan(draft, targets, sample, methods, models=models, backend=name, workers=Workers(1))
 
-        encoder = model.encoder if model else None
-        targets = [m.target for m in members]
-        choice, targets = Regions(self._field(np.zeros(n), {}), {}).choose(
-            g.paths, targets, sample, choose, encoder, get_backend(name)
-        ) if not any(t.regions for t in targets) else (choose([t.everywhere() for t in targets]), targets)
+        encoder, targets = model.encoder if model else None, [m.target for m in members]
+        choice, targets = regions.choose(g.paths, targets, sample, choose, encoder, get_backend(name))
         if choice.lossless:
             return
         g.plan, g.targets = without_limits(choice.plan), tuple(targets)

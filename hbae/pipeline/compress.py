@@ -279,7 +279,7 @@ class _Run:
                     w.add_chunk(payload)
             sizes = w.sizes()
             model = self.model if used else None
-            size = w.finish(lambda path: _read_back(path, model))
+            size = w.finish(lambda path: read_back(path, model))
             sizes["header and index"] = size - sum(sizes.values())
         self.seconds["encode"] = time.monotonic() - start
         return self._report(out, size, sizes, used)
@@ -395,7 +395,7 @@ def near_choice(g: _Group, old: list[_Group]) -> tuple[Choice | None, Sample | N
     return None, None
 
 
-def _read_back(path: Path, model: GroupModel | None) -> None:
+def read_back(path: Path, model: GroupModel | None) -> None:
     """Open the finished file as a reader would, before it gets its name: checksums, sections and plans."""
     try:
         with Archive(path, backend="numpy") as archive:

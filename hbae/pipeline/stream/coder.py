@@ -104,6 +104,10 @@ class Coder:
     def _field(self, steps: Array, arrays: Mapping[str, Array]) -> Field:
         return self.layout.field(steps, {p: ArraySource(a) for p, a in arrays.items()})
 
+    def variable(self, path: str) -> Variable:
+        """Give a variable with the shape of a whole slab."""
+        return self._variables[path]
+
     def boxes(self, g: CodedGroup, n: int) -> Tiling:
         """Boxes of a group's chunks in a slab of n steps."""
         return Tiling((n, *self._variables[g.paths[0]].shape[1:]), g.chunk)
@@ -142,7 +146,7 @@ class Coder:
 
     def _choose(self, field: Field, n: int, regions: Regions) -> None:
         """Choose plans of groups that have none yet, and all of whose variables vary in this slab."""
-        names = [p for g in self.groups if g.geometry and not g.plan for p in g.paths] if self.groups else self.wanted
+        names = [p for g in self.groups if g.geometry and not g.plan for p in g.paths] if self.groups else [*self.wanted]
         with Inputs([field.variable(p) for p in names], self.options) as inputs:
             inputs.read_all()
             ranges = self.options.ranges
@@ -156,7 +160,8 @@ class Coder:
     def _partition(self, alone: frozenset[str]) -> list[CodedGroup]:
         """Put variables together as a file's are; ``alone``: those that get a group of their own."""
         names = self.model.names if self.model is not None else ()
-        lossy = [m for m in map(self._blank, self.wanted) if self._can_vary(m.variable)]
+        blank = [blank_member(self._variables[p], b, self.options) for p, b in self.wanted.items()]
+        lossy = [m for m in blank if _can_vary(m.variable)]
         together = [m for m in lossy if m.variable.path not in alone - frozenset(names)]
         drafts = [d for m in lossy if m not in together for d, _ in make_drafts([m], self.options, None)]
         drafts += [d for d, _ in make_drafts(together, self.options, names or None)]
@@ -164,15 +169,6 @@ class Coder:
         coded = {p for g in groups for p in g.paths}
         rest = [v for v in self.layout.moving if v.path not in coded]
         return groups + [CodedGroup((v.path,), chunk_step(self._variables[v.path])) for v in rest]
-
-    def _blank(self, path: str) -> LossyVariable:
-        """Stand for a variable whose values are not known yet."""
-        stats = VariableStats(low=0.0, high=1.0, valid=2, invalid=0, validity=Validity())
-        return judge_variable(self._variables[path], self.wanted[path], stats, self.options.ranges.get(path))
-
-    def _can_vary(self, v: Variable) -> bool:
-        """Numbers by step, empty arrays and more axes than plans take are kept without loss."""
-        return 2 <= len(v.shape) <= MAX_LOSSY_RANK and v.nbytes > 0
 
     def _geometry(self, draft: GroupPlan) -> Geometry:
         shape, v, size = draft.geometry.shape, draft.num_variables, draft.dtype.itemsize
@@ -203,6 +199,17 @@ class Coder:
             return
         g.plan, g.targets = without_limits(choice.plan), tuple(targets)
         g.sentinels = tuple(m.stats.sentinels for m in members)
+
+
+def blank_member(v: Variable, bounds: tuple[ErrorBound, ...], options: CompressOptions) -> LossyVariable:
+    """Stand for a variable whose values are not known yet."""
+    stats = VariableStats(low=0.0, high=1.0, valid=2, invalid=0, validity=Validity())
+    return replace(judge_variable(v, bounds, stats, options.ranges.get(v.path)), reason="")
+
+
+def _can_vary(v: Variable) -> bool:
+    """Numbers by step, empty arrays and more axes than plans take are kept without loss."""
+    return 2 <= len(v.shape) <= MAX_LOSSY_RANK and v.nbytes > 0
 
 
 def without_limits(plan: GroupPlan) -> GroupPlan:

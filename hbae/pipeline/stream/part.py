@@ -62,6 +62,11 @@ class PartFile:
         """Append the next chunk of the slab."""
         self._places.append(self._put(CHUNK, payload))
 
+    def close_start(self) -> None:
+        """End what comes before the first step."""
+        self.add_section(READY, b"")
+        self.sync()
+
     def close_slab(self, steps: bytes) -> None:
         """End a slab; ``steps``: the numbers of its steps as bytes."""
         self.add_section(SLAB, steps)

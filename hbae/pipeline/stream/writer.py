@@ -20,6 +20,7 @@ from hbae.container import MAX_CHUNKS
 from hbae.errors import ConfigError, FieldError, OutputExistsError
 from hbae.pipeline.exactvars import chunk_step
 from hbae.pipeline.groups import lossy_bounds
+from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.learn import GroupModel, prepare_model
 from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.stream.coder import Coder, blank_member
@@ -107,7 +108,7 @@ class StreamWriter:
         self._last: Array | None = None
         self._slab: dict[str, Array] = {}
         self._written: set[int] = set()
-        self._over = ""
+        self._closed, self._over = False, ""
 
     def _check_free(self) -> None:
         if self.path.exists() and not self._options.overwrite:
@@ -139,6 +140,8 @@ class StreamWriter:
             self._begin(layout)
         else:
             self._coder.layout.check(layout)
+            if not self._numbers and self._part is not None:
+                _check_chunks(self._coder, len(self._part.slabs) + 1)
         self._store(number, values)
 
     def _check_open(self) -> None:
@@ -182,7 +185,7 @@ class StreamWriter:
         # The model tells how many steps its hyper-blocks cover; more than that are not needed to ask it.
         field = layout.field(np.zeros(1 << 10, layout.step), {})
         members = [blank_member(field.variable(p), b, self._options) for p, b in wanted.items()]
-        return prepare_model(members, None, self._options)
+        return prepare_model(members, Inputs((), self._options), self._options)
 
     def _store(self, number: Array, values: Mapping[str, Array]) -> None:
         coder, journal = self._coder, self._journal
@@ -203,7 +206,6 @@ class StreamWriter:
         part = self._part
         if part is None:
             return
-        _check_chunks(coder, len(part.slabs) + 1)
         steps = np.array(self._numbers)
         with threadpool_limits(1):
             payloads = coder.encode(steps, self._slab)
@@ -231,7 +233,7 @@ class StreamWriter:
         self._check_open()
         coder, part, journal = self._coder, self._part, self._journal
         if coder is None or part is None or journal is None:
-            self._over = "the stream is closed"
+            self._closed, self._over = True, "the stream is closed"
             raise FieldError(f"{self.path}: no step was appended; nothing is written")
         self._over = f"closing failed; run 'hbae repair {self._part_path}'"
         part.close()
@@ -243,7 +245,7 @@ class StreamWriter:
         with threadpool_limits(1):
             report = write_archive(self.path, coder, self._part_path, part.slabs, tail, section=self._section)
         remove_growing(self._part_path, self._journal_path)
-        self._slab, self._over = {}, "the stream is closed"
+        self._slab, self._closed, self._over = {}, True, "the stream is closed"
         return report
 
     def leave(self) -> None:
@@ -257,7 +259,7 @@ class StreamWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if kind is None and not self._over:
+        if kind is None and not self._closed:
             self.close()
         else:
             self.leave()

@@ -96,7 +96,9 @@ class Coder:
                 raise ConfigError(f"bound {path}: a coordinate that no step changes is kept without loss")
             kinds = [b.kind for b in bounds if b.kind in _SPAN_KINDS]
             if kinds and path not in self.options.ranges:
-                raise ConfigError(f"range: {kinds[0]} of {path} needs a range for it: that of all steps is not known yet")
+                raise ConfigError(
+                    f"range: {kinds[0]} of {path} needs a range for it: that of all steps is not known yet"
+                )
         for name in self.options.ranges:
             if name not in self.wanted:
                 raise UnknownNameError(f"range: {name!r} is no lossy variable")
@@ -146,11 +148,15 @@ class Coder:
 
     def _choose(self, field: Field, n: int, regions: Regions) -> None:
         """Choose plans of groups that have none yet, and all of whose variables vary in this slab."""
-        names = [p for g in self.groups if g.geometry and not g.plan for p in g.paths] if self.groups else [*self.wanted]
+        names = (
+            [p for g in self.groups if g.geometry and not g.plan for p in g.paths] if self.groups else [*self.wanted]
+        )
         with Inputs([field.variable(p) for p in names], self.options) as inputs:
             inputs.read_all()
             ranges = self.options.ranges
-            found = {p: judge_variable(field.variable(p), self.wanted[p], inputs.stats[p], ranges.get(p)) for p in names}
+            found = {
+                p: judge_variable(field.variable(p), self.wanted[p], inputs.stats[p], ranges.get(p)) for p in names
+            }
             if not self.groups:
                 self.groups = self._partition(frozenset(p for p, m in found.items() if m.reason))
             for g in self.groups:
@@ -161,9 +167,8 @@ class Coder:
         """Put variables together as a file's are; ``alone``: those that get a group of their own."""
         names = self.model.names if self.model is not None else ()
         blank = [blank_member(self._variables[p], b, self.options) for p, b in self.wanted.items()]
-        lossy = [m for m in blank if _can_vary(m.variable)]
-        together = [m for m in lossy if m.variable.path not in alone - frozenset(names)]
-        drafts = [d for m in lossy if m not in together for d, _ in make_drafts([m], self.options, None)]
+        together = [m for m in blank if m.variable.path not in alone - frozenset(names)]
+        drafts = [d for m in blank if m not in together for d, _ in make_drafts([m], self.options, None)]
         drafts += [d for d, _ in make_drafts(together, self.options, names or None)]
         groups = [CodedGroup(d.paths, g.chunk, g) for d in drafts for g in (self._geometry(d),)]
         coded = {p for g in groups for p in g.paths}
@@ -178,7 +183,9 @@ class Coder:
             return g if self._only else even_chunks(g)
         return draft.geometry if self._only else slab_geometry(shape, v, size, self.options)
 
-    def _choose_group(self, g: CodedGroup, members: list[LossyVariable], inputs: Inputs, n: int, regions: Regions) -> None:
+    def _choose_group(
+        self, g: CodedGroup, members: list[LossyVariable], inputs: Inputs, n: int, regions: Regions
+    ) -> None:
         if g.geometry is None:
             return
         model = self.model if self.model is not None and self.model.names == g.paths else None
@@ -207,8 +214,8 @@ def blank_member(v: Variable, bounds: tuple[ErrorBound, ...], options: CompressO
     return replace(judge_variable(v, bounds, stats, options.ranges.get(v.path)), reason="")
 
 
-def _can_vary(v: Variable) -> bool:
-    """Numbers by step, empty arrays and more axes than plans take are kept without loss."""
+def can_lose(v: Variable) -> bool:
+    """Tell whether a variable (first axis: steps) may be lossy: no single numbers, empty arrays, or too many axes."""
     return 2 <= len(v.shape) <= MAX_LOSSY_RANK and v.nbytes > 0
 
 

@@ -124,9 +124,7 @@ class LosslessSource:
             boxes, wanted = self.coder.boxes(self.group, n), (slice(first, last), *box[1:])
             for i in boxes.meeting(wanted):
                 values = self.chunks.decode(self.group, self.variable, slab, n, i, boxes[i])[place]
-                cut = [
-                    slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(boxes[i], wanted, strict=True)
-                ]
+                cut = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(boxes[i], wanted, strict=True)]
                 src = tuple(slice(c.start - m.start, c.stop - m.start) for c, m in zip(cut, boxes[i], strict=True))
                 shift = (box[0].start - start, *(b.start for b in box[1:]))
                 dst = tuple(slice(c.start - s, c.stop - s) for c, s in zip(cut, shift, strict=True))

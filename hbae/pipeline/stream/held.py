@@ -38,9 +38,7 @@ def encode_held(
     """
 
     def encode(fine: int, lossless: bool) -> Coded:
-        return encode_by_region(
-            raw, invalid, plan, targets, model=model, backend=backend, lossless=lossless, fine=fine
-        )
+        return encode_by_region(raw, invalid, plan, targets, model=model, backend=backend, lossless=lossless, fine=fine)
 
     fine, coded = 0, encode(0, False)
     steps = plan.domain == "linear" and bool(plan.unit.any() or plan.point_unit.any())

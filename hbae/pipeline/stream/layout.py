@@ -57,7 +57,9 @@ class Layout:
             w = there[name]
             for what in ("dtype", "shape", "dims"):
                 if getattr(v, what) != getattr(w, what):
-                    raise FieldError(f"{name}: its {what} was {getattr(v, what)} and is {getattr(w, what)} in this step")
+                    raise FieldError(
+                        f"{name}: its {what} was {getattr(v, what)} and is {getattr(w, what)} in this step"
+                    )
             if [a.to_json() for a in v.attrs] != [a.to_json() for a in w.attrs]:
                 raise FieldError(f"{name}: its attributes differ from those of the first step")
             if (name in self.fixed) != (name in other.fixed) or not _same(self.fixed.get(name), other.fixed.get(name)):
@@ -175,9 +177,7 @@ def _of_arrays(
         if name and name not in fields:
             raise FieldError(f"{name}: dimensions or attributes are given, but there is no such field")
     top, markers = from_mapping(attrs.get("", {}), "")
-    group = Group(
-        dims=tuple(Dimension(d, n) for d, n in sizes.items()), attrs=top, variables=tuple(variables)
-    )
+    group = Group(dims=tuple(Dimension(d, n) for d, n in sizes.items()), attrs=top, variables=tuple(variables))
     return Field(format="dataset", groups=(group,), extra={PY_ATTRS: {"": markers}} if markers else {})
 
 

@@ -23,7 +23,7 @@ from hbae.pipeline.groups import lossy_bounds
 from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.learn import GroupModel, prepare_model
 from hbae.pipeline.options import CompressOptions
-from hbae.pipeline.stream.coder import Coder, blank_member
+from hbae.pipeline.stream.coder import Coder, blank_member, can_lose
 from hbae.pipeline.stream.finish import StreamReport, growing_paths, remove_growing, write_archive
 from hbae.pipeline.stream.journal import Journal
 from hbae.pipeline.stream.layout import Layout, read_step, step_number
@@ -154,7 +154,8 @@ class StreamWriter:
         for v in one.variables():
             if len(v.shape) > MAX_RANK:
                 raise FieldError(f"variable {v.path}: {len(v.shape)} axes, the format holds {MAX_RANK}")
-        wanted = lossy_bounds(one, self._rules, self._options.variables)
+        asked = lossy_bounds(one, self._rules, self._options.variables)
+        wanted = {p: b for p, b in asked.items() if can_lose(one.variable(p))}
         model = self._load(layout, wanted)
         steps = slab_steps(layout.nbytes, model.geometry.extent[0] if model else 1, self._options, self._asked)
         coder = Coder(layout, steps, wanted, self._options, model)

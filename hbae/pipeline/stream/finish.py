@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from hbae import __version__
-from hbae.arrays import Array, Box, Source, Tiling, Variable, box_shape
+from hbae.arrays import Array, Box, Source, Variable, box_shape
 from hbae.container import ArchiveWriter
 from hbae.pipeline.compress import read_back
 from hbae.pipeline.exactvars import chunk_step, decode_exact_chunk, encode_exact_chunks, encode_small, is_small

@@ -66,7 +66,7 @@ def worst_ratio(errors: ChunkErrors, targets: list[Target]) -> float:
 
 
 def finer(fine: int, ratio: float) -> int:
-    """Give the fineness at which an RMSE that is ``ratio`` times its limit should meet it: steps over that, and a bit."""
+    """Give the fineness at which an RMSE that is ``ratio`` times its limit should meet it."""
     if not math.isfinite(ratio):
         return _FINEST
     left = (256 - fine) / 256 * (0.98 / ratio) ** 1.2

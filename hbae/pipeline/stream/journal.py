@@ -12,6 +12,7 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from hbae.errors import ChecksumError, FormatError
@@ -35,24 +36,28 @@ class Journal:
 
     def __init__(self, path: Path, identity: bytes) -> None:
         self.path, self._identity = path, identity
-        self.restart(0)
+        self._file = self._new(0)
 
-    def restart(self, first: int) -> None:
-        """Put an empty journal in the old one's place; the next step has that index."""
+    def _new(self, first: int) -> FileIO:
+        """Put an empty journal in the old one's place."""
         new = self.path.with_name(self.path.name + ".new")
         head = HEAD.pack(_MAGIC, self._identity, first, 0)[:32]
-        file = new.open("wb", buffering=0)
+        file = FileIO(new, "wb")
         try:
             file.write(head + zlib.crc32(head).to_bytes(4, "little"))
             os.fsync(file.fileno())
             os.replace(new, self.path)
         except BaseException:
             file.close()
+            new.unlink(missing_ok=True)
             raise
         sync_folder(self.path)
-        if first:
-            self._file.close()
-        self._file = file
+        return file
+
+    def restart(self, first: int) -> None:
+        """Forget all steps; the next one has that index."""
+        self._file.close()
+        self._file = self._new(first)
 
     def append(self, payload: bytes) -> None:
         """Write one step."""

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hbae import __version__
 from hbae.arrays import Array, Tiling
 from hbae.blocks import MAX_RANK
 from hbae.config import BoundLike, parse_rules
@@ -72,7 +71,7 @@ class StreamWriter:
         path: str | os.PathLike[str],
         bound: BoundLike,
         *,
-        range: Mapping[str, tuple[float, float]] | None = None,  # noqa: A002
+        range: Mapping[str, tuple[float, float]] | None = None,
         model: str | os.PathLike[str] | None = None,
         steps: int | None = None,
         dims: Mapping[str, tuple[str, ...]] | None = None,

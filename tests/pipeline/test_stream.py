@@ -17,7 +17,7 @@ import xarray as xr
 
 import hbae
 from hbae.arrays import Array, boxes_of
-from hbae.errors import ConfigError, FieldError, HbaeError, OutputExistsError, UnknownNameError
+from hbae.errors import ConfigError, FieldError, OutputExistsError, UnknownNameError
 
 SHAPE = (20, 24)
 SPAN = (-2.0, 3.0)
@@ -39,6 +39,7 @@ def smooth(t: int, shape: tuple[int, ...] = SHAPE, dtype: str = "f4") -> Array:
     return (np.sin(x + 0.1 * t) * np.cos(y - 0.05 * t) + noise).astype(dtype)
 
 
+@np.errstate(over="ignore")
 def unruly(t: int, dtype: str) -> Array:
     """A field that is constant, varies, grows by 1e6, is NaN in part, then everywhere, is infinite, and shrinks."""
     x = smooth(t, dtype=dtype)
@@ -78,7 +79,7 @@ def check(path: Path, name: str, x: Array, y: Array, bounds: dict[str, float]) -
     for box, block in found:
         good = ok[box]
         a, e = x[box].astype("f8"), np.zeros(good.shape)
-        e[good] = np.abs(y[box].astype("f8") - a)[good]
+        e[good] = np.abs(y[box][good].astype("f8") - a[good])
         for kind, value in bounds.items():
             if kind in ("abs", "rel_range"):
                 assert (e <= value * (width if kind == "rel_range" else 1)).all(), kind
@@ -99,7 +100,8 @@ def write(path: Path, bounds: dict[str, float], field: Any, count: int, **option
     with hbae.StreamWriter(path, text, range={"u": SPAN}, **options) as w:
         for t in range(count):
             w.append(t, {"u": field(t)})
-    return np.stack([field(t) for t in range(count)])
+    steps = [field(t) for t in range(count)]
+    return np.stack(steps, out=np.empty((count, *steps[0].shape), steps[0].dtype))
 
 
 @pytest.mark.parametrize("dtype", ["f4", ">f8", "f2"])
@@ -132,8 +134,8 @@ def test_chunks_over_space_hold_nrmse_each(tmp_path: Path) -> None:
     scale[:, 12:] = 0.01
     bounds = {"nrmse": 2e-3}
     path = tmp_path / "a.hbae"
-    x = write(path, bounds, lambda t: (smooth(t) * scale).astype("f4"), 50, steps=24, chunk=0.0625)
-    assert hbae.info(path)["groups"][0]["chunks"] > 3
+    x = write(path, bounds, lambda t: (smooth(t) * scale).astype("f4"), 50, steps=24)
+    assert hbae.info(path)["groups"][0]["chunks"] == 3
     check(path, "u", x, hbae.decompress(path)["u"].values, bounds)
 
 
@@ -182,8 +184,7 @@ def test_a_dataset_comes_back_as_one_along_time(count: int, tmp_path: Path) -> N
     assert e.max() > 0
     p = np.stack([s["p"].values for s in steps]).astype("f8") * 0.01 + 5
     assert np.abs(back["p"].values.astype("f8") * 0.01 + 5 - p).max() <= 0.02
-    whole = xr.concat(steps, "time", data_vars="minimal", coords="minimal", compat="override")
-    assert back["u"].attrs["units"] == whole["u"].attrs["units"]
+    assert back["u"].attrs == steps[0]["u"].attrs
     assert hbae.verify(path).ok
 
 
@@ -271,7 +272,6 @@ def test_what_differs_from_the_first_step_is_refused_by_name(tmp_path: Path) -> 
         ("abs=1", {"block": (8, 4, 4), "steps": 12}, {}, ConfigError, "block"),
         ("abs=1", {"block": (8, 4)}, {}, ConfigError, "block"),
         ("abs=1", {"size": 100}, {}, ConfigError, "size"),
-        ("abs=1", {"model": "/nowhere/m.hbm"}, {}, HbaeError, "m.hbm"),
         ("abs=1", {"dims": {"u": ("y",)}}, {}, FieldError, "u: dimensions"),
         ("abs=1", {"dims": {"w": ("y",)}}, {}, FieldError, "w"),
         ("abs=1", {}, {"s": np.array(["a"])}, FieldError, "s: only numbers"),
@@ -356,7 +356,7 @@ def test_memory_holds_one_slab(tmp_path: Path) -> None:
         tracemalloc.stop()
         return found
 
-    peak(12)
+    peak(6)
     assert peak(48) <= 1.2 * peak(12) + (1 << 16)
 
 

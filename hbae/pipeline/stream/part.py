@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +27,7 @@ _MAGIC = b"HBAEpart"
 
 
 class PartFile:
-    """Promises that a slab is on the disk when :meth:`close_slab` returns.
+    """Promises that a slab is on the disk when :meth:`close_slab` returns; the name is claimed at once.
 
     Raises
     ------
@@ -35,14 +35,21 @@ class PartFile:
         When the file is there.
     """
 
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("xb")
         self._count = 0
         self.slabs: list[Slab] = []
         self._places: list[Place] = []
+
+    def begin(self, header: dict[str, Any], sections: Iterable[tuple[str, bytes]]) -> None:
+        """Write what comes before the first step; without all of it the file counts as empty."""
         self._file.write(_MAGIC)
         self._put(HEADER, pack(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode(), 19))
+        for name, body in sections:
+            self.add_section(name, body)
+        self.add_section(READY, b"")
+        self.sync()
 
     def _put(self, kind: int, payload: bytes) -> Place:
         data = frame(kind, self._count, payload)
@@ -61,11 +68,6 @@ class PartFile:
     def add_chunk(self, payload: bytes) -> None:
         """Append the next chunk of the slab."""
         self._places.append(self._put(CHUNK, payload))
-
-    def close_start(self) -> None:
-        """End what comes before the first step."""
-        self.add_section(READY, b"")
-        self.sync()
 
     def close_slab(self, steps: bytes) -> None:
         """End a slab; ``steps``: the numbers of its steps as bytes."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hbae.pipeline.stream.coder import Coder
 from hbae.pipeline.stream.finish import StreamReport, remove_growing, write_archive
 from hbae.pipeline.stream.journal import Waiting, read_journal
 from hbae.pipeline.stream.layout import Layout
-from hbae.pipeline.stream.part import PartContents, read_part
+from hbae.pipeline.stream.part import PartContents, Slab, read_part
 from hbae.pipeline.stream.state import restore
 
 
@@ -56,23 +57,52 @@ def repair(
     target = Path(out) if out is not None else source.with_suffix("")
     if target.exists() and not overwrite:
         raise OutputExistsError(f"{target} exists; use -f or overwrite=True to replace it")
-    journal = source.with_name(source.name + ".journal")
+    left = read_left(source, overwrite=overwrite, salvage=salvage)
+    coder = left.coder
+    if not left.slabs:
+        if not len(left.steps):
+            raise FieldError(f"{source}: no step was stored")
+        coder = Coder(coder.layout, len(left.steps), coder.wanted, coder.options, only=True)
+    with threadpool_limits(1):
+        tail = left.steps, left.arrays
+        report = write_archive(
+            target, coder, source, left.slabs, tail, section=left.section, cut=left.cut, notes=left.notes
+        )
+    if not left.notes:
+        remove_growing(source, _journal_of(source))
+    return report
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a stream left: slabs of chunks, the steps behind them, bytes that were cut, damage in words."""
+
+    coder: Coder
+    section: bytes
+    slabs: list[Slab]
+    steps: Array
+    arrays: dict[str, Array]
+    cut: int
+    notes: tuple[str, ...]
+
+
+def read_left(source: Path, *, overwrite: bool = False, salvage: bool = False) -> Left:
+    """Read growing file and journal.
+
+    Raises
+    ------
+    FormatError
+        When bytes are damaged, and there is no ``salvage``.
+    """
     contents = read_part(source)
     coder, section = restore(contents, overwrite=overwrite)
-    waiting, notes = _waiting(journal, contents, coder, salvage)
+    waiting, notes = _waiting(_journal_of(source), contents, coder, salvage)
     steps, arrays = _tail(coder.layout, waiting, len(contents.slabs) * coder.steps)
-    if not contents.slabs:
-        if not len(steps):
-            raise FieldError(f"{source}: no step was stored")
-        coder = Coder(coder.layout, len(steps), coder.wanted, coder.options, only=True)
-    cut = contents.cut + waiting.cut
-    with threadpool_limits(1):
-        report = write_archive(
-            target, coder, source, contents.slabs, (steps, arrays), section=section, cut=cut, notes=notes
-        )
-    if not notes:
-        remove_growing(source, journal)
-    return report
+    return Left(coder, section, contents.slabs, steps, arrays, contents.cut + waiting.cut, notes)
+
+
+def _journal_of(source: Path) -> Path:
+    return source.with_name(source.name + ".journal")
 
 
 def _waiting(journal: Path, part: PartContents, coder: Coder, salvage: bool) -> tuple[Waiting, tuple[str, ...]]:

@@ -162,20 +162,16 @@ class StreamWriter:
         self._check_free()
         self._section = model.section if model else b""
         header, identity = encode_header(coder)
+        self._over = "the stream could not be begun"
+        self._part = PartFile(self._part_path)
         try:
-            self._part = PartFile(self._part_path, header)
-            for name, body in encode_fixed(layout):
-                self._part.add_section(name, body)
-            if model is not None:
-                self._part.add_section("model", self._section)
-            self._part.close_start()
             self._journal = Journal(self._journal_path, identity)
+            self._part.begin(header, [*encode_fixed(layout), ("model", self._section)])
         except BaseException:
-            self._over = "the stream could not be begun"
-            if self._part is not None:
-                self._part.close()
-                remove_growing(self._part_path, self._journal_path)
+            self.leave()
+            remove_growing(self._part_path, self._journal_path)
             raise
+        self._over = ""
         self._coder = coder
         self._slab = {v.path: np.empty((steps, *v.shape), v.dtype) for v in layout.moving}
 

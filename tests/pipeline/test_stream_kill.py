@@ -45,23 +45,6 @@ def fork(text: str, *args: str) -> str:
     return subprocess.run([sys.executable, "-c", text, *args], capture_output=True, text=True, check=True).stdout
 
 
-def field(t, shape):
-        y, x = np.meshgrid(*(np.arange(n) / 9 for n in shape), indexing="ij")
-        return (np.sin(x + 0.1 * t) * np.cos(y - 0.05 * t)).astype("f4")
-
-    def stream(path, count, shape=(12, 10), steps=4):
-        with hbae.StreamWriter(path, "abs=1e-2", steps=steps, variables=("u",)) as w:
-            for t in range(count):
-                w.append(t, {"u": field(t, shape), "k": np.full(shape, t)})
-                print(t, flush=True)
-"""
-
-
-def program(text: str) -> list[str]:
-    """A Python program that can write streams."""
-    return [sys.executable, "-c", textwrap.dedent(PROGRAM) + textwrap.dedent(text)]
-
-
 def field(t: int, shape: tuple[int, int] = (12, 10)) -> Array:
     """The field that the program writes."""
     y, x = np.meshgrid(*(np.arange(n) / 9 for n in shape), indexing="ij")
@@ -89,7 +72,7 @@ def finish(path: Path) -> int:
             hbae.repair(f"{path}.part")
         except (FieldError, FormatError) as e:
             said = str(e)
-            assert any(k in said for k in ("no step was", "no such file", "before the first step")), said  # noqa: PT017
+            assert any(k in said for k in ("no step was", "no such file", "before the first step")), said
             return 0
         assert [n for n in os.listdir(path.parent) if n.startswith(path.name)] == [path.name]
     return steps_of(path)

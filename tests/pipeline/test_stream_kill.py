@@ -26,12 +26,14 @@ PROGRAM = """
     import numpy as np
     import hbae
 
+    writer = hbae.StreamWriter
+
     def field(t, shape):
         y, x = np.meshgrid(*(np.arange(n) / 9 for n in shape), indexing="ij")
         return (np.sin(x + 0.1 * t) * np.cos(y - 0.05 * t)).astype("f4")
 
     def stream(path, count, shape, steps, names="uk"):
-        with hbae.StreamWriter(path, "abs=1e-2", steps=steps) as w:
+        with writer(path, "abs=1e-2", steps=steps) as w:
             for t in range(count):
                 fields = {"u": field(t, shape), "k": np.full(shape, t)}
                 w.append(t, {n: fields[n] for n in names})

@@ -19,6 +19,7 @@ from hbae.pipeline.compress import read_back
 from hbae.pipeline.exactvars import chunk_step, decode_exact_chunk, encode_exact_chunks, encode_small, is_small
 from hbae.pipeline.plan import encode_plan
 from hbae.pipeline.stream.coder import CodedGroup, Coder
+from hbae.pipeline.stream.journal import new_journal
 from hbae.pipeline.stream.part import Slab, read_chunk
 
 _KEPT = 4
@@ -208,8 +209,8 @@ def _write(out: Path, coder: Coder, chunks: Chunks, steps: Array, section: bytes
 
 def remove_growing(part: Path, journal: Path) -> None:
     """Remove the growing file first: a journal alone stops nobody, a growing file alone would give fewer steps."""
-    part.unlink(missing_ok=True)
-    journal.unlink(missing_ok=True)
+    for path in (part, journal, new_journal(journal)):
+        path.unlink(missing_ok=True)
 
 
 def growing_paths(out: str | os.PathLike[str]) -> tuple[Path, Path]:

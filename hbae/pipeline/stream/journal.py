@@ -31,6 +31,11 @@ def sync_folder(path: Path) -> None:
         os.close(fd)
 
 
+def new_journal(path: Path) -> Path:
+    """Name of a journal that is about to take another one's place."""
+    return path.with_name(path.name + ".new")
+
+
 class Journal:
     """Promises that a step is on the disk when :meth:`append` returns."""
 
@@ -40,7 +45,7 @@ class Journal:
 
     def _new(self, first: int) -> FileIO:
         """Put an empty journal in the old one's place."""
-        new = self.path.with_name(self.path.name + ".new")
+        new = new_journal(self.path)
         head = HEAD.pack(_MAGIC, self._identity, first, 0)[:32]
         file = FileIO(new, "wb")
         try:

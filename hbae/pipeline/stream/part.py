@@ -115,12 +115,12 @@ def read_part(path: Path) -> PartContents:
         When not even what comes before the first step is intact.
     """
     with path.open("rb") as f:
-        if f.read(len(_MAGIC)) != _MAGIC:
+        if not _MAGIC.startswith(f.read(len(_MAGIC))):
             raise FormatError(f"{path}: not the growing file of a stream")
         frames = _frames(f)
         kind, payload, place = next(frames, (0, b"", (0, 0, 0)))
         if kind != HEADER:
-            raise FormatError(f"{path}: its header is cut or damaged")
+            raise FormatError(f"{path}: cut or damaged before the first step")
         r = ByteReader(payload)
         out = PartContents(unpack_json(r, MAX_JSON, "header"))
         end, places = place[0] + place[1], []

@@ -91,11 +91,13 @@ KILLS = """
         child = os.fork()
         if not child:
             os.dup2(write, 1)
-            stream(f"{sys.argv[1]}/{k}.hbae", 90, (64, 60), 9)
+            stream(f"{sys.argv[1]}/{k}.hbae", 60, (32, 30), 9)
             os._exit(0)
         os.close(write)
-        stored = os.read(read, 1)
-        time.sleep(moments.uniform(0, 1))
+        stored, wanted = b"", moments.randint(1, 66)
+        while stored.count(b" ") < min(wanted, 60):
+            stored += os.read(read, 1)
+        time.sleep(moments.uniform(0, 0.03))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         while more := os.read(read, 9999):
@@ -105,7 +107,7 @@ KILLS = """
 
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:
-    """SIGKILL at ten seeded moments, from the first step on."""
+    """SIGKILL at ten seeded moments, from the first step to closing."""
     stored = [int(n) for n in fork(KILLS, str(tmp_path)).split()]
     assert len(set(stored)) > 3
     for k, n in enumerate(stored):

@@ -3,9 +3,9 @@
 
     mpirun -n 2 python examples/gray_scott.py --out DIR
 
-Rows of a periodic square are shared out over the ranks; neighbours exchange one row before every step. Every ``--every``
-steps u and v go to ``DIR/rank<r>.hbae``. If the run is killed, ``hbae repair DIR/rank<r>.hbae.part`` gives what it had
-stored.
+Rows of a periodic square are shared out over the ranks; neighbours exchange one row before every step. Every
+``--every`` steps u and v go to ``DIR/rank<r>.hbae``. If the run is killed, ``hbae repair DIR/rank<r>.hbae.part`` gives
+what it had stored.
 
 Equations and constants: J. E. Pearson, Complex patterns in a simple system, Science 261 (1993) 189-192.
 """

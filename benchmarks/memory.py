@@ -24,11 +24,14 @@ def main(
     size: Annotated[int, typer.Option(help="Cells along each side.")] = 192,
     bound: Annotated[str, typer.Option(help="Bound.")] = "nrmse=1e-3",
     threads: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    layout: Annotated[
+        str, typer.Option(help="contiguous, deflated (a storage chunk for each time step), or both.")
+    ] = "both",
 ) -> None:
     """Run the benchmark."""
     out.mkdir(exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for deflate in (0, 1):
+    for deflate in {"contiguous": (0,), "deflated": (1,), "both": (0, 1)}[layout]:
         data = out / f"s3d-{size}-deflate{deflate}.nc"
         if not data.exists():
             write_stream(s3d_stream(S3DConfig(ny=size, nx=size)), data, deflate=deflate)

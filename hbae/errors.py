@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class HbaeError(Exception):
     """Base class of everything that hbae raises on purpose."""
@@ -41,6 +44,10 @@ class OutputExistsError(HbaeError, FileExistsError):
     """The output exists and overwriting was not asked for."""
 
     exit_code = 2
+
+
+class OutputError(HbaeError, OSError):
+    """The output cannot be written (a full disk, a folder that is gone); ``errno`` is the system's, where known."""
 
 
 class BatchError(HbaeError, RuntimeError):
@@ -93,3 +100,24 @@ class BoundViolationError(HbaeError, RuntimeError):
     """A bound could not be kept: a bug in hbae; nothing has been written."""
 
     exit_code = 3
+
+
+@contextmanager
+def told_as_output(path: object, kinds: tuple[type[Exception], ...] = (OSError, RuntimeError)) -> Iterator[None]:
+    """Let failures of the system, or of a format's library, name the output that they are about.
+
+    Raises
+    ------
+    OutputError
+        In place of failures of those kinds that are not hbae's own.
+    """
+    try:
+        yield
+    except HbaeError:
+        raise
+    except kinds as e:
+        # Libraries tell long stories; their first line is the reason.
+        reason = getattr(e, "strerror", None) or str(e).partition("\n")[0]
+        error = OutputError(f"{path}: cannot be written: {reason}")
+        error.errno = getattr(e, "errno", None)
+        raise error from e

@@ -84,16 +84,28 @@ def check_alike(cards: Sequence[Card]) -> None:
         When versions, recipe or model differ, or a rank failed to read them; it names the rank and its host.
     """
     first = cards[0]
-    for c in cards:
-        for name, have in c.versions.items():
-            want = first.versions.get(name)
-            if have != want:
-                raise BatchError(f"rank {c.rank} ({c.host}) has {name} {have}, rank 0 ({first.host}) has {want}")
+    check_versions(cards)
     for c in cards:
         if c.error:
             raise BatchError(f"rank {c.rank} ({c.host}): {c.error}")
         if c.digest != first.digest:
             raise BatchError(f"rank {c.rank} ({c.host}) has another recipe or model file than rank 0 ({first.host})")
+
+
+def check_versions(cards: Sequence[Card]) -> None:
+    """Refuse ranks that run different versions of anything in ``PACKAGES`` or of hbae.
+
+    Raises
+    ------
+    BatchError
+        It names the package, the rank and its host.
+    """
+    first = cards[0]
+    for c in cards:
+        for name, have in c.versions.items():
+            want = first.versions.get(name)
+            if have != want:
+                raise BatchError(f"rank {c.rank} ({c.host}) has {name} {have}, rank 0 ({first.host}) has {want}")
 
 
 def seats(cards: Sequence[Card], campaign: Campaign) -> list[Seat]:
@@ -110,15 +122,20 @@ def seats(cards: Sequence[Card], campaign: Campaign) -> list[Seat]:
     device = campaign.recipe.device
     if device == "auto":
         device = "cuda" if all(c.gpus for c in cards) else "cpu"
-    sharers = Counter((c.host, c.cores) for c in cards)
     local: Counter[str] = Counter()
     out = []
-    for c in cards:
+    for c, share in zip(cards, shared_threads(cards), strict=True):
         place = local[c.host]
         local[c.host] += 1
-        threads = campaign.recipe.threads or _omp(c) or max(1, len(c.cores) // sharers[c.host, c.cores])
+        threads = campaign.recipe.threads or share
         out.append(Seat(c.rank, _device(device, c, place), threads))
     return out
+
+
+def shared_threads(cards: Sequence[Card]) -> list[int]:
+    """Give every rank its threads: ``OMP_NUM_THREADS``, else its cores, shared with the ranks that may use them too."""
+    sharers = Counter((c.host, c.cores) for c in cards)
+    return [_omp(c) or max(1, len(c.cores) // sharers[c.host, c.cores]) for c in cards]
 
 
 def _device(device: str, card: Card, place: int) -> str:

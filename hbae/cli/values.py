@@ -47,8 +47,17 @@ class ListCommand(TyperCommand):
 
 
 def split_list(values: Iterable[str] | None) -> tuple[str, ...]:
-    """Give the values of an option that may be repeated; commas separate too."""
-    return tuple(part.strip() for v in values or () for part in v.split(",") if part.strip())
+    """Give the values of an option that may be repeated; commas separate too.
+
+    Raises
+    ------
+    ConfigError
+        When one is empty, as an unset variable of a shell makes it: that would mean everything.
+    """
+    parts = tuple(part.strip() for v in values or () for part in v.split(","))
+    if not all(parts):
+        raise ConfigError("an option's value is empty (--vars, --window and the like want at least one name)")
+    return parts
 
 
 def parse_block(text: str | None) -> tuple[int, ...] | None:

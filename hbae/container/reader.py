@@ -127,9 +127,9 @@ class ArchiveReader:
             check_prelude(self._file.read(PRELUDE.size))
             self._take_index(self._read_index())
             header = self._either(*self._headers())
-        except NotHbaeFileError:
+        except NotHbaeFileError as e:
             if not salvage or self.size < PRELUDE.size:
-                raise
+                raise NotHbaeFileError(f"{self.path.name}: {e}") from None
             header = self._scan()
         except FormatError:
             if not salvage:

@@ -15,7 +15,7 @@ from typing import Any
 
 from hbae.codecs import MAX_JSON_MARKS, ByteWriter, count_marks, pack
 from hbae.container.frames import CHUNK, END_MARK, HEADER, INDEX, MAX_JSON, SECTION, TAIL, frame, prelude, read_frame
-from hbae.errors import FieldError, OutputExistsError
+from hbae.errors import FieldError, OutputExistsError, told_as_output
 
 _COPY_FROM = 1 << 20
 
@@ -29,6 +29,8 @@ class ArchiveWriter:
         When the file exists and ``overwrite`` is false.
     FieldError
         When the header is larger than a reader takes.
+    OutputError
+        When the disk is full or the folder is gone; so do the methods that write.
     """
 
     def __init__(self, path: str | os.PathLike[str], header: dict[str, Any], *, overwrite: bool = False) -> None:
@@ -38,7 +40,8 @@ class ArchiveWriter:
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         if len(text) > MAX_JSON or count_marks(text) > MAX_JSON_MARKS:
             raise FieldError("names, attributes and dimensions take more room than an archive's header has")
-        fd, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent)
+        with told_as_output(self.path):
+            fd, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent)
         self._temp = Path(name)
         self._file = os.fdopen(fd, "wb")
         self._overwrite = overwrite
@@ -47,16 +50,18 @@ class ArchiveWriter:
         self._chunks: list[list[Any]] = []
         self._header = pack(text, 19)
         try:
-            self._file.write(prelude())
+            with told_as_output(self.path):
+                self._file.write(prelude())
             self._header_place = self._put(HEADER, 0, self._header)
         except BaseException:
             self.abort()
             raise
 
     def _put(self, kind: int, number: int, payload: bytes) -> list[int]:
-        offset = self._file.tell()
         data = frame(kind, number, payload)
-        self._file.write(data)
+        with told_as_output(self.path):
+            offset = self._file.tell()
+            self._file.write(data)
         return [offset, len(data)]
 
     def add_section(self, name: str, payload: bytes) -> None:
@@ -85,15 +90,17 @@ class ArchiveWriter:
 
     def payloads(self, mark: tuple[int, int, int]) -> Iterator[bytes]:
         """Give the chunks that were added since ``mark``, one after the other, as they stand in the file."""
-        self._file.flush()
+        with told_as_output(self.path):
+            self._file.flush()
         with self._temp.open("rb") as f:
             for number, (offset, length) in enumerate(self._chunks[mark[2] :], mark[2]):
                 yield read_frame(f, offset, length, (CHUNK, number), f"chunk {number}")
 
     def rewind(self, mark: tuple[int, int, int]) -> None:
         """Forget everything that was added since ``mark``."""
-        self._file.seek(mark[0])
-        self._file.truncate()
+        with told_as_output(self.path):
+            self._file.seek(mark[0])
+            self._file.truncate()
         del self._sections[mark[1] :]
         del self._chunks[mark[2] :]
 
@@ -107,13 +114,15 @@ class ArchiveWriter:
         offset, length = self._put(INDEX, 0, payload)
         total = self._file.tell() + TAIL.size
         body = TAIL.pack(offset, length, total, 0, END_MARK)[:24]
-        self._file.write(body + _crc(body) + END_MARK)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with told_as_output(self.path):
+            self._file.write(body + _crc(body) + END_MARK)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         if check is not None:
             check(self._temp)
-        publish(self._temp, self.path, self._overwrite)
+        with told_as_output(self.path):
+            publish(self._temp, self.path, self._overwrite)
         return total
 
     def abort(self) -> None:

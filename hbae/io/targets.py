@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from hbae.arrays import Array, Attribute, Box, Field, Variable
-from hbae.errors import FieldError
+from hbae.errors import ConfigError, FieldError
 from hbae.io.attributes import PY_ATTRS
 from hbae.io.kinds import STORED
 
@@ -47,12 +47,12 @@ def target_format(field: Field, path: Path) -> str:
 
     Raises
     ------
-    FieldError
+    ConfigError
         For an unknown suffix.
     """
     family = SUFFIXES.get(path.suffix.lower())
     if family is None:
-        raise FieldError(f"{path}: unknown suffix {path.suffix!r}; known: {', '.join(SUFFIXES)}")
+        raise ConfigError(f"{path}: unknown suffix {path.suffix!r}; known: {', '.join(SUFFIXES)}")
     if family == "netcdf":
         return field.format if field.format in (*CLASSIC, "netcdf4_classic") else "netcdf4"
     return family

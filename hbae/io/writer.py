@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hbae.arrays import Array, Attribute, Box, Field, Variable, box_shape, boxes_of
-from hbae.errors import FieldError, OutputExistsError, UnknownNameError
+from hbae.errors import FieldError, HbaeError, OutputExistsError, UnknownNameError, told_as_output
 from hbae.io.attributes import from_python, raw_text, set_attribute
 from hbae.io.boxes import aligned, box_step, reading_boxes
 from hbae.io.scratch import ScratchArray
@@ -51,6 +52,8 @@ class FieldWriter:
         When the format cannot hold the field; nothing has been written then.
     OutputExistsError
         When the output exists.
+    OutputError
+        When the system or the format's library cannot write it, as on a full disk.
     """
 
     def __init__(
@@ -82,14 +85,15 @@ class FieldWriter:
         self._signals = TurnSignals()
         self._target: Target | None = None
         try:
-            self._target = make_target(self._temporary, self._field, self._path)
-            self._chunks = {p: self._target.chunk(v) for p, v in self._variables.items()}
-        except FieldError:
+            with told_as_output(self._path, (OSError,)):
+                self._target = make_target(self._temporary, self._field, self._path)
+                self._chunks = {p: self._target.chunk(v) for p, v in self._variables.items()}
+        except HbaeError:
             self.abort()
             raise
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as e:
             self.abort()
-            raise FieldError(f"{self._path}: the format's library refuses this field: {e}") from e
+            raise FieldError(f"{self._path}: the format's library refuses this field, or cannot write it: {e}") from e
         except BaseException:
             self.abort()
             raise
@@ -107,7 +111,13 @@ class FieldWriter:
             When there is no such variable.
         FieldError
             When the box does not fit the variable or the array, or the writer is closed.
+        OutputError
+            When the system or the format's library cannot write it, as on a full disk.
         """
+        with told_as_output(self._path):
+            self._put(var_path, box, array)
+
+    def _put(self, var_path: str, box: Box, array: Array) -> None:
         v = self._variables.get(var_path)
         if self._target is None:
             raise FieldError("the writer is closed")
@@ -148,16 +158,23 @@ class FieldWriter:
         ------
         FieldError
             When a variable has not been written whole; nothing is left behind then.
+        OutputError
+            When the system or the format's library cannot write it.
         """
         if self._target is None:
             return
+        with told_as_output(self._path):
+            self._close(self._target)
+        self._release()
+
+    def _close(self, target: Target) -> None:
         try:
             missing = [f"{p} ({n} values)" for p, n in self._left.items() if n != 0]
             if missing:
                 raise FieldError(f"not written whole: {', '.join(missing[:5])}")
             for path, spool in self._spools.items():
-                self._copy(self._variables[path], spool, self._target)
-            self._target.finish()
+                self._copy(self._variables[path], spool, target)
+            target.finish()
             self._target = None
             _sync_tree(self._temporary)
             self._describe()
@@ -165,7 +182,6 @@ class FieldWriter:
         except BaseException:
             self.abort()
             raise
-        self._release()
 
     def _copy(self, v: Variable, spool: ScratchArray, target: Target) -> None:
         chunk = self._chunks[v.path] or v.shape
@@ -200,6 +216,9 @@ class FieldWriter:
             target, self._target = self._target, None
             try:
                 target.discard()
+            except (OSError, RuntimeError):
+                # A full disk does not let a library close its file; what it wrote is removed all the same.
+                logging.getLogger("hbae").info("closing %s failed", self._temporary, exc_info=True)
             finally:
                 self._remove()
         else:

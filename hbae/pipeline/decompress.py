@@ -15,6 +15,7 @@ from hbae.arrays import Array, ArraySource, Box, Dimension, Field, Hollow, Varia
 from hbae.config import glob_matches
 from hbae.errors import ConfigError, FieldError, FormatError, UnknownNameError
 from hbae.io import FieldWriter, fill_patterns
+from hbae.io.npy import NAME, bare
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.options import Progress
 
@@ -45,6 +46,7 @@ def decompress_file(
     """Write an archive's variables to a file of the format that the suffix names; every value passed its checks.
 
     ``window``: half-open index ranges by dimension. ``salvage``: lost chunks become NaN or fill values and are listed.
+    A single variable that ``variables`` names goes to ``.npy`` without its attributes and names.
 
     Raises
     ------
@@ -53,12 +55,16 @@ def decompress_file(
     """
     lost: list[tuple[str, int, str]] = []
     with Archive(path, salvage=salvage, backend=backend, model=model) as archive:
-        field, cuts = select(archive.field, variables, window or {}, alone=Path(out).suffix == ".npy")
+        alone = Path(out).suffix.lower() == ".npy"
+        field, cuts = select(archive.field, variables, window or {}, alone=alone)
+        stripped = alone and bool(variables) and len(cuts) == 1
+        if stripped:
+            field = bare(field)
         extra = _provenance(archive, field) if provenance else None
         options: dict[str, Any] = {"overwrite": overwrite, "scratch_dir": scratch, "provenance": extra}
         with FieldWriter(out, field, **options) as writer:
             for name, box, values in _pieces(archive, field, cuts, lost if salvage else None, progress):
-                writer.put(name, box, values)
+                writer.put(NAME if stripped else name, box, values)
             writer.close()
     return Salvaged(tuple(lost))
 

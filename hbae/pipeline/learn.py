@@ -32,6 +32,7 @@ from hbae.pipeline.sampling import sample_hyper_blocks
 
 if TYPE_CHECKING:
     from hbae.train.blocks import TrainedModel
+    from hbae.train.loop import RunOptions
 
 TRAIN_ABOVE = 50 << 20
 TRAIN_BYTES = 512 << 20
@@ -105,25 +106,41 @@ def num_hyper_blocks(draft: GroupPlan) -> int:
 
 
 def fit_model(
-    draft: GroupPlan, x: Array, ok: Array, whole: int, options: CompressOptions, budget: Budget
+    draft: GroupPlan,
+    x: Array,
+    ok: Array | None,
+    whole: int,
+    options: CompressOptions,
+    budget: Budget,
+    *,
+    batch: int | None = None,
+    threads: int | None = None,
+    run: RunOptions | None = None,
 ) -> TrainedModel:
-    """Train on hyper-blocks (N, K, P, V), a sample of ``whole``, with the recipe of the preset."""
+    """Train on hyper-blocks (N, K, P, V), a sample of ``whole``, with the recipe of the preset.
+
+    ``batch``: hyper-blocks per step instead of the recipe's. ``threads``: cores for this process where a budget in
+    seconds may use several.
+    """
     from hbae.train.blocks import train_blocks
+    from hbae.train.loop import DEFAULT_RUN
     from hbae.train.recipes import RECIPES, recipe
 
     chosen = choose_preset(options.preset, draft.geometry.shape, draft.num_variables).name
     preset = chosen if chosen in RECIPES else "auto"
     n, k, p, v = x.shape
-    with _training_threads(budget):
+    config = recipe(preset, (n, k, p, v), whole)
+    with _training_threads(budget, threads):
         return train_blocks(
             x,
-            None if ok.all() else ok,
+            None if ok is None or ok.all() else ok,
             names=draft.paths,
             geometry={"block": list(draft.geometry.block), "hyper": list(draft.geometry.hyper), "preset": preset},
-            config=recipe(preset, (n, k, p, v), whole),
+            config=config if batch is None else replace(config, batch=batch),
             budget=budget,
             seed=options.seed,
             device=options.device,
+            options=run or DEFAULT_RUN,
             progress=lambda step, total, loss, nrmse: options.tell(
                 f"training, NRMSE {nrmse:.2e}", step / total if total else 0.0
             ),
@@ -131,11 +148,11 @@ def fit_model(
 
 
 @contextmanager
-def _training_threads(budget: Budget) -> Iterator[None]:
+def _training_threads(budget: Budget, threads: int | None) -> Iterator[None]:
     """All cores for a budget in seconds, which cannot repeat anyway; one thread for epochs, which must."""
     import torch
 
-    count = 1 if budget.epochs is not None else len(os.sched_getaffinity(0))
+    count = 1 if budget.epochs is not None else threads or len(os.sched_getaffinity(0))
     old = torch.get_num_threads()
     with threadpool_limits(count):
         torch.set_num_threads(count)

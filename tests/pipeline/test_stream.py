@@ -369,3 +369,34 @@ def test_report_is_true(tmp_path: Path) -> None:
     assert report.size == path.stat().st_size
     assert report.raw_bytes == 5 * (4 * math.prod(SHAPE) + 5 * 8)
     assert json.loads(json.dumps(report.to_json()))["cr"] == report.raw_bytes / report.size
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_trained_model_serves_as_base(killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linear plans are left out, so that the model is used; a repaired stream has its decoder, though no encoder."""
+    pytest.importorskip("torch")
+    from hbae.pipeline.stream import coder
+    from hbae.pipeline.training import train
+
+    def only_hbae(*args: Any, **options: Any) -> Any:
+        assert args[3] == ("linear", "hbae")
+        return real(*args[:3], ("hbae",), **options)
+
+    real = coder.choose_plan
+    monkeypatch.setattr(coder, "choose_plan", only_hbae)
+    x = np.stack([smooth(t) for t in range(30)])
+    xr.Dataset({"u": (("time", "y", "x"), x)}).to_netcdf(tmp_path / "a.nc")
+    model, path = tmp_path / "m.hbm", tmp_path / "a.hbae"
+    train(tmp_path / "a.nc", model, budget="2ep")
+    w = hbae.StreamWriter(path, "block_nrmse=2e-3,nrmse=1e-3", range={"u": SPAN}, model=model, steps=12)
+    for t in range(30):
+        w.append(t, {"u": x[t]})
+    if killed:
+        w.leave()
+        model.unlink()
+        hbae.repair(f"{path}.part")
+    else:
+        w.close()
+    assert hbae.info(path)["groups"][0]["model"] is not None
+    check(path, "u", x, hbae.decompress(path)["u"].values, {"block_nrmse": 2e-3, "nrmse": 1e-3})
+    assert hbae.verify(path).ok

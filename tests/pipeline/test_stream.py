@@ -400,3 +400,40 @@ def test_a_trained_model_serves_as_base(killed: bool, tmp_path: Path, monkeypatc
     assert hbae.info(path)["groups"][0]["model"] is not None
     check(path, "u", x, hbae.decompress(path)["u"].values, {"block_nrmse": 2e-3, "nrmse": 1e-3})
     assert hbae.verify(path).ok
+
+
+def test_every_byte_is_on_the_disk_when_append_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was synced last of every file is as long as the file; a slab is synced before the journal forgets it."""
+    synced: dict[int, int] = {}
+    real, replace = os.fsync, os.replace
+
+    def fsync(fd: int) -> None:
+        real(fd)
+        synced[os.fstat(fd).st_ino] = os.fstat(fd).st_size
+
+    def all_synced() -> bool:
+        files = [p.stat() for p in tmp_path.iterdir()]
+        return all(synced.get(s.st_ino) == s.st_size for s in files) and len(files) > 1
+
+    def rename(a: Any, b: Any) -> None:
+        assert not os.path.exists(b) or all_synced()
+        replace(a, b)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", rename)
+    with hbae.StreamWriter(tmp_path / "a.hbae", "abs=1e-2", steps=3) as w:
+        for t in range(7):
+            w.append(t, {"u": smooth(t)})
+            assert all_synced()
+
+
+def test_more_chunks_than_an_archive_holds_are_refused_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hbae.pipeline.stream import writer
+
+    monkeypatch.setattr(writer, "MAX_CHUNKS", 5)
+    with hbae.StreamWriter(tmp_path / "a.hbae", "abs=1e-2", steps=2) as w:
+        for t in range(4):
+            w.append(t, {"u": smooth(t), "k": np.arange(3)})
+        with pytest.raises(ConfigError, match="more than the 5 chunks"):
+            w.append(4, {"u": smooth(4), "k": np.arange(3)})
+    assert hbae.decompress(tmp_path / "a.hbae").sizes["time"] == 4

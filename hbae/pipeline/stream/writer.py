@@ -262,8 +262,9 @@ class StreamWriter:
 
 
 def _check_chunks(coder: Coder, slabs: int) -> None:
-    lossless = sum(
-        len(Tiling((slabs * coder.steps, *v.shape), chunk_step(coder.variable(v.path)))) for v in coder.layout.moving
-    )
-    if slabs * coder.num_chunks(coder.steps) + lossless > MAX_CHUNKS:
+    """Refuse a slab with which the archive might hold too many chunks, whichever variables stay lossless."""
+    field = coder.layout.field(np.empty(slabs * coder.steps, coder.layout.step), {})
+    lossless = [field.variable(v.path) for v in coder.layout.moving]
+    count = sum(len(Tiling(v.shape, chunk_step(v))) for v in lossless)
+    if slabs * coder.num_chunks(coder.steps) + count > MAX_CHUNKS:
         raise ConfigError(f"chunk: more than the {MAX_CHUNKS} chunks that an archive holds; give larger ones")

@@ -163,7 +163,10 @@ class StreamWriter:
         self._section = model.section if model else b""
         header, identity = encode_header(coder)
         self._over = "the stream could not be begun"
-        self._part = PartFile(self._part_path)
+        try:
+            self._part = PartFile(self._part_path)
+        except FileExistsError:
+            raise OutputExistsError(f"{self._part_path} appeared in the meantime; nothing was replaced") from None
         try:
             self._journal = Journal(self._journal_path, identity)
             self._part.begin(header, [*encode_fixed(layout), ("model", self._section)])

@@ -18,16 +18,32 @@ _WHERE = {
     "verify": "hbae.pipeline.api",
     "info": "hbae.pipeline.api",
     "train": "hbae.pipeline.training",
+    "StreamWriter": "hbae.pipeline.stream.writer",
+    "repair": "hbae.pipeline.stream.repair",
     "Report": "hbae.pipeline.report",
     "ErrorBound": "hbae.config",
 }
 
-__all__ = ["ErrorBound", "Report", "__version__", "compress", "decompress", "info", "open", "train", "verify"]
+__all__ = [
+    "ErrorBound",
+    "Report",
+    "StreamWriter",
+    "__version__",
+    "compress",
+    "decompress",
+    "info",
+    "open",
+    "repair",
+    "train",
+    "verify",
+]
 
 if TYPE_CHECKING:
     from hbae.config import ErrorBound
     from hbae.pipeline.api import compress, decompress, info, open, verify
     from hbae.pipeline.report import Report
+    from hbae.pipeline.stream.repair import repair
+    from hbae.pipeline.stream.writer import StreamWriter
     from hbae.pipeline.training import train
 
 

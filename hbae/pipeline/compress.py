@@ -282,7 +282,7 @@ class _Run:
                 mine = w.share(len(Tiling(v.shape, chunk_step(v))))
                 together(self.team, partial(self._write_exact, w, v, mine))
             model = self.model if used else None
-            size = w.finish(lambda path: _read_back(path, model))
+            size = w.finish(lambda path: read_back(path, model))
             sizes = w.sizes()
             sizes["header and index"] = size - sum(sizes.values())
         self.seconds["encode"] = time.monotonic() - start
@@ -348,7 +348,7 @@ def near_choice(g: Group, old: list[Group]) -> tuple[Choice | None, Sample | Non
     return None, None
 
 
-def _read_back(path: Path, model: GroupModel | None) -> None:
+def read_back(path: Path, model: GroupModel | None) -> None:
     """Open the finished file as a reader would, before it gets its name: checksums, sections and plans."""
     try:
         with Archive(path, backend="numpy") as archive:

@@ -46,6 +46,14 @@ class OutputExistsError(HbaeError, FileExistsError):
     exit_code = 2
 
 
+class InputError(HbaeError, OSError):
+    """An input that cannot be opened; the message names it."""
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """An input that is not there."""
+
+
 class OutputError(HbaeError, OSError):
     """The output cannot be written (a full disk, a folder that is gone); ``errno`` is the system's, where known."""
 
@@ -121,3 +129,24 @@ def told_as_output(path: object, kinds: tuple[type[Exception], ...] = (OSError, 
         error = OutputError(f"{path}: cannot be written: {reason}")
         error.errno = getattr(e, "errno", None)
         raise error from e
+
+
+@contextmanager
+def told_as_input(path: object) -> Iterator[None]:
+    """Let failures to open an input name it.
+
+    Raises
+    ------
+    MissingFileError
+        When it is not there.
+    InputError
+        When the system refuses it for another reason.
+    """
+    try:
+        yield
+    except HbaeError:
+        raise
+    except FileNotFoundError as e:
+        raise MissingFileError(f"{path}: there is no such file") from e
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read: {e.strerror or e}") from e

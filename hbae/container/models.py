@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hbae.errors import FormatError
+from hbae.errors import FormatError, told_as_input
 
 MAX_HEADER = 16 << 20
 MAX_MODEL = 1 << 30
@@ -21,7 +21,7 @@ def check_header(path: Path) -> None:
     FormatError
         When it is that long, or no safetensors file.
     """
-    with path.open("rb") as f:
+    with told_as_input(path), path.open("rb") as f:
         length = int.from_bytes(f.read(8), "little")
     if length > min(MAX_HEADER, os.path.getsize(path) - 8):
         raise FormatError(f"{path.name}: not a model file, or one with a header of more than {MAX_HEADER >> 20} MiB")

@@ -29,6 +29,7 @@ def verify(
         ),
     ] = None,
     model: o.SharedModel = None,
+    scratch: o.Scratch = None,
     ranks: o.Ranks = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -42,7 +43,7 @@ def verify(
     from hbae.ranks import agreed
 
     with ended_together(team), output.progress() as progress:
-        result = run(file, against, progress=progress, model=model, comm=team)
+        result = run(file, against, progress=progress, model=model, scratch=scratch, comm=team)
         wanted = names if result.comparable else ()
         rows = agreed(team, lambda: _quantities(file, against, wanted, model) if wanted else [])
     doc = result.to_json()

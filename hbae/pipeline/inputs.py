@@ -90,6 +90,10 @@ class Inputs:
         # np.stack alone would give the machine's byte order.
         return np.stack(parts, out=np.empty((len(parts), *parts[0].shape), parts[0].dtype))
 
+    def sources(self) -> dict[str, Source]:
+        """Give where the variables are read from now."""
+        return dict(self._sources)
+
     def close(self) -> None:
         """Remove scratch files."""
         for s in self._scratch:

@@ -21,7 +21,8 @@ from hbae.pipeline.archive import Archive, Part
 from hbae.pipeline.chunk import digest
 from hbae.pipeline.decompress import PROVENANCE
 from hbae.pipeline.encode import quiet
-from hbae.pipeline.options import Progress
+from hbae.pipeline.inputs import Inputs
+from hbae.pipeline.options import CompressOptions, Progress
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.regions import Regions
 from hbae.pipeline.stats import Validity
@@ -69,10 +70,12 @@ def verify_file(
     model: Path | None = None,
     progress: Progress | None = None,
     team: Team | None = None,
+    scratch: str | os.PathLike[str] | None = None,
 ) -> Verification:
     """Decode everything and judge it; damage and misses are listed, not raised.
 
-    The ranks of a team share the chunks; all get the report that one process would give.
+    The ranks of a team share the chunks; all get the report that one process would give. An original whose stored
+    chunks the archive's would cut goes through a file in the folder ``scratch`` once.
 
     Raises
     ------
@@ -89,10 +92,29 @@ def verify_file(
             seat_ranks(ranks, hashlib.sha256(text.encode()).hexdigest())
         original = together(ranks, lambda: None if against is None else _open(against))
         failures = [] if original is None else _compare_shapes(archive.field, original)
-        walks = together(ranks, lambda: _walk(archive, None if failures else original, progress, ranks))
+        near = original
+        if original is not None and not failures:
+            options = CompressOptions(scratch=scratch, progress=progress)
+            cut = together(ranks, lambda: _cut_variables(archive, original))
+            inputs = stack.enter_context(Inputs(cut, options, ranks))
+            inputs.read_all()
+            near = original.with_sources(inputs.sources())
+        walks = together(ranks, lambda: _walk(archive, None if failures else near, progress, ranks))
         found = ranks.gather(walks)
         result = agreed(ranks, lambda: _joined(archive, found or [], failures, original))
     return replace(result, path=str(path), against=_name(against))
+
+
+def _cut_variables(archive: Archive, original: Field) -> list[Variable]:
+    """Lossy variables whose stored chunks lie across several of the archive's: each would be inflated many times."""
+    out = []
+    for part in archive.parts:
+        for v in (original.variable(p) for p in part.paths if part.group is not None):
+            stored = v.source.storage
+            steps = zip(stored or (), part.boxes.step, v.shape, strict=False)
+            if any(step < n and step % s for s, step, n in steps):
+                out.append(v)
+    return out
 
 
 def _name(against: Any) -> str | None:

@@ -2,7 +2,8 @@
 """Peak memory and speed of compress, verify and decompress on an S3D-like file, in both layouts that occur in practice.
 
 ``python benchmarks/memory.py -o FOLDER --size 640`` writes ``memory.json`` there. Each command runs in a process of
-its own; the peak is ru_maxrss of that process (and, for worker processes, of the largest child).
+its own; the peak is its VmHWM (ru_maxrss of a process that a large one started counts the parent's memory too) and, for
+worker processes, ru_maxrss of the largest child.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ def main(
     size: Annotated[int, typer.Option(help="Cells along each side.")] = 192,
     bound: Annotated[str, typer.Option(help="Bound.")] = "nrmse=1e-3",
     threads: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    layout: Annotated[
+        str, typer.Option(help="contiguous, deflated (a storage chunk for each time step), or both.")
+    ] = "both",
 ) -> None:
     """Run the benchmark."""
     out.mkdir(exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for deflate in (0, 1):
+    for deflate in {"contiguous": (0,), "deflated": (1,), "both": (0, 1)}[layout]:
         data = out / f"s3d-{size}-deflate{deflate}.nc"
         if not data.exists():
             write_stream(s3d_stream(S3DConfig(ny=size, nx=size)), data, deflate=deflate)
@@ -50,8 +54,8 @@ def main(
 def run(args: list[Any]) -> dict[str, Any]:
     """Run one command; give seconds, exit code and peak memory in MB."""
     code = (
-        "import resource, sys; from hbae.cli.main import run; code = run(sys.argv[1:]);"
-        "r = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "import re, resource, sys; from hbae.cli.main import run; code = run(sys.argv[1:]);"
+        "r = int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]);"
         "c = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss; print(r, c, file=sys.stderr); sys.exit(code)"
     )
     start = time.monotonic()

@@ -32,8 +32,8 @@ from hbae.batch.journal import Journal
 from hbae.batch.replay import replay
 from hbae.batch.run import Notes
 from hbae.batch.serve import SYNC, run_queue
-from hbae.batch.team import join
 from hbae.batch.work import Outcome
+from hbae.ranks import join
 
 RANKS = (10, 30, 100, 300, 1000, 3000, 10_000)
 TARGET = 0.9

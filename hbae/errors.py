@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class HbaeError(Exception):
     """Base class of everything that hbae raises on purpose."""
@@ -41,6 +44,18 @@ class OutputExistsError(HbaeError, FileExistsError):
     """The output exists and overwriting was not asked for."""
 
     exit_code = 2
+
+
+class InputError(HbaeError, OSError):
+    """An input that cannot be opened; the message names it."""
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """An input that is not there."""
+
+
+class OutputError(HbaeError, OSError):
+    """The output cannot be written (a full disk, a folder that is gone); ``errno`` is the system's, where known."""
 
 
 class BatchError(HbaeError, RuntimeError):
@@ -93,3 +108,45 @@ class BoundViolationError(HbaeError, RuntimeError):
     """A bound could not be kept: a bug in hbae; nothing has been written."""
 
     exit_code = 3
+
+
+@contextmanager
+def told_as_output(path: object, kinds: tuple[type[Exception], ...] = (OSError, RuntimeError)) -> Iterator[None]:
+    """Let failures of the system, or of a format's library, name the output that they are about.
+
+    Raises
+    ------
+    OutputError
+        In place of failures of those kinds that are not hbae's own.
+    """
+    try:
+        yield
+    except HbaeError:
+        raise
+    except kinds as e:
+        # Libraries tell long stories; their first line is the reason.
+        reason = getattr(e, "strerror", None) or str(e).partition("\n")[0]
+        error = OutputError(f"{path}: cannot be written: {reason}")
+        error.errno = getattr(e, "errno", None)
+        raise error from e
+
+
+@contextmanager
+def told_as_input(path: object) -> Iterator[None]:
+    """Let failures to open an input name it.
+
+    Raises
+    ------
+    MissingFileError
+        When it is not there.
+    InputError
+        When the system refuses it for another reason.
+    """
+    try:
+        yield
+    except HbaeError:
+        raise
+    except FileNotFoundError as e:
+        raise MissingFileError(f"{path}: there is no such file") from e
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read: {e.strerror or e}") from e

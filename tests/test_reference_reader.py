@@ -81,7 +81,8 @@ class Watch:
                 self.seen.add(f"{name} {'none' if matrix is None else 'matrix'}")
         self.seen.add(f"domain {plan.doc['domain']}")
         if flags & 32:
-            kind = "levels" if plan.doc["levels"] else "differences" if plan.doc["diff"] else "plain"
+            wave, levels, diff = (bool(plan.doc.get(k)) for k in ("wavelet", "levels", "diff"))
+            kind = "wavelet" if wave else "levels" if levels else "differences" if diff else "plain"
             self.seen.add(f"point {kind}")
         if any(plan.doc["packing"]):
             self.seen.add("packing")
@@ -102,7 +103,7 @@ MUST = {
     *(f"flag {f}" for f in (1, 2, 4, 8, 16, 32, 64)),
     *("shuffle 0", "shuffle 1", "chunk kind 0", "chunk kind 1", "domain linear", "domain log", "packing"),
     *("transform none", "transform matrix", "gae matrix", "mix matrix"),
-    *("point levels", "point differences", "point plain"),
+    *("point wavelet", "point levels", "point differences", "point plain"),
 }
 
 

@@ -17,9 +17,9 @@ from hbae.batch.recipe import Campaign
 from hbae.batch.replay import replay
 from hbae.batch.run import Tell, set_up
 from hbae.batch.serve import run_queue
-from hbae.batch.team import Team, agreed
 from hbae.batch.work import Outcome, work
 from hbae.errors import BatchError
+from hbae.ranks import Team, agreed
 
 # Sizes that differ by less say nothing about how time grows with size.
 SPREAD = 2.0

@@ -3,30 +3,19 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass
 
-from hbae import __version__
 from hbae.batch.recipe import Campaign
 from hbae.errors import BatchError, ConfigError
-
-# The packages whose version can change an archive's bytes.
-PACKAGES = ("numpy", "torch", "constriction", "zstandard")
+from hbae.ranks import Machine, check_versions, fair_threads, make_machine
 
 
 @dataclass(frozen=True)
-class Card:
+class Card(Machine):
     """What a rank tells the root about itself before any work."""
 
-    rank: int
-    host: str
-    versions: dict[str, str]
-    cores: tuple[int, ...]
-    omp: str = ""
     gpus: int = 0
     digest: str = ""
     error: str = ""
@@ -45,23 +34,12 @@ class Seat:
 def make_card(rank: int, campaign: Campaign | None, error: Exception | None = None) -> Card:
     """Describe this process; torch is asked for GPUs only where a model can use one."""
     return Card(
-        rank=rank,
-        host=socket.gethostname(),
-        versions={"hbae": __version__} | {p: _version(p) for p in PACKAGES},
-        cores=tuple(sorted(os.sched_getaffinity(0))),
-        omp=os.environ.get("OMP_NUM_THREADS", ""),
+        **asdict(make_machine(rank)),
         gpus=_gpus(campaign) if campaign is not None else 0,
         digest=campaign.digest if campaign is not None else "",
         error=str(error) if error is not None else "",
         code=getattr(error, "exit_code", 1) if error is not None else 0,
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
 
 
 def _gpus(campaign: Campaign) -> int:
@@ -84,11 +62,7 @@ def check_alike(cards: Sequence[Card]) -> None:
         When versions, recipe or model differ, or a rank failed to read them; it names the rank and its host.
     """
     first = cards[0]
-    for c in cards:
-        for name, have in c.versions.items():
-            want = first.versions.get(name)
-            if have != want:
-                raise BatchError(f"rank {c.rank} ({c.host}) has {name} {have}, rank 0 ({first.host}) has {want}")
+    check_versions(cards)
     for c in cards:
         if c.error:
             raise BatchError(f"rank {c.rank} ({c.host}): {c.error}")
@@ -110,14 +84,12 @@ def seats(cards: Sequence[Card], campaign: Campaign) -> list[Seat]:
     device = campaign.recipe.device
     if device == "auto":
         device = "cuda" if all(c.gpus for c in cards) else "cpu"
-    sharers = Counter((c.host, c.cores) for c in cards)
     local: Counter[str] = Counter()
     out = []
-    for c in cards:
+    for c, fair in zip(cards, fair_threads(cards), strict=True):
         place = local[c.host]
         local[c.host] += 1
-        threads = campaign.recipe.threads or _omp(c) or max(1, len(c.cores) // sharers[c.host, c.cores])
-        out.append(Seat(c.rank, _device(device, c, place), threads))
+        out.append(Seat(c.rank, _device(device, c, place), campaign.recipe.threads or fair))
     return out
 
 
@@ -128,8 +100,3 @@ def _device(device: str, card: Card, place: int) -> str:
     if index >= card.gpus:
         raise ConfigError(f"device: {device}: rank {card.rank} ({card.host}) finds {card.gpus} GPUs")
     return f"cuda:{index}"
-
-
-def _omp(card: Card) -> int:
-    head = card.omp.partition(",")[0].strip()
-    return int(head) if head.isdecimal() else 0

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from hbae.config import METHODS, Budget, parse_rules
-from hbae.errors import ConfigError
+from hbae.errors import ConfigError, told_as_input
 from hbae.pipeline.options import CompressOptions
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -159,12 +159,14 @@ def load_recipe(path: Path) -> Campaign:
         With the path of every key that makes no sense.
     FormatError, ModelMismatchError
         When the model file is damaged.
-    FileNotFoundError
+    InputError
         When recipe or model file is missing.
     """
     path = path.absolute()
     try:
-        doc = yaml.load(path.read_text("utf-8"), _Loader)
+        with told_as_input(path):
+            text = path.read_text("utf-8")
+        doc = yaml.load(text, _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ConfigError(f"{path}: no YAML: {' '.join(str(e).split())}") from e
     if not isinstance(doc, dict):

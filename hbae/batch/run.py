@@ -18,9 +18,9 @@ from hbae.batch.machine import Seat, check_alike, make_card, seats
 from hbae.batch.recipe import Campaign, load_recipe
 from hbae.batch.serve import run_queue
 from hbae.batch.summary import Summary
-from hbae.batch.team import Team, agreed
 from hbae.batch.work import Outcome, journal_line, work
 from hbae.errors import HbaeError
+from hbae.ranks import Team, agreed
 
 Tell = Callable[[Outcome], None]
 

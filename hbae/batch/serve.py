@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 from hbae.batch.board import Board
 from hbae.batch.items import Item
-from hbae.batch.team import LONG, SHORT, MpiTeam, Team
 from hbae.batch.work import Outcome
+from hbae.ranks import MpiTeam, Team
+from hbae.ranks.mpi import LONG, SHORT
 
 ASK, TAKE, END = 1, 2, 3
 # A line in the journal outlives the process at once; only a crash of the machine takes what this many seconds hold.

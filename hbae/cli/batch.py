@@ -11,14 +11,15 @@ import typer
 
 from hbae.cli import options as o
 from hbae.cli.output import Output
+from hbae.cli.ranks import ended_together, start_output
 from hbae.errors import ConfigError
 
 if TYPE_CHECKING:
     from hbae.batch.estimate import Estimate
     from hbae.batch.items import Item
     from hbae.batch.summary import Summary
-    from hbae.batch.team import Team
     from hbae.batch.work import Outcome
+    from hbae.ranks import Team
 
 
 def batch(
@@ -38,20 +39,14 @@ def batch(
     verbose: o.Verbose = 0,
 ) -> None:
     """Compress many files, on one process or under mpirun; start it again to go on where it was stopped."""
-    from hbae.batch.team import end_all, join
+    from hbae.ranks import join
 
     if dry_run and estimate:
         raise ConfigError("--dry-run and --estimate exclude each other")
     team = join()
-    # Only the root speaks; the others would say the same.
-    output = Output.start(as_json and team.rank == 0, quiet or team.rank > 0, verbose)
-    try:
+    output = start_output(team, as_json, quiet, verbose)
+    with ended_together(team):
         code = _run(team, output, recipe, (dry_run, estimate, force), (sample, ranks))
-    except BaseException as e:
-        end_all(team, e)
-        if team.rank > 0:
-            raise typer.Exit(getattr(e, "exit_code", 1)) from None
-        raise
     if code:
         raise typer.Exit(code)
 
@@ -62,7 +57,7 @@ def _run(
     dry_run, estimate, force = what
     if dry_run:
         from hbae.batch.run import plan, set_up
-        from hbae.batch.team import agreed
+        from hbae.ranks import agreed
 
         campaign = set_up(team, recipe).campaign
         _show_plan(agreed(team, lambda: plan(campaign, force=force)), output)

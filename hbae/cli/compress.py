@@ -10,6 +10,7 @@ import typer
 
 from hbae.cli import options as o
 from hbae.cli.output import MAX_ROWS, Output, number, seconds
+from hbae.cli.ranks import ended_together, start_output, team_for
 from hbae.cli.values import check_device, check_paths, parse_block, parse_ranges, split_list
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def compress(
     embed: Annotated[bool, typer.Option("--embed/--no-embed", help="Put the model into the archive.")] = True,
     redundant: Annotated[bool, typer.Option("--redundant", help="Keep what all chunks need twice.")] = False,
     scratch: o.Scratch = None,
+    share: o.Ranks = None,
     force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -51,26 +53,30 @@ def compress(
     Kinds of bound: nrmse, block_nrmse, psnr, l2, abs, rel_range, pw_rel. With --size or --cr the tightest bound is
     searched whose file is that small: of kind nrmse, or the bounds given, all scaled by one factor.
     """
-    output = Output.start(as_json, quiet, verbose)
-    check_paths(source, out)
+    shape, spans = parse_block(block), parse_ranges(ranges)
+    team = team_for(share)
+    output = start_output(team, as_json, quiet, verbose)
     from hbae.pipeline.api import compress as run
+    from hbae.ranks import together
 
-    with output.progress() as progress:
+    with ended_together(team), output.progress() as progress:
+        together(team, lambda: _check(source, out, device))
         report = run(
             source,
             out,
             bound or None,
+            comm=team,
             variables=split_list(variables),
             model=model,
             budget=budget,
             method=method,
             preset=preset,
-            device=check_device(device),
+            device=device,
             threads=threads,
             seed=seed,
-            block=parse_block(block),
+            block=shape,
             chunk=chunk,
-            ranges=parse_ranges(ranges),
+            ranges=spans,
             embed=embed,
             redundant=redundant,
             overwrite=force,
@@ -81,6 +87,11 @@ def compress(
         )
     output.document(report.to_json())
     _show(report, output)
+
+
+def _check(source: Path, out: Path, device: str) -> None:
+    check_paths(source, out)
+    check_device(device)
 
 
 def _show(r: Report, output: Output) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from hbae.cli import options as o
-from hbae.cli.output import Output
+from hbae.cli.ranks import ended_together, start_output, team_for
 from hbae.cli.values import check_paths, parse_window, split_list
 from hbae.errors import FormatError
 
@@ -30,28 +30,33 @@ def decompress(
     scratch: o.Scratch = None,
     force: o.Force = False,
     model: o.SharedModel = None,
+    ranks: o.Ranks = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> None:
     """Write an archive's variables to a file; every value has passed its checks."""
-    output = Output.start(as_json, quiet, verbose)
-    check_paths(file, out)
+    names, ranges = split_list(variables), parse_window(window)
+    team = team_for(ranks)
+    output = start_output(team, as_json, quiet, verbose)
     from hbae.pipeline.decompress import decompress_file
+    from hbae.ranks import together
 
     begin = time.monotonic()
-    with output.progress() as progress:
+    with ended_together(team), output.progress() as progress:
+        together(team, lambda: check_paths(file, out))
         result = decompress_file(
             file,
             out,
-            variables=split_list(variables),
-            window=parse_window(window),
+            variables=names,
+            window=ranges,
             salvage=salvage,
             overwrite=force,
             scratch=scratch,
             provenance=provenance,
             progress=progress,
             model=model,
+            team=team,
         )
     spent = time.monotonic() - begin
     lost = [{"variable": v, "chunk": n if n >= 0 else None, "message": m} for v, n, m in result.lost]

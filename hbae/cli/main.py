@@ -20,6 +20,7 @@ from hbae.cli.compress import compress
 from hbae.cli.decompress import decompress
 from hbae.cli.info import info
 from hbae.cli.output import fail
+from hbae.cli.repair import repair
 from hbae.cli.train import train
 from hbae.cli.values import ListCommand
 from hbae.cli.verify import verify
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (train, compress, decompress, info, verify, compare, batch):
+for _command in (train, compress, decompress, info, verify, compare, batch, repair):
     app.command(cls=ListCommand)(_command)
 
 

@@ -19,6 +19,10 @@ Variables = Annotated[
 Preset = Annotated[str, typer.Option(metavar="P", help="Block shapes and network sizes.")]
 Device = Annotated[str, typer.Option(metavar="D", help="cpu or cuda.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of samples and training.")]
+Ranks = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option("--ranks/--no-ranks", help="Under mpirun: all ranks share this file, or each has one of its own."),
+]
 Scratch = Annotated[Optional[Path], typer.Option(metavar="DIR", help="Folder for scratch files.")]  # noqa: UP045
 SharedModel = Annotated[
     Optional[Path],  # noqa: UP045

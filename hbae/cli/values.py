@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from errno import ENOENT
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from typer.core import TyperCommand
 
-from hbae.errors import ConfigError
+from hbae.errors import ConfigError, MissingFileError
 
 LISTS = ("--bound", "--vars", "--range", "--qoi")
 
@@ -47,8 +46,17 @@ class ListCommand(TyperCommand):
 
 
 def split_list(values: Iterable[str] | None) -> tuple[str, ...]:
-    """Give the values of an option that may be repeated; commas separate too."""
-    return tuple(part.strip() for v in values or () for part in v.split(",") if part.strip())
+    """Give the values of an option that may be repeated; commas separate too.
+
+    Raises
+    ------
+    ConfigError
+        When one is empty, as an unset variable of a shell makes it: that would mean everything.
+    """
+    parts = tuple(part.strip() for v in values or () for part in v.split(","))
+    if not all(parts):
+        raise ConfigError("an option's value is empty (--vars, --window and the like want at least one name)")
+    return parts
 
 
 def parse_block(text: str | None) -> tuple[int, ...] | None:
@@ -147,14 +155,14 @@ def check_paths(source: Path, out: Path | None) -> None:
     ------
     ConfigError
         When both are the same file.
-    FileNotFoundError
+    MissingFileError
         When input or folder is missing.
     """
     if not source.exists():
-        raise FileNotFoundError(ENOENT, "no such file", str(source))
+        raise MissingFileError(f"{source}: there is no such file")
     if out is None:
         return
     if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(ENOENT, "no such folder", str(out.parent))
+        raise MissingFileError(f"{out.parent}: there is no such folder")
     if out.exists() and source.samefile(out):
         raise ConfigError(f"{out}: output and input are the same file")

@@ -10,6 +10,7 @@ import typer
 
 from hbae.cli import options as o
 from hbae.cli.output import Output, number
+from hbae.cli.ranks import ended_together, start_output, team_for
 from hbae.cli.values import split_list
 from hbae.errors import ConfigError, FormatError, VerificationError
 
@@ -28,19 +29,24 @@ def verify(
         ),
     ] = None,
     model: o.SharedModel = None,
+    scratch: o.Scratch = None,
+    ranks: o.Ranks = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> None:
     """Decode everything and check every checksum; against the original, every bound from scratch."""
-    output = Output.start(as_json, quiet, verbose)
-    from hbae.pipeline.api import verify as run
-
     names = _names(qoi, against)
-    with output.progress() as progress:
-        result = run(file, against, progress=progress, model=model)
+    team = team_for(ranks)
+    output = start_output(team, as_json, quiet, verbose)
+    from hbae.pipeline.api import verify as run
+    from hbae.ranks import agreed
+
+    with ended_together(team), output.progress() as progress:
+        result = run(file, against, progress=progress, model=model, scratch=scratch, comm=team)
+        wanted = names if result.comparable else ()
+        rows = agreed(team, lambda: _quantities(file, against, wanted, model) if wanted else [])
     doc = result.to_json()
-    rows = _quantities(file, against, names, model) if names and result.comparable else []
     if names:
         doc["quantities"] = [r.to_json() for r in rows]
     code = 0

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +23,7 @@ from hbae.config import parse_rule
 from hbae.errors import ConfigError, FieldError
 from hbae.io import open_field
 from hbae.pipeline.groups import lossy_bounds
+from hbae.processes import WorkerPool
 
 Progress = Callable[[str, float], None]
 MEASURES = ("psnr", "ssim", "dssim", "spectrum_ratio", "error_autocorrelation")
@@ -219,8 +218,7 @@ def _run_own(source: Path, options: CompareOptions, wish: Wish) -> Iterator[Own]
         for i, b in enumerate(options.bounds)
     ]
     if options.threads > 1 and len(jobs) > 1:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(options.threads, len(jobs)), mp_context=context) as pool:
+        with WorkerPool(min(options.threads, len(jobs))) as pool:
             yield from pool.map(run_own, jobs)
     else:
         yield from map(run_own, jobs)

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +15,7 @@ from hbae.compare.metrics import Errors, Measures, measure_all
 from hbae.compare.rivals import RIVALS, TOGETHER, find, find_all
 from hbae.compare.tune import Tuned, prepare, tune_prepared
 from hbae.errors import ConfigError, FieldError, UnknownNameError
+from hbae.processes import WorkerPool
 
 Source = Callable[[], Array] | Array
 Progress = Callable[[str, float], None]
@@ -218,8 +217,7 @@ def _jobs(
 
 def _run_all(jobs: Sequence[_Job], processes: int) -> Iterator[Found]:
     if processes > 1 and len(jobs) > 1:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
+        with WorkerPool(min(processes, len(jobs))) as pool:
             yield from pool.map(_run, jobs)
     else:
         yield from map(_run, jobs)

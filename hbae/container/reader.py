@@ -31,7 +31,7 @@ from hbae.container.frames import (
     is_intact,
     read_frame,
 )
-from hbae.errors import ChecksumError, FormatError, NotHbaeFileError, TruncatedError
+from hbae.errors import ChecksumError, FormatError, NotHbaeFileError, TruncatedError, told_as_input
 
 Place = tuple[int, int]
 _MAX_FRAME = MAX_JSON + 64
@@ -113,7 +113,8 @@ class ArchiveReader:
 
     def __init__(self, path: str | os.PathLike[str], *, salvage: bool = False) -> None:
         self.path = Path(path)
-        self._file = open(self.path, "rb")  # noqa: SIM115
+        with told_as_input(self.path):
+            self._file = open(self.path, "rb")  # noqa: SIM115
         self._lock = threading.Lock()
         try:
             self.size = self.path.stat().st_size
@@ -127,9 +128,9 @@ class ArchiveReader:
             check_prelude(self._file.read(PRELUDE.size))
             self._take_index(self._read_index())
             header = self._either(*self._headers())
-        except NotHbaeFileError:
+        except NotHbaeFileError as e:
             if not salvage or self.size < PRELUDE.size:
-                raise
+                raise NotHbaeFileError(f"{self.path.name}: {e}") from None
             header = self._scan()
         except FormatError:
             if not salvage:

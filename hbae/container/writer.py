@@ -3,21 +3,54 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import tempfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from hbae.codecs import MAX_JSON_MARKS, ByteWriter, count_marks, pack
-from hbae.container.frames import CHUNK, END_MARK, HEADER, INDEX, MAX_JSON, SECTION, TAIL, frame, prelude, read_frame
-from hbae.errors import FieldError, OutputExistsError
+from hbae.container.frames import CHUNK, HEADER, SECTION, frame, prelude, read_frame
+from hbae.container.layout import closing, pack_header, pack_section, publish, refuse_existing, start_temporary
+from hbae.errors import told_as_output
 
-_COPY_FROM = 1 << 20
+Mark = tuple[int, int, int]
+
+
+class Writer(Protocol):
+    """What takes the sections and chunks of an archive, in order; ``redundant``: sections are kept twice."""
+
+    redundant: bool
+
+    def add_section(self, name: str, payload: bytes) -> None:
+        """Append a named section."""
+
+    def share(self, count: int) -> range:
+        """Begin a run of that many chunks; give the numbers of those that this writer takes."""
+
+    def add_chunk(self, payload: bytes) -> None:
+        """Append the next chunk."""
+
+    def mark(self) -> Mark:
+        """Give a place to go back to."""
+
+    def payloads(self, mark: Mark) -> Iterator[bytes]:
+        """Give the chunks that this writer took since ``mark``."""
+
+    def rewind(self, mark: Mark) -> None:
+        """Forget everything that was added since ``mark``."""
+
+    def finish(self, check: Callable[[Path], None] | None = None) -> int:
+        """Complete the archive, let ``check`` read it, give it its name, and give its length."""
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes by part of the finished archive."""
+
+    def __enter__(self) -> Writer:
+        """Begin."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Leave nothing behind of an archive that was not finished."""
 
 
 class ArchiveWriter:
@@ -29,43 +62,44 @@ class ArchiveWriter:
         When the file exists and ``overwrite`` is false.
     FieldError
         When the header is larger than a reader takes.
+    OutputError
+        When the disk is full or the folder is gone; so do the methods that write.
     """
 
     def __init__(self, path: str | os.PathLike[str], header: dict[str, Any], *, overwrite: bool = False) -> None:
         self.path = Path(path)
-        if self.path.exists() and not overwrite:
-            raise OutputExistsError(f"{self.path} exists; use -f or overwrite=True to replace it")
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) > MAX_JSON or count_marks(text) > MAX_JSON_MARKS:
-            raise FieldError("names, attributes and dimensions take more room than an archive's header has")
-        fd, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent)
-        self._temp = Path(name)
+        refuse_existing(self.path, overwrite)
+        self._header = pack_header(header)
+        fd, self._temp = start_temporary(self.path)
         self._file = os.fdopen(fd, "wb")
         self._overwrite = overwrite
         self.redundant = False
         self._sections: list[list[Any]] = []
         self._chunks: list[list[Any]] = []
-        self._header = pack(text, 19)
         try:
-            self._file.write(prelude())
+            with told_as_output(self.path):
+                self._file.write(prelude())
             self._header_place = self._put(HEADER, 0, self._header)
         except BaseException:
             self.abort()
             raise
 
     def _put(self, kind: int, number: int, payload: bytes) -> list[int]:
-        offset = self._file.tell()
         data = frame(kind, number, payload)
-        self._file.write(data)
+        with told_as_output(self.path):
+            offset = self._file.tell()
+            self._file.write(data)
         return [offset, len(data)]
 
     def add_section(self, name: str, payload: bytes) -> None:
         """Append a named section."""
-        w = ByteWriter()
-        w.part(name.encode())
-        w.raw(payload)
+        data = pack_section(name, payload)
         for _ in range(2 if self.redundant else 1):
-            self._sections.append([name, *self._put(SECTION, len(self._sections), w.getvalue())])
+            self._sections.append([name, *self._put(SECTION, len(self._sections), data)])
+
+    def share(self, count: int) -> range:
+        """Begin a run of that many chunks; all of them are this writer's."""
+        return range(count)
 
     def add_chunk(self, payload: bytes) -> None:
         """Append the next chunk."""
@@ -79,42 +113,40 @@ class ArchiveWriter:
         parts["chunks"] = sum(n for _, n in self._chunks)
         return parts
 
-    def mark(self) -> tuple[int, int, int]:
+    def mark(self) -> Mark:
         """Give a place to go back to with :meth:`rewind`."""
         return self._file.tell(), len(self._sections), len(self._chunks)
 
-    def payloads(self, mark: tuple[int, int, int]) -> Iterator[bytes]:
+    def payloads(self, mark: Mark) -> Iterator[bytes]:
         """Give the chunks that were added since ``mark``, one after the other, as they stand in the file."""
-        self._file.flush()
+        with told_as_output(self.path):
+            self._file.flush()
         with self._temp.open("rb") as f:
             for number, (offset, length) in enumerate(self._chunks[mark[2] :], mark[2]):
                 yield read_frame(f, offset, length, (CHUNK, number), f"chunk {number}")
 
-    def rewind(self, mark: tuple[int, int, int]) -> None:
+    def rewind(self, mark: Mark) -> None:
         """Forget everything that was added since ``mark``."""
-        self._file.seek(mark[0])
-        self._file.truncate()
+        with told_as_output(self.path):
+            self._file.seek(mark[0])
+            self._file.truncate()
         del self._sections[mark[1] :]
         del self._chunks[mark[2] :]
 
     def finish(self, check: Callable[[Path], None] | None = None) -> int:
         """Write index and tail, let ``check`` read the complete file, rename it, and give its length."""
-        copy = self._put(HEADER, 1, self._header) if self._file.tell() > _COPY_FROM else None
-        doc = {"header": self._header_place, "copy": copy, "sections": self._sections, "chunks": self._chunks}
-        payload = pack(json.dumps(doc, separators=(",", ":")).encode(), 19)
-        if copy:
-            self._put(INDEX, 1, payload)
-        offset, length = self._put(INDEX, 0, payload)
-        total = self._file.tell() + TAIL.size
-        body = TAIL.pack(offset, length, total, 0, END_MARK)[:24]
-        self._file.write(body + _crc(body) + END_MARK)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        at = self._file.tell()
+        end = closing(at, self._header, self._header_place, self._sections, self._chunks)
+        with told_as_output(self.path):
+            self._file.write(end)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         if check is not None:
             check(self._temp)
-        publish(self._temp, self.path, self._overwrite)
-        return total
+        with told_as_output(self.path):
+            publish(self._temp, self.path, self._overwrite)
+        return at + len(end)
 
     def abort(self) -> None:
         """Remove what was written so far, even where the disk is too full to close the file in peace."""
@@ -131,36 +163,3 @@ class ArchiveWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if not self._file.closed or self._temp.exists():
             self.abort()
-
-
-def _crc(data: bytes) -> bytes:
-    return zlib.crc32(data).to_bytes(4, "little")
-
-
-def publish(temp: Path, path: Path, overwrite: bool) -> None:
-    """Give a complete file its name at once.
-
-    Raises
-    ------
-    OutputExistsError
-        When the name is taken and ``overwrite`` is false.
-    """
-    os.chmod(temp, 0o666 & ~_umask())
-    if overwrite:
-        os.replace(temp, path)
-        return
-    try:
-        os.link(temp, path)
-    except FileExistsError:
-        temp.unlink()
-        raise OutputExistsError(f"{path} appeared in the meantime; nothing was replaced") from None
-    except OSError:
-        os.replace(temp, path)
-        return
-    temp.unlink()
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value

@@ -15,6 +15,7 @@ from hbae.arrays import Array, Attribute, Box, Dimension, Field, Group, Variable
 from hbae.errors import FieldError
 from hbae.io.attributes import raw_text
 from hbae.io.handles import LIBRARY_LOCK
+from hbae.io.netcdf4_ import CACHE_BYTES
 
 _TYPES = {"i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"}
 _CLASSIC = {"i1", "i2", "i4", "f4", "f8"}
@@ -124,6 +125,9 @@ class Netcdf4Target:
             node.createDimension(d.name, None if d.unlimited else d.size)
         for v in group.variables:
             made = self._create(node, v)
+            if made.ndim and made.chunking() != "contiguous":
+                # Boxes are whole chunks: nothing is gained by keeping them, and many variables would keep gigabytes.
+                made.set_var_chunk_cache(CACHE_BYTES)
             made.set_auto_maskandscale(False)
             made.set_auto_chartostring(False)
             self._attributes(made, v.path, v.attrs)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,15 @@ def open_npy(path: Path) -> Field:
     variable = Variable(name=NAME, dims=dims, source=source, kind=kind, hints=hints)
     group = Group(dims=tuple(Dimension(n, s) for n, s in zip(dims, shape, strict=True)), variables=(variable,))
     return Field(format="npy", groups=(group,))
+
+
+def bare(field: Field) -> Field:
+    """Give a field of one variable as .npy holds it: its values, without attributes and names."""
+    (v,) = field.variables()
+    hints = {k: x for k, x in v.hints.items() if k in ("order", STORED)}
+    dims = phony_dims(v.shape)
+    only = replace(v, name=NAME, dims=dims, attrs=(), hints=hints, group="")
+    return Field(format="npy", groups=(Group(dims=tuple(map(Dimension, dims, v.shape)), variables=(only,)),))
 
 
 def check_npy(field: Field) -> None:

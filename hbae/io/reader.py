@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hbae.arrays import Field
-from hbae.errors import FieldError
+from hbae.errors import FieldError, told_as_input
 from hbae.io.targets import SUFFIXES
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -29,8 +29,8 @@ def open_field(source: Any, *, description: str | os.PathLike[str] | None = None
     ------
     FieldError
         When the format is not known, or the source holds something that cannot be kept; the message names it.
-    FileNotFoundError
-        When there is no such file.
+    InputError
+        When there is no such file, or it cannot be read.
     """
     if not isinstance(source, str | os.PathLike):
         return _open_object(source)
@@ -39,7 +39,8 @@ def open_field(source: Any, *, description: str | os.PathLike[str] | None = None
         from hbae.io.raw import open_raw
 
         return open_raw(Path(description), path)
-    form = detect(path)
+    with told_as_input(path):
+        form = detect(path)
     if form == "zarr":
         from hbae.io.zarr_ import open_zarr
 

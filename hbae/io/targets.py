@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from hbae.arrays import Array, Attribute, Box, Field, Variable
-from hbae.errors import FieldError
+from hbae.errors import ConfigError, FieldError
 from hbae.io.attributes import PY_ATTRS
 from hbae.io.kinds import STORED
 
@@ -47,12 +47,12 @@ def target_format(field: Field, path: Path) -> str:
 
     Raises
     ------
-    FieldError
+    ConfigError
         For an unknown suffix.
     """
     family = SUFFIXES.get(path.suffix.lower())
     if family is None:
-        raise FieldError(f"{path}: unknown suffix {path.suffix!r}; known: {', '.join(SUFFIXES)}")
+        raise ConfigError(f"{path}: unknown suffix {path.suffix!r}; known: {', '.join(SUFFIXES)}")
     if family == "netcdf":
         return field.format if field.format in (*CLASSIC, "netcdf4_classic") else "netcdf4"
     return family
@@ -111,8 +111,8 @@ def _refuse_json(field: Field) -> None:
                 raise FieldError(f"{where}: attribute {name!r} is a nested or empty value, which netCDF cannot hold")
 
 
-def make_target(temporary: Path, field: Field, path: Path) -> Target:
-    """Start the file under its temporary name."""
+def make_target(temporary: Path, field: Field, path: Path, *, attach: bool = False) -> Target:
+    """Start the file under its temporary name; ``attach``: another rank has started it (Zarr only)."""
     form = target_format(field, path)
     if form in CLASSIC:
         from hbae.io.netcdf3 import Netcdf3Target
@@ -129,7 +129,7 @@ def make_target(temporary: Path, field: Field, path: Path) -> Target:
     if form == "zarr":
         from hbae.io.zarr_write import ZarrTarget
 
-        return ZarrTarget(temporary, field)
+        return ZarrTarget(temporary, field, attach=attach)
     if form == "npy":
         from hbae.io.npy import NpyTarget
 

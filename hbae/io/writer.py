@@ -3,23 +3,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hbae.arrays import Array, Attribute, Box, Field, Variable, box_shape, boxes_of
-from hbae.errors import FieldError, OutputExistsError, UnknownNameError
+from hbae.arrays import Array, Attribute, Box, Field, Tiling, Variable, box_shape, boxes_of
+from hbae.errors import FieldError, HbaeError, OutputExistsError, UnknownNameError, told_as_output
 from hbae.io.attributes import from_python, raw_text, set_attribute
 from hbae.io.boxes import aligned, box_step, reading_boxes
 from hbae.io.scratch import ScratchArray
 from hbae.io.signals import TurnSignals
 from hbae.io.targets import SUFFIXES, Target, check_target, make_target, side_file, with_cf_times
+from hbae.ranks import Solo, Team, agreed, share_of, together
 
 _COPY_BYTES = 64 << 20
 
@@ -44,13 +47,18 @@ class FieldWriter:
         A line for the end of the global attribute ``history``; left out for ``.npy``.
     provenance
         More global attributes; left out for ``.npy``.
+    team
+        Ranks that write together, into a Zarr folder. All make the writer, put boxes of their own and close it. A
+        variable whose boxes do not lie on storage chunks needs a call of :meth:`spool` first.
 
     Raises
     ------
     FieldError
-        When the format cannot hold the field; nothing has been written then.
+        When the format cannot hold the field, or takes only one writer; nothing has been written then.
     OutputExistsError
         When the output exists.
+    OutputError
+        When the system or the format's library cannot write it, as on a full disk.
     """
 
     def __init__(
@@ -62,41 +70,67 @@ class FieldWriter:
         scratch_dir: str | os.PathLike[str] | None = None,
         history: str | None = None,
         provenance: Mapping[str, Any] | None = None,
+        team: Team | None = None,
     ) -> None:
-        self._path = Path(path)
+        self._path, self._team = Path(path), team or Solo()
         self._side = side_file(self._path)
         if SUFFIXES.get(self._path.suffix.lower()) != "npy":
             field = _with_provenance(field, history, provenance or {})
         self._field = with_cf_times(field, self._path)
-        check_target(self._field, self._path)
-        for p in (self._path, self._side):
-            if p is not None and not overwrite and os.path.lexists(p):
-                raise OutputExistsError(f"{p} exists")
+        together(self._team, lambda: self._check(overwrite))
         self._scratch_dir = Path(scratch_dir) if scratch_dir is not None else self._path.absolute().parent
-        stem = f".{self._path.stem}.{os.getpid()}-{secrets.token_hex(4)}"
+        stem = self._team.share(f".{self._path.stem}.{os.getpid()}-{secrets.token_hex(4)}")
         self._temporary = self._path.with_name(f"{stem}.tmp{self._path.suffix}")
         self._variables = {v.path: v for v in self._field.variables()}
         self._left = {p: int(np.prod(v.shape, dtype=object)) for p, v in self._variables.items()}
         self._spools: dict[str, ScratchArray] = {}
-        self._direct: dict[str, Array] = {}
+        self._waiting: dict[str, Array] = {}
         self._signals = TurnSignals()
         self._target: Target | None = None
         try:
-            self._target = make_target(self._temporary, self._field, self._path)
-            self._chunks = {p: self._target.chunk(v) for p, v in self._variables.items()}
-        except FieldError:
-            self.abort()
-            raise
-        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as e:
-            self.abort()
-            raise FieldError(f"{self._path}: the format's library refuses this field: {e}") from e
+            # The root makes the output, then the others open it.
+            for rank in range(min(2, self._team.size)):
+                together(self._team, partial(self._begin, min(self._team.rank, 1) == rank))
         except BaseException:
             self.abort()
             raise
 
+    def _check(self, overwrite: bool) -> None:
+        if self._team.size > 1 and SUFFIXES.get(self._path.suffix.lower()) != "zarr":
+            raise FieldError(f"{self._path}: ranks write Zarr folders only (.zarr); other formats take one process")
+        check_target(self._field, self._path)
+        for p in (self._path, self._side):
+            if p is not None and not overwrite and os.path.lexists(p):
+                raise OutputExistsError(f"{p} exists")
+
+    def _begin(self, mine: bool) -> None:
+        if not mine:
+            return
+        try:
+            with told_as_output(self._path, (OSError,)):
+                self._target = make_target(self._temporary, self._field, self._path, attach=self._team.rank > 0)
+                self._chunks = {p: self._target.chunk(v) for p, v in self._variables.items()}
+        except HbaeError:
+            raise
+        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as e:
+            raise FieldError(f"{self._path}: the format's library refuses this field, or cannot write it: {e}") from e
+
     def chunk(self, var_path: str) -> tuple[int, ...] | None:
         """Give the storage chunk of a variable; boxes on whole chunks are written without a detour."""
         return self._chunks[var_path]
+
+    def spool(self, var_path: str) -> None:
+        """Make room for boxes that do not lie on storage chunks; all ranks of a team call it, one process need not.
+
+        Raises
+        ------
+        FieldError
+            When there is no room, or a rank does not see the folder.
+        """
+        v, chunk = self._variables[var_path], self._chunks[var_path]
+        counts = [-(-n // c) for n, c in zip(v.shape, chunk or v.shape, strict=True)]
+        self._spools[var_path] = ScratchArray(v.shape, v.dtype, self._scratch_dir, self._team)
+        self._waiting[var_path] = np.zeros(counts, bool)
 
     def put(self, var_path: str, box: Box, array: Array) -> None:
         """Write one box of one variable; every point must come exactly once, in any order.
@@ -107,7 +141,13 @@ class FieldWriter:
             When there is no such variable.
         FieldError
             When the box does not fit the variable or the array, or the writer is closed.
+        OutputError
+            When the system or the format's library cannot write it, as on a full disk.
         """
+        with told_as_output(self._path):
+            self._put(var_path, box, array)
+
+    def _put(self, var_path: str, box: Box, array: Array) -> None:
         v = self._variables.get(var_path)
         if self._target is None:
             raise FieldError("the writer is closed")
@@ -126,20 +166,15 @@ class FieldWriter:
             return
         chunk = self._chunks[var_path]
         # Objects have no place in a scratch file: their library rewrites parts of chunks, slow but right.
-        if chunk is None or v.dtype.hasobject:
+        if chunk is None or v.dtype.hasobject or aligned(box, v.shape, chunk):
             self._target.write(v, box, values)
-        elif aligned(box, v.shape, chunk):
-            self._target.write(v, box, values)
-            self._marks(v, chunk)[_grid_box(box, chunk)] = True
         else:
             if var_path not in self._spools:
-                self._spools[var_path] = ScratchArray(v.shape, v.dtype, self._scratch_dir)
+                if self._team.size > 1:
+                    raise FieldError(f"{var_path}: a box that lies on no storage chunks needs a spool of all ranks")
+                self.spool(var_path)
             self._spools[var_path].write(box, values)
-
-    def _marks(self, v: Variable, chunk: tuple[int, ...]) -> Array:
-        if v.path not in self._direct:
-            self._direct[v.path] = np.zeros([-(-n // c) for n, c in zip(v.shape, chunk, strict=True)], bool)
-        return self._direct[v.path]
+            self._waiting[var_path][_grid_box(box, chunk)] = True
 
     def close(self) -> None:
         """Finish the output and put it in its place.
@@ -148,37 +183,64 @@ class FieldWriter:
         ------
         FieldError
             When a variable has not been written whole; nothing is left behind then.
+        OutputError
+            When the system or the format's library cannot write it.
         """
         if self._target is None:
             return
+        with told_as_output(self._path):
+            self._close(self._target)
+        self._target = None
+        self._release()
+
+    def _close(self, target: Target) -> None:
         try:
-            missing = [f"{p} ({n} values)" for p, n in self._left.items() if n != 0]
-            if missing:
-                raise FieldError(f"not written whole: {', '.join(missing[:5])}")
+            left = self._team.gather(self._left) or []
+            agreed(self._team, lambda: self._check_whole(left))
+            marks = self._team.gather(self._waiting) or []
+            self._waiting = agreed(self._team, lambda: {p: np.any([m[p] for m in marks], axis=0) for p in self._spools})
+            together(self._team, lambda: self._copy_all(target))
+            agreed(self._team, lambda: self._complete(target))
+        except BaseException:
+            self.abort()
+            raise
+
+    def _check_whole(self, left: list[dict[str, int]]) -> None:
+        """Check that all ranks together have written every point once; ``left``: what each lacks."""
+        sizes = {p: int(np.prod(v.shape, dtype=object)) for p, v in self._variables.items()}
+        missing = {p: n - sum(n - rest[p] for rest in left) for p, n in sizes.items()}
+        found = [f"{p} ({n} values)" for p, n in missing.items() if n != 0]
+        if found:
+            raise FieldError(f"not written whole: {', '.join(found[:5])}")
+
+    def _copy_all(self, target: Target) -> None:
+        with told_as_output(self._path):
             for path, spool in self._spools.items():
-                self._copy(self._variables[path], spool, self._target)
-            self._target.finish()
+                self._copy(self._variables[path], spool, target)
+
+    def _complete(self, target: Target) -> None:
+        with told_as_output(self._path):
+            target.finish()
             self._target = None
             _sync_tree(self._temporary)
             self._describe()
             _put_in_place(self._temporary, self._path)
-        except BaseException:
-            self.abort()
-            raise
-        self._release()
 
     def _copy(self, v: Variable, spool: ScratchArray, target: Target) -> None:
+        """Write the storage chunks whose boxes came in parts; those that came whole have been written."""
         chunk = self._chunks[v.path] or v.shape
-        marks = self._marks(v, chunk)
+        waiting = self._waiting[v.path]
         step = box_step(v.shape, chunk, max(1, _COPY_BYTES // v.dtype.itemsize))
-        for box in boxes_of(v.shape, step):
-            direct = marks[_grid_box(box, chunk)]
-            if not direct.any():
+        boxes = Tiling(v.shape, step)
+        for i in share_of(self._team, len(boxes)):
+            box = boxes[i]
+            here = waiting[_grid_box(box, chunk)]
+            if here.all():
                 target.write(v, box, spool.read(box))
-            elif not direct.all():
+            elif here.any():
                 for small in boxes_of(box_shape(box), chunk):
                     part = tuple(slice(b.start + s.start, b.start + s.stop) for b, s in zip(box, small, strict=True))
-                    if not marks[_grid_box(part, chunk)].all():
+                    if waiting[_grid_box(part, chunk)].all():
                         target.write(v, part, spool.read(part))
 
     def _describe(self) -> None:
@@ -196,10 +258,16 @@ class FieldWriter:
 
     def abort(self) -> None:
         """Remove all temporaries; what stood at the path stays as it was. May be called at any time."""
-        if self._target is not None:
+        if self._team.rank > 0:
+            self._target = None
+            self._release()
+        elif self._target is not None:
             target, self._target = self._target, None
             try:
                 target.discard()
+            except (OSError, RuntimeError):
+                # A full disk does not let a library close its file; what it wrote is removed all the same.
+                logging.getLogger("hbae").info("closing %s failed", self._temporary, exc_info=True)
             finally:
                 self._remove()
         else:

@@ -49,20 +49,23 @@ def check_zarr(field: Field) -> None:
 
 
 class ZarrTarget:
-    """Writes boxes into a Zarr folder."""
+    """Writes boxes into a Zarr folder; ``attach``: into one that another rank has made."""
 
-    def __init__(self, path: Path, field: Field) -> None:
+    def __init__(self, path: Path, field: Field, *, attach: bool = False) -> None:
         self._path, self._field = path, field
         self._version: Literal[2, 3] = 2 if field.format == "zarr2" else 3
         self._own = field.format in ("zarr2", "zarr3")
         self._arrays: dict[str, Any] = {}
         self._root_array = self._own and bool(field.extra.get("root_array"))
-        path.mkdir()
-        for group in field.groups:
-            if not self._root_array:
-                self._define(group)
-            for v in group.variables:
-                self._create(v)
+        if not attach:
+            path.mkdir()
+            for group in field.groups:
+                if not self._root_array:
+                    self._define(group)
+                for v in group.variables:
+                    self._create(v)
+        for v in field.variables():
+            self._open(v)
 
     def _define(self, group: Group) -> None:
         folder = self._path / group.path
@@ -81,8 +84,11 @@ class ZarrTarget:
             if attrs:
                 _dump(folder / ".zattrs", attrs)
 
+    def _folder(self, v: Variable) -> Path:
+        return self._path if self._root_array else self._path / v.path
+
     def _create(self, v: Variable) -> None:
-        folder = self._path if self._root_array else self._path / v.path
+        folder = self._folder(v)
         own = self._own and isinstance(v.hints.get("zarr"), dict)
         doc: dict[str, Any] = {}
         if v.hints.get(STORED) and v.kind == "string" and (not own or is_text(v.hints["zarr"])):
@@ -92,12 +98,14 @@ class ZarrTarget:
             self._copy_metadata(folder, v, attrs)
         else:
             self._new(folder, v, attrs)
+
+    def _open(self, v: Variable) -> None:
         import zarr
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # A chunk that equals the fill value may differ from it in bits (-0.0, NaN payloads): write it.
-            self._arrays[v.path] = zarr.open_array(str(folder), mode="r+", config={"write_empty_chunks": True})
+            self._arrays[v.path] = zarr.open_array(str(self._folder(v)), mode="r+", config={"write_empty_chunks": True})
 
     def _copy_metadata(self, folder: Path, v: Variable, attrs: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,18 @@ class LaplacePrior(nn.Module):
         return torch.where(d > 0.5, tail, inner) * 1.4426950408889634
 
 
+class Noise:
+    """Uniform noise of one step for a global batch, of which this process draws all and takes its own rows."""
+
+    def __init__(self, generator: torch.Generator, batch: int, rows: slice) -> None:
+        self.generator, self.batch, self.rows = generator, batch, rows
+
+    def like(self, z: Tensor) -> Tensor:
+        """Give noise in -1/2 to 1/2 for latents (b, ...)."""
+        shape = (self.batch, *z.shape[1:])
+        return torch.rand(shape, generator=self.generator, device=z.device)[self.rows] - 0.5
+
+
 @dataclass(frozen=True)
 class Output:
     """One forward pass: reconstruction (N, K, P, V) in normalised units and bits per hyper-block (N,)."""
@@ -74,8 +86,8 @@ class Autoencoder(nn.Module):
         y = ((x.double() - self.offset) / self.scale).float()
         return torch.nan_to_num(y, nan=0.0, posinf=0.0, neginf=0.0).clamp(-8.0, 8.0)
 
-    def forward(self, x: Tensor, noise: torch.Generator | None) -> Output:
-        """Code normalised values (N, K, P, V); latents get noise, or are rounded without a generator."""
+    def forward(self, x: Tensor, noise: Noise | None) -> Output:
+        """Code normalised values (N, K, P, V); latents get noise, or are rounded without it."""
         z = disturb(self.hyper_encoder(x), noise)
         bits = self.hyper_prior.bits(z).sum(-1)
         y = self.hyper_decoder(z).reshape(x.shape)
@@ -123,8 +135,8 @@ class Autoencoder(nn.Module):
         )
 
 
-def disturb(z: Tensor, noise: torch.Generator | None) -> Tensor:
+def disturb(z: Tensor, noise: Noise | None) -> Tensor:
     """Give z with uniform noise of one step, or rounded, inside the range of latents."""
     if noise is None:
         return round_through(z).clamp(-LATENT_MAX, LATENT_MAX)
-    return z + (torch.rand(z.shape, generator=noise, device=z.device) - 0.5)
+    return z + noise.like(z)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ LATENT_EXP = 4
 OUT_EXP = 14
 OUT_MAX = 1 << 15
 BIAS_MAX = float(1 << 22)
+LEAK = 0.125
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,27 @@ class _Round(torch.autograd.Function):
         return grad
 
 
+class _Requantise(torch.autograd.Function):
+    """Activation, rounding and clipping at once; the gradient passes rounding, and clipping where nothing is cut."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, act: str, lo: int, hi: int) -> Tensor:
+        y = activate(x, act)
+        ctx.save_for_backward(y)
+        ctx.act, ctx.limits = act, (lo - 0.5, hi + 0.5)
+        return torch.round(y).clamp_(lo, hi)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (y,) = ctx.saved_tensors
+        grad = torch.ops.aten.hardtanh_backward(grad, y, *ctx.limits)
+        if ctx.act == "leaky":
+            grad = torch.ops.aten.leaky_relu_backward(grad, y, LEAK, True)
+        elif ctx.act == "relu":
+            grad = torch.ops.aten.threshold_backward(grad, y, 0)
+        return grad, None, None, None
+
+
 def round_through(x: Tensor) -> Tensor:
     """Give ``round(x)`` with the gradient of ``x``."""
     out: Tensor = _Round.apply(x)  # type: ignore[no-untyped-call]
@@ -58,7 +81,7 @@ def activate(x: Tensor, act: str) -> Tensor:
     if act == "relu":
         return torch.relu(x)
     if act == "leaky":
-        return nn.functional.leaky_relu(x, 0.125)
+        return nn.functional.leaky_relu(x, LEAK)
     return x
 
 
@@ -103,8 +126,12 @@ class QuantLinear(nn.Module):
     def forward_integer(self, a: Tensor, clip: tuple[int, int], weight_max: int) -> Tensor:
         """Integer pass, the formula of :class:`hbae.exact.net.Linear`."""
         weight, bias, shift = self.integers(weight_max)
-        acc = nn.functional.linear(a, weight, bias) * torch.exp2(-shift)
-        return round_through(activate(acc, self.act)).clamp(clip[0], clip[1])
+        # A power of two commutes with every rounding: scaling the few weights saves a pass over the values.
+        scale = torch.exp2(-shift)
+        out: Tensor = _Requantise.apply(  # type: ignore[no-untyped-call]
+            nn.functional.linear(a, weight * scale[:, None], bias * scale), self.act, *clip
+        )
+        return out
 
 
 class DecoderNet(nn.Module):

@@ -16,6 +16,7 @@ from hbae.pipeline.decompress import load_field
 from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.report import Report
 from hbae.pipeline.verify import Verification, verify_file
+from hbae.ranks import team_of, together
 
 if TYPE_CHECKING:
     import xarray
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 
-def compress(source: Any, out: PathLike, bound: BoundLike | None = None, **options: Any) -> Report:
+def compress(source: Any, out: PathLike, bound: BoundLike | None = None, *, comm: Any = None, **options: Any) -> Report:
     """Write an archive in which every bound holds on the values that a reader gets.
 
     Parameters
@@ -35,6 +36,9 @@ def compress(source: Any, out: PathLike, bound: BoundLike | None = None, **optio
     bound : str, ErrorBound, mapping or list of those
         For example ``"nrmse=1e-3"`` or ``{"T": "abs=0.5", "Y_*": "nrmse=1e-3"}``. With ``size`` or ``cr`` it may be
         left out (``nrmse`` then); if given, all its values are scaled by one factor until the file fits.
+    comm : mpi4py.MPI.Comm, optional
+        Ranks that share the work; all must call with the same arguments, and get the same report. A rank that dies of
+        something that the others do not hear of ends them all. Without it this process works alone.
     **options
         Fields of :class:`hbae.pipeline.options.CompressOptions`: ``model``, ``budget``, ``method``, ``preset``, ...
         ``size`` (bytes, ``"20MB"``, ``"1.5MiB"``) or ``cr``: the tightest bound is searched whose file is that small.
@@ -49,7 +53,8 @@ def compress(source: Any, out: PathLike, bound: BoundLike | None = None, **optio
     hbae.errors.HbaeError
         One of its children for every failure.
     """
-    return compress_field(source, out, bound, CompressOptions(**options))
+    with team_of(comm) as team:
+        return compress_field(source, out, bound, together(team, lambda: CompressOptions(**options)), team)
 
 
 def open(path: PathLike, group: str = "", **options: Any) -> xarray.Dataset:
@@ -99,15 +104,18 @@ def _dataset(field: Field, group: str) -> xarray.Dataset:
         raise FormatError(f"the archive's header describes no Dataset: {e!r}") from e
 
 
-def verify(path: PathLike, against: Any = None, **options: Any) -> Verification:
+def verify(path: PathLike, against: Any = None, *, comm: Any = None, **options: Any) -> Verification:
     """Check every checksum and stored hash and, against an original, every bound from scratch.
+
+    ``comm``: as of :func:`compress`.
 
     Raises
     ------
     FormatError
         When not even header and index can be read; other damage is listed in the result.
     """
-    return verify_file(path, against, **options)
+    with team_of(comm) as team:
+        return verify_file(path, against, team=team, **options)
 
 
 def info(path: PathLike, **options: Any) -> dict[str, Any]:

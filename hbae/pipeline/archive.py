@@ -17,7 +17,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from hbae.arrays import Array, Box, Field, Tiling, Variable, box_shape
-from hbae.container import MAX_CHUNKS, ArchiveReader, decode_decoder
+from hbae.container import MAX_CHUNKS, ArchiveReader, decode_decoder, read_section
 from hbae.errors import ChecksumError, FormatError, ModelMismatchError
 from hbae.exact import Backend, BlockDecoder, get_backend
 from hbae.pipeline.chunk import decode_chunk
@@ -318,20 +318,11 @@ def find_shared_model(sha: str, given: Path | None, folder: Path) -> bytes:
     places += [folder, Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hbae"]
     for place in places:
         for file in sorted(place.glob("*.hbm")) if place.is_dir() else [place]:
-            section = _decoder_section(file) if file.is_file() else b""
+            try:
+                section = read_section(file) if file.is_file() else b""
+            except (FormatError, OSError):
+                continue
             if hashlib.sha256(section).hexdigest() == sha:
                 return section
     looked = ", ".join(str(p) for p in places)
     raise ModelMismatchError(f"the archive needs the shared model {sha[:16]}...; looked in {looked}")
-
-
-def _decoder_section(file: Path) -> bytes:
-    """Read the decoder of a MODEL file and none of its other tensors; nothing where the file is something else."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="np") as f:
-            section = f.get_tensor("decoder")
-    except (SafetensorError, OSError, TypeError, ValueError):
-        return b""
-    return bytes(section.tobytes())

@@ -13,6 +13,7 @@ from hbae.arrays import Array
 from hbae.bound import Target
 from hbae.errors import FormatError
 from hbae.exact import Backend, get_backend
+from hbae.pipeline.crew import Mapper
 from hbae.pipeline.encode import encode_chunk, quiet, trial_errors
 from hbae.pipeline.families import (
     Candidate,
@@ -27,7 +28,6 @@ from hbae.pipeline.families import (
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.sampling import Sample
 from hbae.pipeline.steps import AIM
-from hbae.pipeline.workers import Workers
 
 _T = TypeVar("_T")
 _FIRST_POINTS = 1 << 19
@@ -67,7 +67,7 @@ def choose_plan(
     *,
     models: list[ModelOption],
     backend: str,
-    workers: Workers,
+    workers: Mapper,
 ) -> Choice:
     """Give the plan with the fewest bytes among the methods allowed; ties go to the simpler one.
 
@@ -127,7 +127,7 @@ def _size(found: tuple[float, object]) -> float:
 
 
 def _settle(
-    c: Candidate, targets: list[Target], sample: Sample, backend: str, workers: Workers, *, alone: bool
+    c: Candidate, targets: list[Target], sample: Sample, backend: str, workers: Mapper, *, alone: bool
 ) -> GroupPlan:
     """Set the winner's steps right for the global limits on the whole sample: apart first, then all alike."""
     plan = c.plan

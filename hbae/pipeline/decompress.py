@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hbae.arrays import Array, ArraySource, Box, Dimension, Field, Hollow, Variable, box_shape, boxes_of
+from hbae.arrays import Array, ArraySource, Box, Dimension, Field, Hollow, Tiling, Variable, box_shape, boxes_of
 from hbae.config import glob_matches
 from hbae.errors import ConfigError, FieldError, FormatError, UnknownNameError
 from hbae.io import FieldWriter, fill_patterns
-from hbae.pipeline.archive import Archive
+from hbae.io.npy import NAME, bare
+from hbae.pipeline.archive import Archive, Part
 from hbae.pipeline.options import Progress
+from hbae.ranks import Solo, Team, seat_ranks, share_of, together
 
 PROVENANCE = ("hbae_version", "hbae_source", "hbae_bounds")
 
@@ -41,26 +46,49 @@ def decompress_file(
     progress: Progress | None = None,
     backend: str = "auto",
     model: Path | None = None,
+    team: Team | None = None,
 ) -> Salvaged:
     """Write an archive's variables to a file of the format that the suffix names; every value passed its checks.
 
     ``window``: half-open index ranges by dimension. ``salvage``: lost chunks become NaN or fill values and are listed.
+    A single variable that ``variables`` names goes to ``.npy`` without its attributes and names. The ranks of a
+    ``team`` share the chunks of a Zarr output; the values are those of one process.
 
     Raises
     ------
     FormatError
         When the archive is damaged and ``salvage`` is false.
+    FieldError
+        When the output cannot be written; of a team also when it is no Zarr folder.
+    BatchError
+        Of a team: what another rank raised.
     """
     lost: list[tuple[str, int, str]] = []
-    with Archive(path, salvage=salvage, backend=backend, model=model) as archive:
-        field, cuts = select(archive.field, variables, window or {}, alone=Path(out).suffix == ".npy")
-        extra = _provenance(archive, field) if provenance else None
-        options: dict[str, Any] = {"overwrite": overwrite, "scratch_dir": scratch, "provenance": extra}
+    ranks = team or Solo()
+    with ExitStack() as stack:
+
+        def start() -> tuple[Archive, Field, dict[str, Box], str, dict[str, str] | None]:
+            archive = stack.enter_context(Archive(path, salvage=salvage, backend=backend, model=model))
+            alone = Path(out).suffix.lower() == ".npy"
+            field, cuts = select(archive.field, variables, window or {}, alone=alone)
+            stripped = alone and bool(variables) and len(cuts) == 1
+            if stripped:
+                field = bare(field)
+            return archive, field, cuts, NAME if stripped else "", _provenance(archive, field) if provenance else None
+
+        archive, field, cuts, name, extra = together(ranks, start)
+        if ranks.size > 1:
+            text = json.dumps(field.to_json()) + repr((str(path), str(out), cuts, salvage))
+            seat_ranks(ranks, hashlib.sha256(text.encode()).hexdigest())
+        options: dict[str, Any] = {"overwrite": overwrite, "scratch_dir": scratch, "provenance": extra, "team": ranks}
         with FieldWriter(out, field, **options) as writer:
-            for name, box, values in _pieces(archive, field, cuts, lost if salvage else None, progress):
-                writer.put(name, box, values)
+            walk = _Walk(archive, cuts, name, lost if salvage else None, progress)
+            walk.prepare(writer, ranks)
+            together(ranks, lambda: walk.write(writer, ranks))
             writer.close()
-    return Salvaged(tuple(lost))
+    found = [row for rows in ranks.gather(lost) or () for row in rows]
+    # The small variables come last.
+    return Salvaged(tuple(ranks.share(sorted(found, key=lambda row: (row[1] < 0, row[1])))))
 
 
 def select(
@@ -112,55 +140,85 @@ def select(
     return replace(field, groups=tuple(groups)), cuts
 
 
-def _pieces(
-    archive: Archive,
-    field: Field,
-    cuts: dict[str, Box],
-    lost: list[tuple[str, int, str]] | None,
-    progress: Progress | None,
-) -> Iterator[tuple[str, Box, Array]]:
-    """Walk over everything to write; each chunk is decoded once."""
-    chunked: set[str] = set()
-    todo = [p for p in archive.parts if any(n in cuts for n in p.paths)]
-    total, done = sum(len(p.boxes) for p in todo) or 1, 0
-    for part in todo:
-        chunked |= set(part.paths)
-        for i, box in enumerate(part.boxes):
-            done += 1
-            wanted = {n: _overlap(box, cuts[n]) for n in part.paths if n in cuts}
-            if all(w is None for w in wanted.values()):
+@dataclass(frozen=True)
+class _Walk:
+    """Writes what an archive holds, each chunk decoded once.
+
+    ``name``: another name for the only variable. ``lost``: where losses are noted instead of raised.
+    """
+
+    archive: Archive
+    cuts: dict[str, Box]
+    name: str
+    lost: list[tuple[str, int, str]] | None
+    progress: Progress | None
+
+    def write(self, writer: FieldWriter, team: Team) -> None:
+        """Write this rank's share."""
+        parts = [p for p in self.archive.parts if any(n in self.cuts for n in p.paths)]
+        work = [(p, i) for p in parts for i in share_of(team, len(p.boxes))]
+        for done, (part, i) in enumerate(work, 1):
+            self._write_chunk(writer, part, i)
+            if self.progress is not None:
+                self.progress("decoding", done / len(work))
+        if team.rank == 0:
+            chunked = {n for part in self.archive.parts for n in part.paths}
+            for name in self.cuts:
+                if name not in chunked:
+                    self._write_small(writer, name)
+
+    def prepare(self, writer: FieldWriter, team: Team) -> None:
+        """Make room, on all ranks together, for boxes that do not lie on the output's storage chunks."""
+        for part in self.archive.parts if team.size > 1 else ():
+            for n in part.paths:
+                storage = writer.chunk(n) if n in self.cuts else None
+                if storage is not None and not fits_storage(part.boxes, self.cuts[n], storage):
+                    writer.spool(n)
+
+    def _write_chunk(self, writer: FieldWriter, part: Part, i: int) -> None:
+        box = part.boxes[i]
+        wanted = {n: cut for n in part.paths if n in self.cuts and (cut := _overlap(box, self.cuts[n])) is not None}
+        if not wanted:
+            return
+        try:
+            arrays: list[Array] | None = self.archive.chunk(part, i, keep=False)
+        except FormatError as e:
+            if self.lost is None:
+                raise
+            self.lost.extend((n, part.first + i, str(e)) for n in wanted)
+            arrays = None
+        for k, name in enumerate(part.paths):
+            if name not in wanted:
                 continue
-            try:
-                arrays: list[Array] | None = archive.chunk(part, i, keep=False)
-            except FormatError as e:
-                if lost is None:
-                    raise
-                text = str(e)
-                lost.extend((n, part.first + i, text) for n in wanted)
-                arrays = None
-            for k, name in enumerate(part.paths):
-                cut = wanted.get(name)
-                if cut is None:
-                    continue
-                src = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(cut, box, strict=True))
-                dst = tuple(slice(c.start - w.start, c.stop - w.start) for c, w in zip(cut, cuts[name], strict=True))
-                v = archive.field.variable(name)
-                values = arrays[k][src] if arrays is not None else np.full(box_shape(cut), lost_value(v), v.dtype)
-                yield name, dst, values
-            if progress is not None:
-                progress("decoding", done / total)
-    for name, whole in cuts.items():
-        if name in chunked:
-            continue
-        v = archive.field.variable(name)
+            cut, whole = wanted[name], self.cuts[name]
+            src = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(cut, box, strict=True))
+            dst = tuple(slice(c.start - w.start, c.stop - w.start) for c, w in zip(cut, whole, strict=True))
+            v = self.archive.field.variable(name)
+            writer.put(self.name or name, dst, arrays[k][src] if arrays is not None else _nothing(v, cut))
+
+    def _write_small(self, writer: FieldWriter, name: str) -> None:
+        v, whole = self.archive.field.variable(name), self.cuts[name]
         try:
             values = v.source.read(whole)
         except FormatError as e:
-            if lost is None:
+            if self.lost is None:
                 raise
-            lost.append((name, -1, str(e)))
-            values = np.full(box_shape(whole), lost_value(v), v.dtype)
-        yield name, tuple(slice(0, n) for n in box_shape(whole)), values
+            self.lost.append((name, -1, str(e)))
+            values = _nothing(v, whole)
+        writer.put(self.name or name, tuple(slice(0, n) for n in box_shape(whole)), values)
+
+
+def _nothing(v: Variable, box: Box) -> Array:
+    return np.full(box_shape(box), lost_value(v), v.dtype)
+
+
+def fits_storage(boxes: Tiling, window: Box, storage: tuple[int, ...]) -> bool:
+    """Tell whether all boxes, cut to a window that is written as a whole, lie on whole storage chunks."""
+    for cut, step, n in zip(window, boxes.step, storage, strict=True):
+        edges = range((cut.start // step + 1) * step, cut.stop, step)
+        if any((edge - cut.start) % n for edge in edges):
+            return False
+    return True
 
 
 def _overlap(a: Box, b: Box) -> Box | None:

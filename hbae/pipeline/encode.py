@@ -26,19 +26,12 @@ from hbae.codecs import estimate_lossless
 from hbae.errors import BoundViolationError, FormatError
 from hbae.exact import Backend, BlockDecoder, ExactNet, Transform
 from hbae.exact.backend import NumpyBackend
-from hbae.pipeline.chunk import (
-    Parts,
-    decode_chunk,
-    digest,
-    encode_lossless_chunk,
-    encode_parts,
-    inverse_of,
-    linear_values,
-    values_of,
-)
+from hbae.pipeline.chunk import decode_chunk, digest, encode_lossless_chunk, encode_parts
 from hbae.pipeline.levels import encode_levels, quantise_levels
 from hbae.pipeline.logdomain import split_bits
+from hbae.pipeline.parts import Parts, inverse_of, linear_values, values_of
 from hbae.pipeline.plan import GroupPlan, finer_steps
+from hbae.pipeline.rounding import round_by_worth
 from hbae.pipeline.waves import encode_waves, quantise_waves
 
 _REPAIRS = 3
@@ -213,7 +206,8 @@ def _coefficients(tiles: Array, transform: Transform) -> Array:
     Bases of 15 bits are not quite orthonormal. Where a tile's coefficients are so large that this shows beside the
     rounding, what the reader would get is subtracted and the rest quantised too.
     """
-    q = dead_zone(transform.forward(tiles)).astype(np.int64)
+    c = transform.forward(tiles)
+    q = round_by_worth(c, [(slice(None),)], range(1, c.ndim - 1))
     energy = np.einsum("vbi,vbi->b", *2 * [q.reshape(*q.shape[:2], -1).astype(np.float64)])
     large = np.flatnonzero(energy > _REFINE_ABOVE * tiles[:, 0].size)
     if large.size:
@@ -225,7 +219,7 @@ def _coefficients(tiles: Array, transform: Transform) -> Array:
 def _encode_points(left: Array, plan: GroupPlan, rounding: float) -> bytes:
     """Bytes of the point stage by interpolation or wavelets; none for other plans."""
     if plan.wavelet is not None:
-        return encode_waves(left, plan.wavelet, rounding)
+        return encode_waves(left, plan.wavelet, nearest=rounding == 0.5)
     if plan.levels is not None:
         return encode_levels(left, plan.levels, rounding)
     return b""
@@ -234,7 +228,7 @@ def _encode_points(left: Array, plan: GroupPlan, rounding: float) -> bytes:
 def _quantise_points(left: Array, plan: GroupPlan, rounding: float) -> Array:
     """What a reader gets of the point stage: integers, in 2**-6 units for interpolation and wavelets."""
     if plan.wavelet is not None:
-        return quantise_waves(left, plan.wavelet, rounding)
+        return quantise_waves(left, plan.wavelet, nearest=rounding == 0.5)
     if plan.levels is not None:
         return quantise_levels(left, plan.levels, rounding)
     return np.rint(left).astype(np.int64)

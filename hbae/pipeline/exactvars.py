@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from hbae.arrays import Array, Box, Variable, box_shape, boxes_of
+from hbae.arrays import Array, Box, Tiling, Variable, box_shape
 from hbae.codecs import ByteReader, ByteWriter, decode_lossless, encode_lossless, pack, unpack_json
 from hbae.errors import BoundViolationError, FieldError, FormatError
 from hbae.pipeline.chunk import LOSSLESS, check_digest, encode_lossless_chunk, open_chunk
@@ -108,10 +108,11 @@ def encode_exact_chunk(v: Variable, box: Box) -> bytes:
     return payload
 
 
-def encode_exact_chunks(v: Variable) -> Iterator[bytes]:
-    """Encode all chunks of a large lossless variable, in order."""
-    for box in boxes_of(v.shape, chunk_step(v)):
-        yield encode_exact_chunk(v, box)
+def encode_exact_chunks(v: Variable, numbers: range | None = None) -> Iterator[bytes]:
+    """Encode chunks of a large lossless variable, in order: those of the numbers, or all."""
+    boxes = Tiling(v.shape, chunk_step(v))
+    for i in range(len(boxes)) if numbers is None else numbers:
+        yield encode_exact_chunk(v, boxes[i])
 
 
 class KeptChunks:

@@ -16,10 +16,10 @@ from hbae.bound import Target, fit_transform
 from hbae.exact import MAX_DCT, Backend, BlockDecoder, Transform, Wavelet
 from hbae.exact.interpolate import level_steps
 from hbae.exact.wavelet import MOST_AXES, num_levels
-from hbae.pipeline.chunk import Parts, linear_values
 from hbae.pipeline.encode import BlockEncoder, latents_of, physical
 from hbae.pipeline.levels import quantise_levels
 from hbae.pipeline.logdomain import step_for
+from hbae.pipeline.parts import Parts, linear_values
 from hbae.pipeline.plan import GroupPlan, Levels
 from hbae.pipeline.sampling import Sample
 from hbae.pipeline.steps import AIM, FIT_POINTS, solve_points, solve_units

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,21 @@ from hbae.pipeline.stats import VariableStats
 MAX_TOGETHER_BYTES = 48 << 20
 MAX_LOSSY_RANK = 16
 _LARGE = 1e140
+
+
+# CF conventions, 4.1 and 4.2.
+_PLACE_UNITS = {f"{d}{j}{w}" for d in ("degree", "degrees") for j, w in (("_", "north"), ("_", "east"))} | {
+    f"{d}{j}{w}" for d in ("degree", "degrees") for j in ("_", "") for w in ("N", "E")
+}
+_PLACE_NAMES = {"latitude", "longitude", "grid_latitude", "grid_longitude", "time"} | {
+    f"projection_{a}_coordinate" for a in "xyz"
+}
+# lat, lon, XLAT, TLONG, nav_lat, lat_rho, clat_vertices, lonCell and the like; not lat_heat_flux.
+_PLACE = re.compile(
+    r"(nav_|grid_|geo|[xtuvc])?(lat|lon|long|latitude|longitude)"
+    r"(_rho|_psi|_u|_v|_m|_c|_bnds|_bounds|_vertices|_corners|_edges|cell|edge|vertex)?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +93,15 @@ def _is_float(v: Variable) -> bool:
 
 
 def _supporting(field: Field) -> set[str]:
-    """Paths of coordinates, bounds and formula terms, which stay lossless unless named."""
+    """Paths of coordinates, bounds and formula terms, which stay lossless unless named.
+
+    Coordinates are those of CF conventions, section 4 (dimension, ``coordinates``, ``axis``, units, standard name), and
+    latitudes and longitudes that only their names tell.
+    """
     out: set[str] = set()
     coords = set(field.extra.get("coords", ()))
     for v in field.variables():
-        if v.dims == (v.name,) or v.name in coords:
+        if v.dims == (v.name,) or v.name in coords or _tells_place(v):
             out.add(v.path)
         prefix = f"{v.group}/" if v.group else ""
         for key in (
@@ -97,6 +117,16 @@ def _supporting(field: Field) -> set[str]:
             if isinstance(text, str):
                 out |= {prefix + w.strip(":") for w in text.split()}
     return out
+
+
+def _tells_place(v: Variable) -> bool:
+    """Tell whether a variable says where or when its points lie, by its units, standard name, axis or name."""
+    return (
+        str(v.attr("units")) in _PLACE_UNITS
+        or str(v.attr("standard_name")) in _PLACE_NAMES
+        or str(v.attr("axis")) in ("X", "Y", "Z", "T")
+        or bool(_PLACE.fullmatch(v.name))
+    )
 
 
 def judge_variable(

@@ -32,10 +32,11 @@ from hbae.pipeline.sampling import sample_hyper_blocks
 
 if TYPE_CHECKING:
     from hbae.train.blocks import TrainedModel
+    from hbae.train.loop import RunOptions
 
-TRAIN_ABOVE = 50 << 20
 TRAIN_BYTES = 512 << 20
-AUTO_BUDGET = Budget(epochs=20)
+# For method=hbae without a budget of its own.
+USUAL_BUDGET = Budget(epochs=20)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class GroupModel:
 
 
 def prepare_model(coded: list[LossyVariable], inputs: Inputs, options: CompressOptions) -> GroupModel | None:
-    """Load the model that was named, or train one when the options or the amount of data ask for it.
+    """Load the model that was named, or train one when the options ask for it.
 
     Raises
     ------
@@ -67,15 +68,12 @@ def prepare_model(coded: list[LossyVariable], inputs: Inputs, options: CompressO
     if options.model is not None:
         return _loaded(Path(options.model), coded, options)
     linear = [m for m in coded if not np.isfinite(m.target.pw_rel)]
-    nbytes = sum(m.variable.nbytes for m in linear)
     budget = options.parsed_budget
     have_torch = importlib.util.find_spec("torch") is not None
     if budget is None:
-        if options.method == "hbae":
-            budget = AUTO_BUDGET
-        elif not (options.method == "auto" and nbytes > TRAIN_ABOVE and have_torch):
+        if options.method != "hbae":
             return None
-        budget = budget or AUTO_BUDGET
+        budget = USUAL_BUDGET
     if not have_torch:
         raise MissingExtraError("torch", "torch")
     if not linear:
@@ -112,35 +110,43 @@ def num_hyper_blocks(draft: GroupPlan) -> int:
 def fit_model(
     draft: GroupPlan,
     x: Array,
-    ok: Array,
+    ok: Array | None,
     whole: int,
     options: CompressOptions,
     budget: Budget,
     *,
+    batch: int | None = None,
+    threads: int | None = None,
+    run: RunOptions | None = None,
     tolerance: Array,
     slim: bool = False,
 ) -> TrainedModel:
     """Train on hyper-blocks (N, K, P, V), a sample of ``whole``, with the recipe of the preset; slimmed or not.
 
-    ``tolerance``: the RMSE (V,) that archives will allow, in units.
+    ``batch``: hyper-blocks per step instead of the recipe's. ``threads``: cores for this process where a budget in
+    seconds may use several. ``tolerance``: the RMSE (V,) that archives will allow, in units.
     """
     from hbae.train.blocks import train_blocks
+    from hbae.train.loop import DEFAULT_RUN
     from hbae.train.recipes import RECIPES, SLIM_SHARE, recipe
 
     chosen = choose_preset(options.preset, draft.geometry.shape, draft.num_variables).name
     preset = chosen if chosen in RECIPES else "auto"
     n, k, p, v = x.shape
     config = recipe(preset, (n, k, p, v), whole)
-    with _training_threads(budget):
+    config = config if batch is None else replace(config, batch=batch)
+    config = replace(config, slim_share=SLIM_SHARE) if slim else config
+    with _training_threads(budget, threads):
         return train_blocks(
             x,
-            None if ok.all() else ok,
+            None if ok is None or ok.all() else ok,
             names=draft.paths,
             geometry={"block": list(draft.geometry.block), "hyper": list(draft.geometry.hyper), "preset": preset},
-            config=replace(config, slim_share=SLIM_SHARE) if slim else config,
+            config=config,
             budget=budget,
             seed=options.seed,
             device=options.device,
+            options=run or DEFAULT_RUN,
             stored_hyper=whole,
             tolerance=tolerance,
             progress=lambda step, total, loss, nrmse: options.tell(
@@ -150,11 +156,11 @@ def fit_model(
 
 
 @contextmanager
-def _training_threads(budget: Budget) -> Iterator[None]:
+def _training_threads(budget: Budget, threads: int | None) -> Iterator[None]:
     """All cores for a budget in seconds, which cannot repeat anyway; one thread for epochs, which must."""
     import torch
 
-    count = 1 if budget.epochs is not None else len(os.sched_getaffinity(0))
+    count = 1 if budget.epochs is not None else threads or len(os.sched_getaffinity(0))
     old = torch.get_num_threads()
     with threadpool_limits(count):
         torch.set_num_threads(count)

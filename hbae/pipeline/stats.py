@@ -51,6 +51,15 @@ class _End:
         if rest.size:
             second = float(rest.max() if sign > 0 else rest.min())
             self.values[second] = self.values.get(second, 0) + int((rest == second).sum())
+        self._keep(sign)
+
+    def join(self, other: _End, sign: int) -> None:
+        """Take in what was found in boxes that come later."""
+        for v, count in other.values.items():
+            self.values[v] = self.values.get(v, 0) + count
+        self._keep(sign)
+
+    def _keep(self, sign: int) -> None:
         keep = sorted(self.values, key=lambda v: -sign * v)[:2]
         self.values = {v: self.values[v] for v in keep}
 
@@ -84,7 +93,6 @@ class StatsWalk:
         self._top, self._bottom = _End(), _End()
         self._valid = self._invalid = self._zeros = 0
         self._smallest = math.inf
-        self._largest = 0.0
 
     def take(self, raw: Array) -> None:
         """Take in one box of stored values."""
@@ -102,6 +110,15 @@ class StatsWalk:
             self._zeros += good.size - nonzero.size
             if nonzero.size:
                 self._smallest = min(self._smallest, float(np.abs(nonzero).min()))
+
+    def join(self, other: StatsWalk) -> None:
+        """Take in a walk over boxes that come later; the result is that of one walk over all."""
+        self._top.join(other._top, 1)
+        self._bottom.join(other._bottom, -1)
+        self._valid += other._valid
+        self._invalid += other._invalid
+        self._zeros += other._zeros
+        self._smallest = min(self._smallest, other._smallest)
 
     def result(self, packing: tuple[float, float] | None) -> VariableStats:
         """Judge sentinels and give the statistics in physical units."""

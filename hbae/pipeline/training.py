@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from hbae.arrays import Array
 from hbae.config import Budget, parse_rule
-from hbae.errors import ConfigError, MissingExtraError, ModelMismatchError, OutputExistsError
+from hbae.errors import ConfigError, MissingExtraError, ModelMismatchError, OutputExistsError, TrainingError
 from hbae.io import open_field
 from hbae.pipeline.groups import LossyVariable, judge_variable, lossy_bounds, make_drafts
 from hbae.pipeline.inputs import Inputs
@@ -26,6 +26,7 @@ from hbae.pipeline.sampling import sample_hyper_blocks
 
 if TYPE_CHECKING:
     from hbae.train.blocks import TrainedModel
+    from hbae.train.loop import RunOptions
 
 PathLike = str | os.PathLike[str]
 RULE = "nrmse=1e-3"
@@ -66,6 +67,9 @@ def train(
     seed: int = 0,
     overwrite: bool = False,
     slim: bool = False,
+    batch: int | None = None,
+    threads: int | None = None,
+    run: RunOptions | None = None,
     progress: Progress | None = None,
 ) -> TrainReport:
     """Train a model on the floating-point data variables of one or more files and write it to a model file.
@@ -84,12 +88,19 @@ def train(
         ``120s``, ``5m`` or ``40ep``.
     slim : bool
         Spend a fifth of the budget on pruning and quantising the decoder, for the fewest bytes of decoder, latents and
-        correction together.
+        correction together. Not for several ranks.
+    batch : int
+        Hyper-blocks in a step, over all ranks; by default the preset's.
+    threads : int
+        Threads of this process for a budget in seconds; by default its cores. A budget in epochs uses one.
+    run : RunOptions
+        Checkpoint, log, mixed precision, and the ranks that train together. Rank 0 reads the files and writes the
+        model.
 
     Returns
     -------
     TrainReport
-        Size and reach of the model.
+        Size and reach of the model, on every rank.
 
     Raises
     ------
@@ -103,10 +114,8 @@ def train(
     files = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     if not files:
         raise ConfigError("train: no files are given")
-    if os.path.lexists(out) and not overwrite:
-        raise OutputExistsError(f"{out} exists; use -f or overwrite=True to replace it")
-    if not Path(out).absolute().parent.is_dir():
-        raise ConfigError(f"{out}: there is no such folder")
+    if batch is not None and batch < 1:
+        raise ConfigError(f"batch: must be at least 1, not {batch}")
     # Checks the options before files are read.
     options = CompressOptions(
         variables=variables, budget=budget, preset=preset, device=device, seed=seed, progress=progress
@@ -114,10 +123,71 @@ def train(
     parsed = options.parsed_budget or Budget.parse("120s")
     if importlib.util.find_spec("torch") is None:
         raise MissingExtraError("torch", "torch")
-    draft, x, ok, whole, tolerance = _samples(files, options)
+    from hbae.train.loop import DEFAULT_RUN
+
+    run = run or DEFAULT_RUN
+    if run.ranks.rank == 0:
+        check_outputs(Path(out), run, overwrite=overwrite)
+    if slim and run.ranks.size > 1:
+        raise ConfigError("slim: a decoder is slimmed by one rank alone; train without it, or on one rank")
+    draft, x, ok, whole, tolerance = _shared_samples(files, options, run)
     options.tell(f"training a model on {len(draft.paths)} variables", 0.0)
-    model = fit_model(draft, x, ok, whole, options, parsed, tolerance=tolerance, slim=slim)
-    return _saved(model, Path(out), tuple(str(f) for f in files), len(x))
+    model = fit_model(
+        draft, x, ok, whole, options, parsed, batch=batch, threads=threads, run=run, tolerance=tolerance, slim=slim
+    )
+    report = None
+    if run.ranks.rank == 0:
+        report = _saved(model, Path(out), tuple(str(f) for f in files), len(x))
+        if run.checkpoint is not None:
+            run.checkpoint.unlink(missing_ok=True)
+    shared = run.ranks.share(report)
+    if shared is None:
+        raise TrainingError("training: rank 0 gave no report")
+    return shared
+
+
+def check_outputs(out: Path, run: RunOptions, *, overwrite: bool) -> None:
+    """Refuse outputs that exist or cannot be written.
+
+    Raises
+    ------
+    OutputExistsError
+        When the model exists and ``overwrite`` is false, or the log is another file than a log.
+    ConfigError
+        When a folder is missing, or two outputs are one file.
+    """
+    from hbae.train.log import check_log
+
+    if os.path.lexists(out) and not overwrite:
+        raise OutputExistsError(f"{out} exists; use -f or overwrite=True to replace it")
+    for path in (out, run.checkpoint, run.log):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ConfigError(f"{path}: there is no such folder")
+    named = [p.absolute() for p in (out, run.checkpoint, run.log) if p is not None]
+    if len(set(named)) < len(named):
+        raise ConfigError("train: model, checkpoint and log must be different files")
+    if run.log is not None:
+        check_log(run.log)
+
+
+def _shared_samples(
+    files: list[PathLike], options: CompressOptions, run: RunOptions
+) -> tuple[GroupPlan, Array, Array | None, int, Array]:
+    """Sample on rank 0; the others map what it gives them."""
+    from hbae.train.ranks import hosts
+    from hbae.train.shared import share_blocks
+
+    if run.ranks.size == 1:
+        return _samples(files, options)
+    draft = given = whole = allowed = None
+    if run.ranks.rank == 0:
+        draft, x, ok, whole, allowed = _samples(files, options)
+        given = (x, None if ok.all() else ok)
+    x, valid = share_blocks(run.ranks, hosts(run.ranks), given, run.folder)
+    draft, whole, allowed = run.ranks.share((draft, whole, allowed))
+    if draft is None or whole is None or allowed is None:
+        raise ConfigError("train: rank 0 gave no sample")
+    return draft, x, valid, whole, allowed
 
 
 def _samples(files: list[PathLike], options: CompressOptions) -> tuple[GroupPlan, Array, Array, int, Array]:

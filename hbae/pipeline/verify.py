@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,12 @@ from hbae.pipeline.archive import Archive, Part
 from hbae.pipeline.chunk import digest
 from hbae.pipeline.decompress import PROVENANCE
 from hbae.pipeline.encode import quiet
-from hbae.pipeline.options import Progress
+from hbae.pipeline.inputs import Inputs
+from hbae.pipeline.options import CompressOptions, Progress
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.regions import Regions
 from hbae.pipeline.stats import Validity
+from hbae.ranks import Solo, Team, agreed, seat_ranks, share_of, together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,50 +69,127 @@ def verify_file(
     backend: str = "auto",
     model: Path | None = None,
     progress: Progress | None = None,
+    team: Team | None = None,
+    scratch: str | os.PathLike[str] | None = None,
 ) -> Verification:
     """Decode everything and judge it; damage and misses are listed, not raised.
+
+    The ranks of a team share the chunks; all get the report that one process would give. An original whose stored
+    chunks the archive's would cut goes through a file in the folder ``scratch`` once.
 
     Raises
     ------
     FormatError
         When not even header and index can be read.
+    BatchError
+        Of a team: what another rank raised.
     """
-    with quiet(), Archive(path, backend=backend, model=model) as archive:
-        damaged: list[str] = []
-        try:
-            archive.reader.check_copies()
-        except FormatError as e:
-            damaged.append(str(e))
-        original = None if against is None else against if isinstance(against, Field) else open_field(against)
+    ranks = team or Solo()
+    with quiet(), ExitStack() as stack:
+        archive = together(ranks, lambda: stack.enter_context(Archive(path, backend=backend, model=model)))
+        if ranks.size > 1:
+            text = json.dumps(archive.reader.header) + repr((str(path), _name(against)))
+            seat_ranks(ranks, hashlib.sha256(text.encode()).hexdigest())
+        original = together(ranks, lambda: None if against is None else _open(against))
         failures = [] if original is None else _compare_shapes(archive.field, original)
-        alike = original is not None and not failures
-        errors: dict[str, dict[str, float]] = {}
-        hashes: dict[str, str] = {}
-        total, done = sum(len(p.boxes) for p in archive.parts) or 1, 0
-        for part in archive.parts:
-            walk = _PartWalk(archive, part, original if not failures else None)
-            for i in range(len(part.boxes)):
-                try:
-                    walk.take(i)
-                except FormatError as e:
-                    damaged.append(str(e))
-                done += 1
-                if progress is not None:
-                    progress("verifying", done / total)
-            failures += walk.failures()
-            errors |= walk.errors()
-            hashes |= walk.hashes()
-        failures += _check_small(archive, None if failures else original, damaged, hashes)
-        name = None if against is None else str(against) if isinstance(against, str | os.PathLike) else "dataset"
+        near = original
+        if original is not None and not failures:
+            options = CompressOptions(scratch=scratch, progress=progress)
+            cut = together(ranks, lambda: _cut_variables(archive, original))
+            inputs = stack.enter_context(Inputs(cut, options, ranks))
+            inputs.read_all()
+            near = original.with_sources(inputs.sources())
+        walks = together(ranks, lambda: _walk(archive, None if failures else near, progress, ranks))
+        found = ranks.gather(walks)
+        result = agreed(ranks, lambda: _joined(archive, found or [], failures, original))
+    return replace(result, path=str(path), against=_name(against))
+
+
+def _cut_variables(archive: Archive, original: Field) -> list[Variable]:
+    """Lossy variables whose stored chunks lie across several of the archive's: each would be inflated many times."""
+    out = []
+    for part in archive.parts:
+        for v in (original.variable(p) for p in part.paths if part.group is not None):
+            stored = v.source.storage
+            steps = zip(stored or (), part.boxes.step, v.shape, strict=False)
+            if any(step < n and step % s for s, step, n in steps):
+                out.append(v)
+    return out
+
+
+def _name(against: Any) -> str | None:
+    return None if against is None else str(against) if isinstance(against, str | os.PathLike) else "dataset"
+
+
+def _open(against: Any) -> Field:
+    return against if isinstance(against, Field) else open_field(against)
+
+
+def _walk(archive: Archive, original: Field | None, progress: Progress | None, team: Team) -> list[_Found]:
+    """Decode and judge this rank's chunks of every part."""
+    shares = [(part, share_of(team, len(part.boxes))) for part in archive.parts]
+    total, done, out = sum(len(numbers) for _, numbers in shares) or 1, 0, []
+    for part, numbers in shares:
+        walk = _PartWalk(archive, part, original)
+        for i in numbers:
+            walk.take(i)
+            done += 1
+            if progress is not None:
+                progress("verifying", done / total)
+        out.append(walk.found)
+    return out
+
+
+def _joined(archive: Archive, by_rank: list[list[_Found]], failures: list[str], original: Field | None) -> Verification:
+    """Put together what all ranks found, in the order of chunks."""
+    damaged: list[str] = []
+    try:
+        archive.reader.check_copies()
+    except FormatError as e:
+        damaged.append(str(e))
+    alike = original is not None and not failures
+    errors: dict[str, dict[str, float]] = {}
+    hashes: dict[str, str] = {}
+    missed = list(failures)
+    for part, *founds in zip(archive.parts, *by_rank, strict=True):
+        whole = _Found.joined(founds)
+        damaged += whole.damaged
+        totals = _totals(archive, part, whole)
+        missed += whole.missed.values()
+        missed += _global_misses(totals)
+        errors |= {p: {"nrmse": t.nrmse, "rmse": t.rmse, "max_error": t.max_error} for p, (t, _) in totals.items()}
+        if not whole.damaged:
+            hashes |= {p: hashlib.sha256(d).hexdigest() for p, d in zip(part.paths, whole.digests, strict=True)}
+    missed += _check_small(archive, original if alike else None, damaged, hashes)
     return Verification(
-        path=str(path),
+        path=str(archive.path),
         damaged=tuple(damaged),
-        failures=tuple(failures),
+        failures=tuple(missed),
         errors=errors,
         hashes=hashes,
-        against=name,
         comparable=alike and not damaged,
     )
+
+
+def _totals(archive: Archive, part: Part, found: _Found) -> dict[str, tuple[Totals, Target]]:
+    """Give errors over all chunks and the target of every variable of a part that was compared."""
+    if part.group is None or not found.errors[0]:
+        return {}
+    plan = archive.plan(part.group)
+    targets = _targets(plan)
+    return {p: (Totals.of(e, t.span), t) for p, e, t in zip(part.paths, found.errors, targets, strict=True)}
+
+
+def _targets(plan: GroupPlan) -> list[Target]:
+    return [resolve_target(b, float(s)) for b, s in zip(plan.bounds, plan.span, strict=True)]
+
+
+def _global_misses(totals: dict[str, tuple[Totals, Target]]) -> list[str]:
+    return [
+        f"{p}: RMSE {total.rmse:g} is over its bound {t.rmse:g}"
+        for p, (total, t) in totals.items()
+        if total.sse > t.rmse * t.rmse * total.count
+    ]
 
 
 def _compare_shapes(ours: Field, theirs: Field) -> list[str]:
@@ -138,43 +219,58 @@ def _own(attrs: tuple[Attribute, ...]) -> list[list[Any]]:
     return [a.to_json() for a in attrs if a.name not in PROVENANCE]
 
 
+@dataclass
+class _Found:
+    """What came out for consecutive chunks of a part: hashes and errors by variable, damage, misses by name."""
+
+    digests: list[bytearray]
+    errors: list[list[VariableErrors]]
+    damaged: list[str] = field(default_factory=list)
+    missed: dict[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def joined(founds: list[_Found]) -> _Found:
+        """Join runs of chunks, given in order."""
+        whole = founds[0]
+        for f in founds[1:]:
+            for v, d in enumerate(f.digests):
+                whole.digests[v] += d
+                whole.errors[v] += f.errors[v]
+            whole.damaged += f.damaged
+            whole.missed |= f.missed
+        return whole
+
+
 class _PartWalk:
-    """Walks over the chunks of a part, collecting errors against the original."""
+    """Walks over chunks of a part, collecting errors against the original."""
 
     def __init__(self, archive: Archive, part: Part, original: Field | None) -> None:
         self.archive, self.part = archive, part
         self.sources = None if original is None else [original.variable(p) for p in part.paths]
-        self.digests = [hashlib.sha256() for _ in part.paths]
-        self.intact = True
-        self.missed: dict[str, str] = {}
-        self.parts: list[list[VariableErrors]] = [[] for _ in part.paths]
-        self.targets: list[Target] = []
+        self.found = _Found([bytearray() for _ in part.paths], [[] for _ in part.paths])
+        self.missed = self.found.missed
         self.original = original
         self.regions: Regions | None = None
 
     def take(self, i: int) -> None:
-        """Decode and judge chunk i."""
+        """Decode and judge chunk i; damage is noted."""
         try:
             arrays = self.archive.chunk(self.part, i, keep=False)
-        except FormatError:
-            self.intact = False
-            raise
-        for d, a in zip(self.digests, arrays, strict=True):
-            d.update(digest(a))
-        if self.sources is None:
-            return
-        raws = [np.asarray(s.source.read(self.part.boxes[i]), s.dtype) for s in self.sources]
-        if self.part.group is None:
-            if raws[0].tobytes() != np.ascontiguousarray(arrays[0]).tobytes():
-                self.missed[self.part.paths[0]] = f"{self.part.paths[0]}: values differ though kept without loss"
-            return
-        self._judge(raws, arrays, self.part.boxes[i])
+            for d, a in zip(self.found.digests, arrays, strict=True):
+                d += digest(a)
+            if self.sources is not None:
+                self._compare(self.sources, arrays, self.part.boxes[i])
+        except FormatError as e:
+            self.found.damaged.append(str(e))
 
-    def _judge(self, raws: list[Array], arrays: list[Array], box: Box) -> None:
-        if self.part.group is None:
-            return
-        plan = self.archive.plan(self.part.group)
-        self.targets = [resolve_target(b, float(s)) for b, s in zip(plan.bounds, plan.span, strict=True)]
+    def _compare(self, sources: list[Variable], arrays: list[Array], box: Box) -> None:
+        raws = [np.asarray(s.source.read(box), s.dtype) for s in sources]
+        if self.part.group is not None:
+            self._judge(raws, arrays, self.archive.plan(self.part.group), box)
+        elif raws[0].tobytes() != np.ascontiguousarray(arrays[0]).tobytes():
+            self.missed[self.part.paths[0]] = f"{self.part.paths[0]}: values differ though kept without loss"
+
+    def _judge(self, raws: list[Array], arrays: list[Array], plan: GroupPlan, box: Box) -> None:
         targets = self._with_regions(plan, box)
         for v, (raw, a) in enumerate(zip(raws, arrays, strict=True)):
             name, p = plan.paths[v], plan.packing[v]
@@ -193,7 +289,7 @@ class _PartWalk:
                 self.missed[name] = f"{name}: a point misses its bound"
             if not found.blocks_hold[0]:
                 self.missed[name] = f"{name}: a block misses its bound"
-            self.parts[v].append(VariableErrors.of(y - x, ~bad))
+            self.found.errors[v].append(VariableErrors.of(y - x, ~bad))
 
     def _with_regions(self, plan: GroupPlan, box: Box) -> list[Target]:
         """Targets with the original's regions in that box; regions that are not there are a failure."""
@@ -202,7 +298,7 @@ class _PartWalk:
                 self.regions = Regions(self.original, dict(zip(plan.paths, plan.bounds, strict=True)))
             except HbaeError as e:
                 self.missed[f"{plan.paths[0]} regions"] = str(e)
-        return self.targets if self.regions is None else self.regions.at(plan.paths, self.targets, box)
+        return _targets(plan) if self.regions is None else self.regions.at(plan.paths, _targets(plan), box)
 
     def _invalid(self, v: int, raw: Array, x: Array, plan: GroupPlan) -> Array:
         """Points that must be equal bit by bit: not finite, fill values, and all outside the range of valid values."""
@@ -216,29 +312,6 @@ class _PartWalk:
 
         variable: Variable = self.archive.field.variable(self.part.paths[v])
         return tuple(x for f in fill_patterns(variable) for x in np.ravel(f))
-
-    def failures(self) -> list[str]:
-        """Everything that misses its bound, global ones included."""
-        out = list(self.missed.values())
-        for v, t in enumerate(self.targets):
-            total = Totals.of(self.parts[v], t.span)
-            if total.sse > t.rmse * t.rmse * total.count:
-                out.append(f"{self.part.paths[v]}: RMSE {total.rmse:g} is over its bound {t.rmse:g}")
-        return out
-
-    def errors(self) -> dict[str, dict[str, float]]:
-        """Measured errors by variable."""
-        out = {}
-        for v, t in enumerate(self.targets):
-            total = Totals.of(self.parts[v], t.span)
-            out[self.part.paths[v]] = {"nrmse": total.nrmse, "rmse": total.rmse, "max_error": total.max_error}
-        return out
-
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 over the chunk hashes of every variable, in order."""
-        if not self.intact:
-            return {}
-        return {p: d.hexdigest() for p, d in zip(self.part.paths, self.digests, strict=True)}
 
 
 def _check_small(archive: Archive, original: Field | None, damaged: list[str], hashes: dict[str, str]) -> list[str]:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.bound import ROUNDING, dead_zone
 from hbae.codecs import ByteReader, ByteWriter, pack
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
 from hbae.codecs.masks import read_bits
@@ -21,6 +20,7 @@ from hbae.codecs.neighbours import CLIP, NEAR, Phase, phases_of
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.wavelet import Band, Wavelet
+from hbae.pipeline.rounding import round_by_worth
 
 _PARENT, _KINDS = 7, 3
 CONTEXTS = _KINDS * NEAR * _PARENT
@@ -29,10 +29,13 @@ _PARENT_OF = (np.searchsorted([1, 2, 3, 5, 9], np.arange(CLIP + 1), side="right"
 _NO_PARENT = (_PARENT - 1) * NEAR
 
 
-def encode_waves(x: Array, wavelet: Wavelet, rounding: float) -> bytes:
-    """Quantise x (V, *grid), in point units, and give bytes."""
-    q = _quantised(x, wavelet, rounding)
+def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool) -> bytes:
+    """Quantise x (V, *grid), in point units, and give bytes.
+
+    ``nearest``: every coefficient to the nearest step, else where bits are worth it.
+    """
     bands = wavelet.bands(x.shape[1:])
+    q = _quantised(x, wavelet, bands, nearest)
     live = np.array([q[_at(slice(None), b)].reshape(len(q), -1).any(axis=1) for b in bands])
     symbols = SymbolWriter(CONTEXTS, np.arange(CONTEXTS).reshape(_KINDS, _PARENT, NEAR).transpose(2, 1, 0).ravel())
     sizes = np.zeros(q.shape, np.uint16)
@@ -47,9 +50,9 @@ def encode_waves(x: Array, wavelet: Wavelet, rounding: float) -> bytes:
     return w.getvalue()
 
 
-def quantise_waves(x: Array, wavelet: Wavelet, rounding: float = ROUNDING) -> Array:
+def quantise_waves(x: Array, wavelet: Wavelet, *, nearest: bool = False) -> Array:
     """Give the integers (in 2**-6 units) that a reader would get for x (V, *grid) in point units."""
-    return _synthesised(_quantised(x, wavelet, rounding), wavelet)
+    return _synthesised(_quantised(x, wavelet, wavelet.bands(x.shape[1:]), nearest), wavelet)
 
 
 def decode_waves(reader: ByteReader, shape: tuple[int, ...], wavelet: Wavelet) -> Array:
@@ -78,13 +81,13 @@ def decode_waves(reader: ByteReader, shape: tuple[int, ...], wavelet: Wavelet) -
     return _synthesised(q, wavelet)
 
 
-def _quantised(x: Array, wavelet: Wavelet, rounding: float) -> Array:
-    q = np.empty(x.shape, np.int64)
-    for v, grid in enumerate(x):
-        c = grid.copy()
-        wavelet.forward(c)
-        q[v] = dead_zone(c, rounding)
-    return q
+def _quantised(x: Array, wavelet: Wavelet, bands: list[Band], nearest: bool) -> Array:
+    c = np.array(x, np.float64, order="C")
+    for grid in c:
+        wavelet.forward(grid)
+    if nearest:
+        return np.rint(c).astype(np.int64)
+    return round_by_worth(c, [b.place for b in bands], range(c.ndim - 1))
 
 
 def _synthesised(q: Array, wavelet: Wavelet) -> Array:

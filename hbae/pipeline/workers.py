@@ -3,21 +3,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from threadpoolctl import threadpool_limits
+
+from hbae.processes import WorkerPool
 
 MOST_WORKERS = 8
 _loaded: dict[str, Any] = {}
@@ -44,7 +43,7 @@ class Workers:
 
     def __init__(self, count: int | None = None) -> None:
         self.count = count or usable_cores()
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: WorkerPool | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._shared = 0
 
@@ -64,8 +63,7 @@ class Workers:
         waiting: deque[Future[Any]] = deque()
         try:
             for item in items:
-                with without_main():
-                    waiting.append(pool.submit(_call, place, function, item))
+                waiting.append(pool.submit(_call, place, function, item))
                 if len(waiting) > 2 * self.count:
                     yield waiting.popleft().result()
             while waiting:
@@ -76,10 +74,9 @@ class Workers:
         finally:
             Path(place).unlink(missing_ok=True)
 
-    def _start(self) -> ProcessPoolExecutor:
+    def _start(self) -> WorkerPool:
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.count, mp_context=context, initializer=_prepare)
+            self._pool = WorkerPool(self.count, _prepare)
         return self._pool
 
     def _share(self, shared: Any) -> str:
@@ -94,8 +91,7 @@ class Workers:
     def kill(self) -> None:
         """End the workers at once: what they are at is of no use any more."""
         if self._pool is not None:
-            for process in list((self._pool._processes or {}).values()):
-                process.kill()
+            self._pool.kill()
         self.close()
 
     def close(self) -> None:
@@ -115,20 +111,6 @@ class Workers:
             self.close()
         else:
             self.kill()
-
-
-@contextmanager
-def without_main() -> Iterator[None]:
-    """Hide the caller's script from workers that start now.
-
-    They would run it again from the top, and a script without an ``if __name__`` guard would start more workers.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _prepare() -> None:

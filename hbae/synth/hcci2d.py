@@ -8,9 +8,7 @@ alternate (Strang, 1968). Sound and expansion are left out: the pressure of a ce
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +17,7 @@ import numpy as np
 
 from hbae.arrays import Array
 from hbae.errors import ConfigError
+from hbae.processes import WorkerPool
 from hbae.synth.ignition import AIR, FUEL, MECHANISM, load_cantera, make_reactor, species_names
 from hbae.synth.stream import Piece, Stream, StreamVariable
 from hbae.synth.turbulence import Stencil, departure, diffuse, limited, random_field, solenoidal
@@ -192,7 +191,7 @@ def _reactors(processes: int, density: float) -> Iterator[React]:
     if processes == 1:
         yield lambda state, dt: run(map, state, dt)
         return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with WorkerPool(processes) as pool:
         yield lambda state, dt: run(pool.map, state, dt)
 
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from hbae.arrays import Array
 from hbae.errors import ConfigError, MissingExtraError
+from hbae.processes import WorkerPool
 
 MECHANISM = "gri30.yaml"
 FUEL = "CH4:0.90, C2H6:0.07, C3H8:0.03"
@@ -144,8 +143,7 @@ def ignition_table(
     relative = unwarp(warps, stretch)
     jobs = [(t, r_axis, pressure, relative) for t in t_axis]
     if processes > 1:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        with WorkerPool(processes) as pool:
             rows = list(pool.map(_row, jobs))
     else:
         rows = [_row(job) for job in jobs]

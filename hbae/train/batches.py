@@ -12,18 +12,33 @@ from torch import Tensor
 from hbae.arrays import Array
 from hbae.errors import TrainingError
 from hbae.models.autoencoder import Autoencoder
+from hbae.train.ranks import ALONE, Ranks, own_rows
 
 CACHE_LIMIT = 4 << 30
 PART = 64
 
 
 class Batches:
-    """Hyper-blocks x (N, K, P, V) with their valid mask, shuffled every epoch; short last batches are dropped."""
+    """Hyper-blocks x (N, K, P, V) with their valid mask, shuffled every epoch; short last batches are dropped.
 
-    def __init__(self, net: Autoencoder, x: Array, valid: Array | None, *, batch: int, seed: int, device: str) -> None:
+    All ranks draw the same order; each takes its own rows of every batch.
+    """
+
+    def __init__(
+        self,
+        net: Autoencoder,
+        x: Array,
+        valid: Array | None,
+        *,
+        batch: int,
+        seed: int,
+        device: str,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.net, self.x, self.valid = net, x, valid
         self.device = torch.device(device)
         self.batch = min(batch, len(x))
+        self.rows = own_rows(self.batch, ranks)
         self.counts = torch.from_numpy(counted_variables(x, valid)).to(self.device)
         self.order_rng = torch.Generator().manual_seed(seed ^ 0x5EED)
         self.order = torch.zeros(0, dtype=torch.int64)
@@ -31,7 +46,8 @@ class Batches:
         crc = zlib.crc32(np.ascontiguousarray(x[:: max(1, len(x) // PART)]).tobytes())
         self.fingerprint = [*x.shape, crc]
         self._cache: Tensor | None = None
-        if x.size * 4 <= CACHE_LIMIT:
+        # Ranks share the sample of their host; a copy for each would not fit on a node of many cores.
+        if x.size * 4 <= CACHE_LIMIT and ranks.size == 1:
             parts = [self._normalised(np.arange(i, min(i + PART, len(x)))) for i in range(0, len(x), PART)]
             self._cache = torch.cat(parts)
 
@@ -41,10 +57,10 @@ class Batches:
         return len(self.x) // self.batch
 
     def next(self) -> tuple[Tensor, Tensor | None]:
-        """Give the next batch (B, K, P, V) and its weights (1 valid, 0 not) or None."""
+        """Give this rank's rows of the next batch, (b, K, P, V), and their weights (1 valid, 0 not) or None."""
         if self.at + self.batch > len(self.order):
             self.order, self.at = torch.randperm(len(self.x), generator=self.order_rng), 0
-        index = self.order[self.at : self.at + self.batch]
+        index = self.order[self.at : self.at + self.batch][self.rows]
         self.at += self.batch
         return self._take(index), self._weights(index)
 

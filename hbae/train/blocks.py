@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from hbae.models.trained import EncodingModel, one_thread
 from hbae.slim import SlimReport
 from hbae.train.batches import Batches, counted_variables, normalisation
 from hbae.train.config import TrainConfig
-from hbae.train.loop import Progress, Trainer
+from hbae.train.loop import DEFAULT_RUN, Progress, RunOptions, Trainer
 from hbae.train.rate import RateEquation
 from hbae.train.slim import slim_decoder
 
@@ -91,17 +90,18 @@ def train_blocks(
     budget: Budget,
     seed: int = 0,
     device: str = "cpu",
-    checkpoint: Path | None = None,
+    options: RunOptions = DEFAULT_RUN,
     progress: Progress | None = None,
     stored_hyper: int | None = None,
     tolerance: Array | None = None,
 ) -> TrainedModel:
     """Train HBAE and BAE on hyper-blocks (N, K, P, V) in physical units.
 
-    With a budget in epochs the same seed gives the same weights on one machine and thread count. ``checkpoint`` is
-    written every minute and resumed from when it exists. ``progress(step, total, loss, nrmse)`` is called now and then.
-    ``stored_hyper``: hyper-blocks that an archive will hold, where ``x_NKPV`` is a sample, and ``tolerance``: the RMSE
-    (V,) that it will allow, in the variables' units: what slimming weighs the decoder's bytes against.
+    With a budget in epochs the same seed gives the same weights on one machine and thread count; several ranks, each
+    given the same blocks, give those of one process up to the order of float sums. ``progress(step, total, loss,
+    nrmse)`` is called now and then. Only rank 0's model has a report. ``stored_hyper``: hyper-blocks that an archive
+    will hold, where ``x_NKPV`` is a sample, and ``tolerance``: the RMSE (V,) that it will allow, in the variables'
+    units: what slimming, for one rank alone, weighs the decoder's bytes against.
 
     Raises
     ------
@@ -117,18 +117,20 @@ def train_blocks(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = Autoencoder(model, offset, scale).to(device)
-    batches = Batches(net, x_NKPV, valid, batch=config.batch, seed=seed, device=device)
-    trainer = Trainer(net, config, batches, seed=seed, budget=budget)
-    begin, first = time.monotonic(), trainer.step
-    trainer.run(checkpoint, progress)
+    batches = Batches(net, x_NKPV, valid, batch=config.batch, seed=seed, device=device, ranks=options.ranks)
+    trainer = Trainer(net, config, batches, seed=seed, budget=budget, options=options)
+    begin, first = time.monotonic(), trainer.resume()
+    trainer.run(progress)
     slimmed = None
     if config.slim_share:
         score = RateEquation(trainer, stored_hyper or len(x_NKPV), tolerance, geometry)
         slimmed = slim_decoder(trainer, score)
     speed = (trainer.step - first) * batches.batch * model.num_blocks / max(time.monotonic() - begin, 1e-9)
     encoder = EncodingModel(net, names)
-    report = judge(encoder, x_NKPV, valid, steps=trainer.step, seconds=trainer.spent, speed=speed, slim=slimmed)
-    log.info("trained %d steps, mean NRMSE %.3g, %.0f blocks/s", report.steps, report.mean_nrmse, speed)
+    report = None
+    if options.ranks.rank == 0:
+        report = judge(encoder, x_NKPV, valid, steps=trainer.step, seconds=trainer.spent, speed=speed, slim=slimmed)
+        log.info("trained %d steps, mean NRMSE %.3g, %.0f blocks/s", report.steps, report.mean_nrmse, speed)
     return TrainedModel(encoder=encoder, geometry=dict(geometry), config=config, seed=seed, report=report)
 
 

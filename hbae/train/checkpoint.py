@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hbae.codecs import count_marks
+from hbae.container import check_header
 from hbae.errors import FormatError
 
 KEY = "hbae"
@@ -51,6 +52,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise FormatError(f"{path.name}: larger than any model file may be")
+        check_header(path)
         with safe_open(path, framework="pt", device="cpu") as f:
             text = (f.metadata() or {}).get(KEY)
             names = list(f.keys())

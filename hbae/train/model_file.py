@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hbae.container.sections import decode_decoder, encode_decoder
+from hbae.container import decode_decoder, encode_decoder, read_section
 from hbae.errors import ConfigError, FormatError, ModelMismatchError
 from hbae.models.autoencoder import Autoencoder
+from hbae.models.config import ModelConfig
 from hbae.models.trained import EncodingModel
 from hbae.train.blocks import TrainedModel
 from hbae.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -61,18 +63,20 @@ def load_model(path: Path, device: str = "cpu") -> TrainedModel:
     ModelMismatchError
         When its parts do not fit each other or the decoder is not the one it names.
     """
+    section = read_section(path)
     saved = load_checkpoint(path)
     doc = saved.doc
     if doc.get("format") != FORMAT or doc.get("version") != VERSION:
         raise FormatError(f"{path.name}: not a model file of version {VERSION}")
-    section = _section(saved.tensors, path)
     if decoder_id(section) != doc.get("decoder_id"):
         raise ModelMismatchError(f"{path.name}: the decoder's SHA-256 is not the one the file names")
     decoder = decode_decoder(section)
     try:
         config = TrainConfig.from_json(doc["config"])
         names = tuple(str(n) for n in doc["names"])
-        geometry: Mapping[str, Any] = dict(doc["geometry"])
+        if len(set(names)) < len(names):
+            raise FormatError("malformed model: a variable is named twice")
+        geometry = _geometry(doc, config.model)
         net = _network(config, doc, saved.tensors)
         seed = int(doc["seed"])
     except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as e:
@@ -81,17 +85,22 @@ def load_model(path: Path, device: str = "cpu") -> TrainedModel:
     return TrainedModel(encoder=encoder, geometry=geometry, config=config, seed=seed)
 
 
-def _section(tensors: Mapping[str, Tensor], path: Path) -> bytes:
-    section = tensors.get("decoder")
-    if section is None or section.dtype != torch.uint8 or section.ndim != 1:
-        raise FormatError(f"{path.name}: no decoder section")
-    return section.numpy().tobytes()
+def _geometry(doc: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
+    """Give the geometry of a description: block and hyper-block hold the points and blocks of the networks."""
+    geometry = dict(doc["geometry"])
+    block, hyper = geometry["block"], geometry["hyper"]
+    for lengths, count in ((block, model.points), (hyper, model.num_blocks)):
+        if not isinstance(lengths, list) or not all(type(n) is int and 1 <= n <= count for n in lengths):
+            raise FormatError("malformed model: lengths of blocks must be a list of positive integers")
+        if math.prod(lengths) != count or len(lengths) != len(block):
+            raise FormatError("malformed model: blocks and networks do not fit")
+    return geometry
 
 
 def _network(config: TrainConfig, doc: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Autoencoder:
     shape = (config.model.num_variables,)
     offset, scale = (np.array([float.fromhex(v) for v in doc[key]]) for key in ("offset", "scale"))
-    if offset.shape != shape or scale.shape != shape or not (np.isfinite(offset).all() and (scale > 0).all()):
+    if offset.shape != shape or scale.shape != shape or not (np.isfinite([offset, scale]).all() and (scale > 0).all()):
         raise FormatError("malformed model: bad offset or scale")
     given = sum(t.numel() for k, t in tensors.items() if k.startswith(ENCODERS))
     if config.model.largest_layer > max(4 * given, 1 << 16):

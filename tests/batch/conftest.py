@@ -166,6 +166,12 @@ def bench(tmp_path: Path, inputs: Path) -> Bench:
 
 
 @pytest.fixture(scope="session")
+def make_bench() -> type[Bench]:
+    """Give :class:`Bench`, for folders without inputs."""
+    return Bench
+
+
+@pytest.fixture(scope="session")
 def serial(inputs: Path) -> dict[str, str]:
     """Give the hashes of the archives that one plain process writes."""
     bench = Bench(inputs.parent)

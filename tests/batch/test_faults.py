@@ -19,8 +19,8 @@ import pytest
 
 import hbae
 from hbae.batch.run import set_up
-from hbae.batch.team import Solo
 from hbae.errors import FormatError
+from hbae.ranks import Solo
 
 if TYPE_CHECKING:
     from conftest import Bench

@@ -16,9 +16,9 @@ from hbae.batch.machine import Card, check_alike, seats
 from hbae.batch.recipe import Campaign, Recipe
 from hbae.batch.replay import replay
 from hbae.batch.summary import Summary
-from hbae.batch.team import launched_size
 from hbae.batch.work import Outcome
 from hbae.errors import BatchError, ConfigError
+from hbae.ranks import launched_size
 
 DONE = {"kind": "done", "archive": "a.hbae", "recipe": "r"}
 

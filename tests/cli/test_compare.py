@@ -144,7 +144,7 @@ def test_usage_errors(args: tuple[str, ...], text: str, files: Path, run) -> Non
 def test_failures_are_told_in_json(files: Path, run) -> None:
     result = run("compare", "none.nc", "--bounds", "1e-2", "--json")
     assert result.code == 1
-    assert result.doc["kind"] == "FileNotFoundError"
+    assert result.doc["kind"] == "MissingFileError"
 
 
 def test_a_missing_package_names_the_extra(files: Path) -> None:

@@ -10,6 +10,8 @@ import netCDF4
 import numpy as np
 import pytest
 
+from hbae.cli.main import run as in_process
+
 if TYPE_CHECKING:
     from conftest import Run
 
@@ -77,6 +79,70 @@ def test_bad_requests_leave_nothing(run: Run, files: Path, args: list[str], code
     assert done.code == code
     assert text in done.doc["error"]
     assert sorted(p.name for p in files.iterdir()) == before
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr", ".h5", ".npy"])
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--window", "time=-3:4"], "START:STOP"),
+        (["--window", "time=7:3"], "time=7:3"),
+        (["--window", "time=5:5"], "time=5:5"),
+        (["--window", "time=0:13"], "length 12"),
+        (["--window", "time=:4"], "START:STOP"),
+        (["--window", "time=0:99999999999999999999999"], "length 12"),
+        (["--window", "time=0:2", "--window", "time=0:3"], "once for each"),
+        (["--window", ""], "empty"),
+        (["--vars", ""], "empty"),
+        (["--vars", "T", "Z*"], "'Z*' matches no variable"),
+    ],
+)
+def test_usage_errors(
+    args: list[str],
+    said: str,
+    suffix: str,
+    files: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(files)
+    before = sorted(p.name for p in files.iterdir())
+    assert in_process(["decompress", "a.hbae", "-o", f"b{suffix}", *args]) == 2
+    found = capsys.readouterr()
+    assert said in found.err
+    assert found.out == ""
+    assert sorted(p.name for p in files.iterdir()) == before
+
+
+def test_outputs_that_cannot_be(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(files)
+    for args, code, said in (
+        (["a.hbae", "-o", "b.tif"], 2, "unknown suffix"),
+        (["a.hbae", "-o", "none/b.nc"], 1, "no such folder"),
+        (["a.hbae", "-o", "a.hbae", "-f"], 2, "same file"),
+        (["a.hbae", "-o", "b.npy"], 1, "exactly one variable"),
+        (["a.hbae", "-o", "b.npy", "--vars", "T", "U"], 1, "exactly one variable"),
+        (["a.nc", "-o", "b.nc"], 4, "a.nc: not an hbae archive"),
+        (["none.hbae", "-o", "b.nc"], 1, "no such file"),
+    ):
+        assert in_process(["decompress", *args]) == code
+        assert said in capsys.readouterr().err
+    assert sorted(p.name for p in files.iterdir()) == ["a.hbae", "a.nc", "bad.hbae"]
+
+
+def test_one_variable_goes_to_npy(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(files)
+    assert in_process(["decompress", "a.hbae", "-o", "b.nc", "-q"]) == 0
+    for out, more in (("T.npy", []), ("w.npy", ["--window", "lat=3:9"])):
+        assert in_process(["decompress", "a.hbae", "-o", out, "--vars", "T", "-q", *more]) == 0
+    whole = read(files / "b.nc", "T")
+    np.testing.assert_array_equal(np.load(files / "T.npy"), whole)
+    np.testing.assert_array_equal(np.load(files / "w.npy"), whole[:, 3:9])
+    assert in_process(["decompress", "a.hbae", "-o", "T.npy", "--vars", "U", "-q"]) == 2
+    assert in_process(["decompress", "a.hbae", "-o", "T.npy", "--vars", "U", "-q", "-f"]) == 0
+    np.testing.assert_array_equal(np.load(files / "T.npy"), read(files / "b.nc", "U"))
 
 
 def test_verify_passes_and_says_what_it_did(run: Run, files: Path) -> None:

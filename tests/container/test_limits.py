@@ -237,7 +237,7 @@ def test_texts_and_headers_that_no_reader_takes_are_refused(tmp_path: Path, monk
     monkeypatch.setattr("hbae.pipeline.exactvars.MAX_TEXT", 500)
     with pytest.raises(FieldError, match="text"):
         hbae.compress(ds, tmp_path / "a.hbae", "abs=1")
-    monkeypatch.setattr("hbae.container.writer.MAX_JSON", 4000)
+    monkeypatch.setattr("hbae.container.layout.MAX_JSON", 4000)
     with pytest.raises(FieldError, match="header"):
         hbae.compress(ds, tmp_path / "a.hbae", "abs=1")
     assert list(tmp_path.iterdir()) == []

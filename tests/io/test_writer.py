@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hbae.arrays import ArraySource, Attribute, Dimension, Field, Group, Variable, box_shape, boxes_of
-from hbae.errors import FieldError, OutputExistsError, UnknownNameError
+from hbae.errors import ConfigError, FieldError, OutputExistsError, UnknownNameError
 from hbae.io import (
     FieldWriter,
     ScratchArray,
@@ -121,7 +121,7 @@ def test_put_refuses_what_does_not_fit(tmp_path: Path) -> None:
     ]:
         with pytest.raises(FieldError, match="does not fit"), FieldWriter(tmp_path / "a.nc", _field([1.0, 2])) as w:
             w.put("v", box, values)
-    with pytest.raises(FieldError, match=r"unknown suffix '\.tif'"):
+    with pytest.raises(ConfigError, match=r"unknown suffix '\.tif'"):
         write_field(_field([1.0]), tmp_path / "a.tif")
 
 

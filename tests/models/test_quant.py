@@ -9,7 +9,7 @@ import torch
 
 from hbae.errors import ConfigError
 from hbae.exact.backend import NumpyBackend, get_backend
-from hbae.models.quant import LATENT_MAX, DecoderNet, LayerSpec, QuantLinear, round_through
+from hbae.models.quant import LATENT_MAX, DecoderNet, LayerSpec, QuantLinear, activate, round_through
 
 SPECS = {
     "factorised": (LayerSpec(60, "leaky", 5), LayerSpec(40, "leaky"), LayerSpec(48, "relu", 8), LayerSpec(7, "none")),
@@ -113,3 +113,25 @@ def test_rounding_is_half_to_even() -> None:
 def test_widths_must_split() -> None:
     with pytest.raises(ConfigError, match="multiple"):
         DecoderNet(4, (LayerSpec(7, "relu", 2),))
+
+
+@pytest.mark.parametrize("act", ["none", "relu", "leaky"])
+def test_gradients_of_the_integer_pass(act: str) -> None:
+    """Values and gradients of the fused pass are those of its formula, step by step."""
+    torch.manual_seed(1)
+    layer = QuantLinear(9, 13, act)
+    layer.w_exp.fill_(5.0)
+    layer.exps.copy_(torch.tensor([4.0, 6.0]))
+    a = torch.randint(-99, 99, (50, 9)).float().requires_grad_()
+    pull = torch.randn(50, 13)
+
+    def gradients(y: torch.Tensor) -> list[torch.Tensor]:
+        return list(torch.autograd.grad((y * pull).sum(), [a, layer.weight, layer.bias]))
+
+    weight, bias, shift = layer.integers(127)
+    plain = round_through(activate(torch.nn.functional.linear(a, weight, bias) * torch.exp2(-shift), act))
+    fused = layer.forward_integer(a, (-255, 255), 127)
+    assert 0.05 < float((plain.abs() > 255).float().mean()) < 0.9
+    assert torch.equal(fused, plain.clamp(-255, 255))
+    for one, other in zip(gradients(fused), gradients(plain.clamp(-255, 255)), strict=True):
+        assert torch.equal(one, other)

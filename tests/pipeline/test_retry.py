@@ -17,7 +17,7 @@ from hbae.bound import VariableErrors
 from hbae.errors import BoundViolationError, OutputExistsError
 from hbae.pipeline import chunk as chunks
 from hbae.pipeline import compress as module
-from hbae.pipeline import encode
+from hbae.pipeline import encode, pass2
 from hbae.pipeline.touchup import worst_chunks
 
 
@@ -26,7 +26,7 @@ def coarser(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[int]]:
     """Give a function after which every plan has steps that many times too large; it counts the passes."""
 
     def install(factor: float) -> list[int]:
-        choose, write, passes = module.choose_plan, module._Run._write_chunks, [0]
+        choose, write, passes = module.choose_plan, pass2.GroupWriter._write_chunks, [0]
 
         def bad(*args: Any, **kw: Any) -> Any:
             choice = choose(*args, **kw)
@@ -38,7 +38,7 @@ def coarser(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[int]]:
             return write(*args)
 
         monkeypatch.setattr(module, "choose_plan", bad)
-        monkeypatch.setattr(module._Run, "_write_chunks", counted)
+        monkeypatch.setattr(pass2.GroupWriter, "_write_chunks", counted)
         return passes
 
     return install
@@ -69,10 +69,10 @@ def test_the_last_resort_is_every_block(
     tmp_path: Path,
 ) -> None:
     passes = coarser(50.0)
-    monkeypatch.setattr(module, "finer_plan", lambda plan, factor: plan)
+    monkeypatch.setattr(pass2, "finer_plan", lambda plan, factor: plan)
     bounds = {n: [(kind, 1e-3 if kind == "nrmse" else 60.0)] for n in "TUV"}
     judged(fields(), tmp_path / "a.hbae", bounds, method="linear")
-    assert passes[0] == module.REDO + 2
+    assert passes[0] == pass2.REDO + 2
 
 
 def wrong_values(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
@@ -137,7 +137,7 @@ def test_a_broken_decoder_writes_nothing(
 def test_a_global_bound_that_cannot_be_met_writes_nothing(
     fields: Callable[..., xr.Dataset], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "global_ratios", lambda totals, members: np.full(len(members), 1.5))
+    monkeypatch.setattr(pass2, "global_ratios", lambda totals, members: np.full(len(members), 1.5))
     (tmp_path / "a.hbae").write_bytes(b"old")
     with pytest.raises(OutputExistsError):
         hbae.compress(fields(), tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
@@ -158,13 +158,13 @@ def test_a_small_miss_costs_a_few_chunks(
     a = (np.sin(x) + np.random.default_rng(0).normal(size=x.shape) * np.linspace(0.5, 1.5, 96)[:, None, None]).astype(
         "f4"
     )
-    ds, numbers, encode_some = xr.Dataset({"T": (("t", "y", "x"), a)}), [], module._Run._encode
+    ds, numbers, encode_some = xr.Dataset({"T": (("t", "y", "x"), a)}), [], pass2.GroupWriter._encode
 
     def noted(run: Any, job: Any, g: Any, again: Any, errors: Any) -> Any:
-        numbers.append((job.fine, again.tolist()))
+        numbers.append((job.fine, again))
         return encode_some(run, job, g, again, errors)
 
-    monkeypatch.setattr(module._Run, "_encode", noted)
+    monkeypatch.setattr(pass2.GroupWriter, "_encode", noted)
     passes = coarser(1.06)
     judged(ds, tmp_path / "a.hbae", {"T": [("nrmse", 2e-2)]}, method="linear", chunk=0.0625)
     first, *others = numbers

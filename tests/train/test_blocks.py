@@ -16,15 +16,15 @@ from hbae.config import Budget
 from hbae.errors import FormatError, ModelMismatchError, TrainingError
 from hbae.exact.backend import NumpyBackend
 from hbae.models.trained import one_thread
-from hbae.train import loop
 from hbae.train.blocks import TrainedModel, train_blocks
 from hbae.train.config import TrainConfig
+from hbae.train.loop import RunOptions, square_sums
 
 from .conftest import NAMES
 
 
 def train(x: Array, config: TrainConfig, epochs: int = 12, **more: Any) -> TrainedModel:
-    more = {"names": NAMES, "geometry": {"block": [3, 2, 2]}, "seed": 5, "valid": None, **more}
+    more = {"names": NAMES, "geometry": {"block": [3, 2, 2], "hyper": [4, 1, 1]}, "seed": 5, "valid": None, **more}
     valid = more.pop("valid")
     with one_thread():
         return train_blocks(x, valid, config=config, budget=Budget(epochs=epochs), **more)
@@ -66,12 +66,10 @@ def test_resume_gives_the_uninterrupted_weights(
     blocks: Array,
     config: TrainConfig,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     stop_at: float,
     matrix_lr: float,
 ) -> None:
     config = replace(config, matrix_lr=matrix_lr)
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     whole = train(blocks, config, 20)
 
     def stop(step: int, total: int, loss: float, nrmse: float) -> None:
@@ -79,15 +77,16 @@ def test_resume_gives_the_uninterrupted_weights(
             raise KeyboardInterrupt
 
     path = tmp_path / "run.ckpt"
+    kept = RunOptions(checkpoint=path, save_seconds=0.0)
     with pytest.raises(KeyboardInterrupt):
-        train(blocks, config, 20, checkpoint=path, progress=stop)
-    resumed = train(blocks, config, 20, checkpoint=path)
+        train(blocks, config, 20, options=kept, progress=stop)
+    resumed = train(blocks, config, 20, options=kept)
     assert same(whole, resumed)
     with pytest.raises(TrainingError, match="another run"):
-        train(blocks, config, 20, seed=9, checkpoint=path)
+        train(blocks, config, 20, seed=9, options=kept)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(FormatError, match=r"run\.ckpt"):
-        train(blocks, config, 20, checkpoint=path)
+        train(blocks, config, 20, options=kept)
 
 
 def test_seconds_budget_ends(blocks: Array, config: TrainConfig) -> None:
@@ -120,3 +119,16 @@ def test_failures_are_named(blocks: Array, config: TrainConfig) -> None:
         train(np.full_like(blocks, np.nan), config)
     with pytest.raises(ModelMismatchError, match="do not fit"):
         train(blocks[..., :5], config)
+
+
+def test_gradients_of_the_square_sums() -> None:
+    diff = torch.randn(3, 4, 5, 6, requires_grad=True)
+    pull = torch.randn(6)
+    square, count = square_sums(diff, None)
+    want = torch.autograd.grad((diff.square().sum((0, 1, 2)) * pull).sum(), diff)
+    assert torch.equal(torch.autograd.grad((square * pull).sum(), diff)[0], want[0])
+    assert count.tolist() == [60.0] * 6
+    weight = (torch.rand(diff.shape) > 0.3).float()
+    square, count = square_sums(diff, weight)
+    assert torch.equal(count, weight.sum((0, 1, 2)))
+    assert torch.allclose(square, (diff**2 * weight).sum((0, 1, 2)))

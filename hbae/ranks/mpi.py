@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""The ranks of a run as one team: how they are found, agree, and end together.
+"""Ranks under MPI: how they are found, talk, and write one file.
 
 Without a launcher there is one process and mpi4py is not loaded.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
-from hbae.errors import BatchError, HbaeError, MissingExtraError
+from hbae.errors import BatchError, MissingExtraError, OutputError
+from hbae.ranks.team import FileTeam, Solo, end_all
 
 T = TypeVar("T")
 
@@ -22,45 +24,8 @@ SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_
 SHORT, LONG = 2e-4, 5e-3
 
 
-class Team(Protocol):
-    """Ranks 0 to ``size`` - 1; ``failure`` is what all of them have raised together."""
-
-    rank: int
-    size: int
-    failure: BaseException | None
-
-    def gather(self, value: T) -> list[T] | None:
-        """Give the root everybody's value, in the order of ranks."""
-
-    def share(self, value: T) -> T:
-        """Give everybody the root's value."""
-
-    def abort(self, code: int) -> None:
-        """End all ranks at once."""
-
-
-class Solo:
-    """One process alone."""
-
-    rank, size = 0, 1
-
-    def __init__(self) -> None:
-        self.failure: BaseException | None = None
-
-    def gather(self, value: T) -> list[T] | None:
-        """Give a list of one."""
-        return [value]
-
-    def share(self, value: T) -> T:
-        """Give the value back."""
-        return value
-
-    def abort(self, code: int) -> None:
-        """Nothing to end."""
-
-
 class MpiTeam:
-    """The ranks of ``MPI.COMM_WORLD``."""
+    """The ranks of a communicator of mpi4py."""
 
     def __init__(self, comm: Any) -> None:
         self.comm = comm
@@ -69,13 +34,64 @@ class MpiTeam:
 
     def gather(self, value: T) -> list[T] | None:
         """Give the root everybody's value, in the order of ranks."""
+        self._meet()
         values: list[T] | None = self.comm.gather(value, root=0)
         return values
 
     def share(self, value: T) -> T:
         """Give everybody the root's value."""
+        self._meet()
         shared: T = self.comm.bcast(value, root=0)
         return shared
+
+    def below(self, counts: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Give sums of counts over the ranks below this one, and over all ranks."""
+        self._meet()
+        add = _add_lists
+        lower: list[int] | None = self.comm.exscan(list(counts), op=add)
+        totals: list[int] = self.comm.allreduce(list(counts), op=add)
+        return lower if lower is not None else [0] * len(counts), totals
+
+    def _meet(self) -> None:
+        """Wait for all ranks without keeping a core busy, as a blocking call would."""
+        request, delay = self.comm.Ibarrier(), SHORT
+        while not request.Test():
+            time.sleep(delay)
+            delay = min(delay * 1.2, LONG)
+
+    def write_pieces(self, path: Path, pieces: Iterable[tuple[int, bytes]], rounds: int) -> None:
+        """Write (offset, bytes) of every rank into one file that is there, in as many collective rounds.
+
+        A rank that fails takes part to the end, so that no other waits for it.
+
+        Raises
+        ------
+        OutputError
+            When MPI could not write a piece of this rank.
+        """
+        from mpi4py import MPI
+
+        self._meet()
+        failure: Exception | None = None
+        left, status = iter(pieces), MPI.Status()
+        file = MPI.File.Open(self.comm, os.fspath(path), MPI.MODE_WRONLY)
+        for _ in range(rounds):
+            offset, data = 0, b""
+            try:
+                if failure is None:
+                    offset, data = next(left, (0, b""))
+            except Exception as e:
+                failure = e
+            try:
+                file.Write_at_all(offset, data, status)
+                if status.Get_count(MPI.BYTE) != len(data):
+                    failure = failure or OutputError(f"{path}: fewer bytes were written than given; is the disk full?")
+            except MPI.Exception as e:
+                failure = failure or OutputError(f"{path}: MPI could not write: {e}; is the disk full?")
+        file.Sync()
+        file.Close()
+        if failure is not None:
+            raise failure
 
     def abort(self, code: int) -> None:
         """End all ranks at once."""
@@ -109,6 +125,10 @@ class MpiTeam:
         return bool(MPI.Query_thread() >= MPI.THREAD_SERIALIZED)
 
 
+def _add_lists(a: list[int], b: list[int]) -> list[int]:
+    return [x + y for x, y in zip(a, b, strict=True)]
+
+
 def launched_size(environment: Mapping[str, str] = os.environ) -> int:
     """Give the number of ranks that a launcher started, 1 without one."""
     for name in SIZES:
@@ -117,7 +137,7 @@ def launched_size(environment: Mapping[str, str] = os.environ) -> int:
     return 1
 
 
-def join() -> Team:
+def join() -> FileTeam:
     """Give the team that this process is part of.
 
     Raises
@@ -146,36 +166,24 @@ def join() -> Team:
     return MpiTeam(MPI.COMM_WORLD) if MPI.COMM_WORLD.size > 1 else Solo()
 
 
-def agreed(team: Team, job: Callable[[], T]) -> T:
-    """Run a job on the root; all ranks get its result, or all raise its failure.
+@contextmanager
+def team_of(comm: Any) -> Iterator[FileTeam]:
+    """Give the team of a communicator of mpi4py (None: this process alone); all its ranks must enter.
 
-    Raises
-    ------
-    HbaeError, OSError
-        What the job raised; on other ranks a :class:`BatchError` with its message and exit code.
+    An exception that not all ranks raise together ends them all, as the others would wait forever. A team is given
+    back as it is; who made it sees to its end.
     """
-    value, error = None, None
-    if team.rank == 0:
-        try:
-            value = job()
-        except (HbaeError, OSError) as e:
-            error = e
-    told = (str(error), getattr(error, "exit_code", 1)) if error is not None else None
-    told, value = team.share((told, value))
-    if told is None:
-        return value  # type: ignore[return-value]
-    if error is None:
-        error = BatchError(told[0])
-        error.exit_code = told[1]
-    team.failure = error
-    raise error
-
-
-def end_all(team: Team, error: BaseException) -> None:
-    """End the other ranks, unless all of them have raised the same: a rank that left would make them wait forever."""
-    if team.size == 1 or error is team.failure:
+    if isinstance(comm, Solo | MpiTeam):
+        yield comm
         return
-    code = error.code if isinstance(error, SystemExit) else getattr(error, "exit_code", 1)
-    if not isinstance(error, SystemExit):
-        logging.getLogger("hbae").error("rank %d: %s: %s; all ranks end", team.rank, type(error).__name__, error)
-    team.abort(code if isinstance(code, int) else 1)
+    if comm is None or comm.size == 1:
+        yield Solo()
+        return
+    own = comm.Dup()
+    team = MpiTeam(own)
+    try:
+        yield team
+    except BaseException as e:
+        end_all(team, e)
+        raise
+    own.Free()

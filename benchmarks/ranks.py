@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""One big field on one and on several ranks: wall time, efficiency, peak memory of each rank, and whether bytes agree.
+
+``python benchmarks/ranks.py -o FOLDER --steps 2000`` writes ``ranks.json`` there. The field is made (E3SM-like, three
+variables on 180 x 360 points), plain and deflated; the archive goes back to Zarr, the format that ranks can share. One
+rank is the plain command without mpirun. Peaks are ru_maxrss of each rank; every rank works on one thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hbae import __version__
+from hbae.synth import E3SMConfig, e3sm_stream, write_stream
+
+# Runs the command in this process, then says on stderr what it took.
+WRAP = (
+    "import resource, sys; from hbae.cli.main import run; code = run(sys.argv[1:]);"
+    "r = resource.getrusage(resource.RUSAGE_SELF);"
+    "print('used', r.ru_maxrss, r.ru_utime + r.ru_stime, file=sys.stderr, flush=True); sys.exit(code)"
+)
+FLAGS = ("--allow-run-as-root", "--oversubscribe", "--bind-to", "none")
+
+
+def main(
+    out: Annotated[Path, typer.Option("-o", help="Folder for data and results.")],
+    steps: Annotated[int, typer.Option(help="Time steps of the field, 0.26 MB a variable each.")] = 400,
+    ranks: Annotated[str, typer.Option(help="Numbers of ranks.")] = "1,2",
+    bound: Annotated[str, typer.Option(help="Bound.")] = "nrmse=1e-3",
+    keep: Annotated[bool, typer.Option(help="Keep the data.")] = False,
+) -> None:
+    """Run the benchmark."""
+    out.mkdir(exist_ok=True)
+    stream = e3sm_stream(E3SMConfig(steps=steps))
+    doc: dict[str, Any] = {
+        "command": "python benchmarks/ranks.py " + " ".join(sys.argv[1:]),
+        "date": date.today().isoformat(),
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_before": os.getloadavg()[0],
+        "hbae": __version__,
+        "raw_bytes": stream.nbytes,
+        "rows": [],
+    }
+    for deflate in (0, 1):
+        data = out / f"field-{steps}-deflate{deflate}.nc"
+        if not data.exists():
+            write_stream(stream, data, deflate=deflate)
+        for count in (int(r) for r in ranks.split(",")):
+            doc["rows"] += measure(data, out, count, bound)
+            (out / "ranks.json").write_text(json.dumps(doc, indent=1) + "\n")
+        if not keep:
+            data.unlink()
+    doc["rows"] = [compared(row, doc["rows"]) for row in doc["rows"]]
+    (out / "ranks.json").write_text(json.dumps(doc, indent=1) + "\n")
+    print(json.dumps(doc, indent=1))
+
+
+def measure(data: Path, out: Path, ranks: int, bound: str) -> list[dict[str, Any]]:
+    """Compress, verify and decompress; the archives are compared by their hashes."""
+    archive, back = out / "a.hbae", out / "back.zarr"
+    commands = {
+        "compress": [
+            "compress",
+            data,
+            "-o",
+            archive,
+            "--bound",
+            bound,
+            "--method",
+            "linear",
+            "--threads",
+            1,
+            "-f",
+            "-q",
+        ],
+        "verify": ["verify", archive, "--against", data, "-q"],
+        "decompress": ["decompress", archive, "-o", back, "-f", "-q"],
+    }
+    rows = []
+    for name, args in commands.items():
+        row = {"file": data.name, "bytes": data.stat().st_size, "command": name, "ranks": ranks, **run(args, ranks)}
+        row["sha256"] = hashlib.sha256(archive.read_bytes()).hexdigest()
+        print(row, flush=True)
+        rows.append(row)
+    rows[-1]["archive_bytes"] = archive.stat().st_size
+    shutil.rmtree(back)
+    return rows
+
+
+def run(args: list[Any], ranks: int) -> dict[str, Any]:
+    """Run one command on that many ranks; give wall and processor seconds, and the peak of each rank in MB."""
+    command = [sys.executable, "-c", WRAP, *map(str, args)]
+    if ranks > 1:
+        beside = Path(sys.executable).parent / "mpirun"
+        program = str(beside) if beside.exists() else shutil.which("mpirun")
+        if program is None:
+            raise typer.BadParameter("mpirun is not installed")
+        command = [program, *FLAGS, "-n", str(ranks), *command, "--ranks"]
+    start = time.monotonic()
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    wall = time.monotonic() - start
+    if done.returncode:
+        raise typer.BadParameter(f"{command}: {done.stderr}")
+    used = [line.split()[1:] for line in done.stderr.splitlines() if line.startswith("used ")]
+    return {
+        "seconds": round(wall, 2),
+        "cpu_seconds": round(sum(float(s) for _, s in used), 2),
+        "peak_mb": sorted(round(int(kb) / 1024) for kb, _ in used),
+    }
+
+
+def compared(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add the efficiency against the fewest ranks of the same command, and whether the archive is the same."""
+    same = [r for r in rows if (r["file"], r["command"]) == (row["file"], row["command"])]
+    base = min(same, key=lambda r: int(r["ranks"]))
+    efficiency = base["seconds"] * base["ranks"] / (row["seconds"] * row["ranks"])
+    return {**row, "efficiency": round(efficiency, 3), "same_bytes": row["sha256"] == base["sha256"]}
+
+
+if __name__ == "__main__":
+    typer.run(main)

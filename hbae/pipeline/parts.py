@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""The integers of a chunk, and the one formula that turns them into values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hbae.arrays import Array
+from hbae.blocks import join_blocks, join_tiles
+from hbae.exact import Backend, Transform
+from hbae.exact.interpolate import FRACTION
+from hbae.pipeline.logdomain import join_bits
+from hbae.pipeline.plan import GroupPlan, finer_steps
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The integers of one chunk, before entropy coding; None where a stage is not used.
+
+    ``mask``: (V, *grid) invalid points. ``filler``: their stored values, in C order. ``z``, ``zb``: latents (N, L)
+    and (N, K, L_b). ``coefs``, ``gae``: transform integers (V', B, ...). ``point``: (V, *grid) integers. ``signs``:
+    (V, *grid), log domain only. ``coded_point``: the point stage's bytes where interpolation or wavelets made them
+    (``point`` is then in units of 2**-6). ``exact``: flat indices and stored values of points kept as they are.
+    ``fine``: how much finer than the plan's the steps are, in 256ths.
+    """
+
+    mask: Array | None = None
+    filler: Array | None = None
+    z: Array | None = None
+    zb: Array | None = None
+    coefs: Array | None = None
+    gae: Array | None = None
+    point: Array | None = None
+    coded_point: bytes = b""
+    signs: Array | None = None
+    exact: tuple[Array, Array] | None = None
+    fine: int = 0
+
+
+def values_of(parts: Parts, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) -> Array:
+    """Give the decoded values (V, *grid) in the stored type; the one formula of the last step.
+
+    float64, one IEEE operation at a time: ``x = offset + scale * y`` (base) or ``offset``; ``x = x + (unit * 2**-F) *
+    t`` for the transform and then the block basis; ``x = x + (point_unit * 2**-F) * q``, where F counts the fraction
+    bits of mixing basis and of interpolation or wavelets; clip to [low, high]; packed variables ``rint((x -
+    add_offset) / scale_factor)``; cast to the type. Masked and exact points are then put in bit for bit.
+    """
+    shape = (plan.num_variables, *grid)
+    if plan.domain == "log":
+        out = join_bits(parts.point, parts.signs, plan, shape)
+    else:
+        out = _cast(linear_values(parts, plan, shape, backend), plan)
+    if parts.mask is not None:
+        out[parts.mask] = parts.filler
+    if parts.exact is not None:
+        out.reshape(-1)[parts.exact[0]] = parts.exact[1]
+    return out
+
+
+def linear_values(parts: Parts, plan: GroupPlan, shape: tuple[int, ...], backend: Backend) -> Array:
+    """Decoded values in float64 before clip and cast."""
+    grid, plan = shape[1:], finer_steps(plan, parts.fine)
+    if parts.z is not None and plan.decoder is not None:
+        y = join_blocks(plan.decoder.decode(parts.z, parts.zb, backend), plan.geometry, grid)
+        x = _column(plan.decoder.offset, shape) + _column(plan.decoder.scale, shape) * y.astype(np.float64)
+    else:
+        x = None
+    for q, basis, unit in ((parts.coefs, plan.transform, plan.unit), (parts.gae, plan.gae, plan.gae_unit)):
+        if q is not None and basis is not None:
+            t, fraction = inverse_of(basis, q)
+            x = _add_scaled(x, unit * 2.0**-fraction, join_tiles(t, grid), plan.offset)
+    if parts.point is not None:
+        if plan.mix is not None:
+            t, fraction = inverse_of(plan.mix, parts.point.reshape(len(parts.point), -1))
+        else:
+            t, fraction = parts.point.astype(np.float64), 0
+        fraction += FRACTION if plan.predicts else 0
+        x = _add_scaled(x, plan.point_unit * 2.0**-fraction, t.reshape(shape), plan.offset)
+    return np.broadcast_to(_column(plan.offset, shape), shape).copy() if x is None else x
+
+
+def _add_scaled(x: Array | None, scale: Array, t: Array, offset: Array) -> Array:
+    """``x + scale * t`` with the offset for no x, one variable at a time (it fits the cache); may write over x or t."""
+    if x is None:
+        for steps, s, o in zip(t, scale, offset, strict=True):
+            steps *= s
+            steps += o
+        return t
+    for values, s, steps in zip(x, scale, t, strict=True):
+        values += s * steps
+    return x
+
+
+def inverse_of(basis: Transform, q: Array) -> tuple[Array, int]:
+    """Give a transform's exact inverse and the fraction bits F, which follow from max|q| alone."""
+    fraction = basis.fraction_for(float(max(int(q.max(initial=0)), -int(q.min(initial=0)))))
+    return basis.inverse(q, fraction), fraction
+
+
+def _cast(x: Array, plan: GroupPlan) -> Array:
+    shape = x.shape
+    np.clip(x, _column(plan.low, shape), _column(plan.high, shape), out=x)
+    if not any(plan.packing):
+        return x.astype(plan.dtype)
+    info = np.iinfo(plan.dtype)
+    for v, p in enumerate(plan.packing):
+        if p is not None:
+            x[v] = np.clip(np.rint((x[v] - p[1]) / p[0]), info.min, info.max)
+    return x.astype(plan.dtype)
+
+
+def _column(a: Array, shape: tuple[int, ...]) -> Array:
+    return a.reshape(-1, *(1,) * (len(shape) - 1))

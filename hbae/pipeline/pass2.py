@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""Pass 2 over a group: its chunks are encoded, decoded, judged over all ranks, and written until every bound holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from hbae.arrays import Array, Box
+from hbae.bound import Target, Totals, VariableErrors
+from hbae.container import Writer
+from hbae.errors import BoundViolationError
+from hbae.pipeline.calibrate import Choice
+from hbae.pipeline.encode import BlockEncoder
+from hbae.pipeline.families import finer_plan, with_block_limits
+from hbae.pipeline.groups import LossyVariable
+from hbae.pipeline.inputs import Inputs
+from hbae.pipeline.options import CompressOptions
+from hbae.pipeline.plan import GroupPlan, encode_plan
+from hbae.pipeline.pool import Job, encode_all
+from hbae.pipeline.regions import Regions
+from hbae.pipeline.sampling import Sample
+from hbae.pipeline.touchup import TOUCH_UPS, Spool, finer_factors, global_ratios, worst_chunks
+from hbae.pipeline.workers import Workers
+from hbae.ranks import Team, agreed, together
+
+REDO = 2
+
+
+@dataclass
+class Group:
+    """A group on its way through pass 2; ranks beside the root know no sample."""
+
+    number: int
+    draft: GroupPlan
+    members: list[LossyVariable]
+    choice: Choice | None = None
+    sample: Sample | None = None
+    totals: list[Totals] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What the root makes of all chunks: totals, RMSE over its limit by variable, which chunks to code again."""
+
+    totals: list[Totals]
+    ratio: Array
+    again: Array
+
+
+class GroupWriter:
+    """Writes groups into an archive; each rank of a team encodes its share of the chunks.
+
+    ``stages``: number of groups, for progress. ``backend``: as of :func:`hbae.exact.get_backend`.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        regions: Regions,
+        options: CompressOptions,
+        workers: Workers,
+        team: Team,
+        *,
+        model: BlockEncoder | None,
+        backend: str,
+        stages: int,
+    ) -> None:
+        self._inputs, self._regions, self._options = inputs, regions, options
+        self._workers, self._team = workers, team
+        self._model, self._backend, self._stages = model, backend, stages
+
+    def write(self, w: Writer, g: Group) -> None:
+        """Write a group's chunks; a global bound that fails is met by finer steps, at the end block by block.
+
+        Raises
+        ------
+        BoundViolationError
+            When it could not be met: a bug.
+        """
+        if g.choice is None:
+            raise BoundViolationError("a group without a plan")
+        plan, targets = g.choice.plan, [m.target for m in g.members]
+        mark = w.mark()
+        for attempt in range(REDO + 2):
+            w.rewind(mark)
+            w.add_section(f"group {g.number}", encode_plan(plan))
+            ratio = self._write_chunks(w, g, plan, targets)
+            if (ratio <= 1).all():
+                g.choice = replace(g.choice, plan=plan)
+                return
+            plan, targets = agreed(self._team, Finer(g, plan, targets, ratio, attempt).decide)
+        raise BoundViolationError(f"the global bound of {', '.join(g.draft.paths[:3])} could not be kept")
+
+    def _write_chunks(self, w: Writer, g: Group, plan: GroupPlan, targets: list[Target]) -> Array:
+        """Write all chunks, some of them again with finer steps where that meets the global limits.
+
+        RMSE over its limit, by variable.
+        """
+        model = self._model if plan.model else None
+        job = Job(plan, targets, model, self._backend, g.choice is not None and g.choice.lossless)
+        boxes = plan.geometry.chunks()
+        mine = w.share(len(boxes))
+        mark = w.mark()
+        errors: dict[int, list[VariableErrors]] = {}
+        again: Array = np.arange(len(boxes))
+        while True:
+            found = together(self._team, partial(self._take, w, mark, mine, job, g, again))
+            for by_chunk in self._team.gather(found) or ():
+                errors.update(by_chunk)
+            verdict = agreed(self._team, partial(_judge, errors, g, job))
+            g.totals, again = verdict.totals, verdict.again
+            if not len(again):
+                return verdict.ratio
+            job = replace(job, fine=TOUCH_UPS[TOUCH_UPS.index(job.fine) + 1])
+
+    def _take(
+        self, w: Writer, mark: tuple[int, int, int], mine: range, job: Job, g: Group, again: Array
+    ) -> dict[int, list[VariableErrors]]:
+        """Write this rank's chunks, those of the numbers ``again`` encoded anew; give these one's errors."""
+        chosen = [i for i in again.tolist() if i in mine]
+        errors: dict[int, list[VariableErrors]] = {}
+        with Spool(w.payloads(mark)) as old:
+            w.rewind(mark)
+            coded, anew = self._encode(job, g, chosen, errors), set(chosen)
+            for k, i in enumerate(mine):
+                w.add_chunk(next(coded) if i in anew else old.take(k))
+        return errors
+
+    def _encode(
+        self, job: Job, g: Group, numbers: list[int], errors: dict[int, list[VariableErrors]]
+    ) -> Iterator[bytes]:
+        """Give the bytes of the chunks of those numbers, and note their errors."""
+        boxes = job.plan.geometry.chunks()
+        chunks = self._chunks(g, [boxes[i] for i in numbers], job.targets)
+        for k, coded in enumerate(encode_all(job, chunks, self._workers, alone=len(numbers) == 1)):
+            if not coded.errors.hold:
+                raise BoundViolationError(f"chunk {numbers[k]} of {job.plan.paths[0]} does not hold its bound")
+            errors[numbers[k]] = coded.errors.variables
+            self._options.tell(f"encoding {g.number + 1}/{self._stages}", (k + 1) / len(numbers))
+            yield coded.payload
+
+    def _chunks(self, g: Group, boxes: list[Box], targets: list[Target]) -> Iterator[tuple[Array, Array, list[Target]]]:
+        for box in boxes:
+            raw = self._inputs.read(g.draft.paths, box)
+            invalid = np.stack([m.stats.validity.invalid(raw[v]) for v, m in enumerate(g.members)])
+            yield raw, invalid, self._regions.at(g.draft.paths, targets, box)
+
+
+def _judge(errors: dict[int, list[VariableErrors]], g: Group, job: Job) -> _Verdict:
+    """Sum errors up in the order of chunks; after the last touch-up, or where none is possible, none is coded again."""
+    by_variable = [[errors[i][v] for i in sorted(errors)] for v in range(len(g.members))]
+    totals = [Totals.of(e, m.target.span) for e, m in zip(by_variable, g.members, strict=True)]
+    ratio = global_ratios(totals, g.members)
+    again: Array = np.zeros(0, np.int64)
+    if job.fine != TOUCH_UPS[-1] and job.plan.domain != "log" and not job.lossless:
+        again = worst_chunks(by_variable, ratio)
+    return _Verdict(totals, ratio, again)
+
+
+@dataclass(frozen=True)
+class Finer:
+    """A plan whose global bound failed."""
+
+    group: Group
+    plan: GroupPlan
+    targets: list[Target]
+    ratio: Array
+    attempt: int
+
+    def decide(self) -> tuple[GroupPlan, list[Target]]:
+        """Give a plan with finer steps; where that has been tried, every block is held to the limit."""
+        if self.attempt < REDO and (self.plan.unit.any() or self.plan.point_unit.any()):
+            return finer_plan(self.plan, finer_factors(self.ratio, self.attempt)), self.targets
+        if self.group.sample is None:
+            raise BoundViolationError("a group without a sample")
+        return with_block_limits(self.plan, self.targets, self.group.sample)

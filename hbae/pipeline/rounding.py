@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""Rounds coefficients where the bits that it saves are worth the error: the encoder's business only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from hbae.arrays import Array
+
+# Squared steps that a bit is worth. Measured on three fields from 1e-2 to 1e-4: 0.06 to 0.14 differ by less than 1 %.
+_WORTH = 0.1
+# What the first rounding adds before it cuts.
+_FIRST = 0.4
+_SYMBOLS = 40
+_TOP = 60
+# Limits of the mean magnitude of the nearest neighbours in the band.
+_LIMITS = np.array([0.01, 0.2, 0.35, 0.55, 0.8, 1.2, 2, 3, 5, 9, 16, 30])
+_CLASSES = len(_LIMITS) + 1
+
+
+def round_by_worth(c: Array, places: Sequence[tuple[slice, ...]], axes: Sequence[int]) -> Array:
+    """Give integers for coefficients c (V, ...), in steps: the nearest one, or the next one towards zero.
+
+    A first rounding tells what magnitudes cost, by the mean magnitude of their neighbours along ``axes`` of one of the
+    ``places`` (bands), which together hold every coefficient of a variable. The smaller one is taken where the bits
+    that it saves are worth more than the squared error that it adds.
+    """
+    classes: Array = np.empty(c.shape, np.uint16)
+    counts = np.zeros(_CLASSES * _SYMBOLS, np.int64)
+    # One variable at a time fits the cache.
+    for v, values in enumerate(c):
+        for place in places:
+            first = np.minimum(np.floor(np.abs(values[place]) + _FIRST), _TOP).astype(np.uint16)
+            found = _classes(first, axes) * np.uint16(_SYMBOLS)
+            classes[v][place] = found
+            counts += np.bincount((found + np.minimum(first, _SYMBOLS - 1)).ravel(), minlength=len(counts))
+    lowest = _lowest(counts.reshape(_CLASSES, _SYMBOLS)).ravel()
+    q = np.empty(c.shape, np.int64)
+    for v, values in enumerate(c):
+        size = np.abs(values)
+        near = np.rint(size)
+        if near.any():
+            limit = lowest[classes[v] + np.minimum(near, _SYMBOLS - 1).astype(np.uint16)]
+            near -= size - near < limit
+        q[v] = np.copysign(near, values)
+    return q
+
+
+def _classes(first: Array, axes: Sequence[int]) -> Array:
+    """Class of the mean magnitude of the two neighbours along each axis; beyond the edges there is nothing."""
+    total = np.zeros(first.shape, np.uint16)
+    for axis in axes:
+        here, there = np.moveaxis(first, axis, 0), np.moveaxis(total, axis, 0)
+        there[1:] += here[:-1]
+        there[:-1] += here[1:]
+    out: Array = _class_of(2 * len(axes))[total]
+    return out
+
+
+@lru_cache(maxsize=16)
+def _class_of(neighbours: int) -> Array:
+    sums = np.arange(_TOP * neighbours + 1)
+    return np.searchsorted(_LIMITS, sums / max(neighbours, 1), side="right").astype(np.uint16)
+
+
+def _lowest(counts: Array) -> Array:
+    """For a class and a magnitude n: how far below n a coefficient may lie and still become n."""
+    seen = counts + 0.02
+    bits = -np.log2(seen / seen.sum(axis=1, keepdims=True))
+    # The sign.
+    bits[:, 1:] += 1
+    saved = np.diff(bits, axis=1, prepend=0.0)
+    # (s - n + 1)^2 + worth * bits(n - 1) < (s - n)^2 + worth * bits(n); a tail without counts must not decide.
+    limit: Array = np.clip((_WORTH * saved - 1) / 2, -0.5, 0.0)
+    limit[:, [0, _SYMBOLS - 1]] = -1.0
+    return limit

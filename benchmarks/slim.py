@@ -66,7 +66,7 @@ class Case:
         net = Autoencoder(config.model, *normalisation(self.x, self.ok))
         batches = Batches(net, self.x, self.ok, batch=config.batch, seed=self.seed, device="cpu")
         trainer = Trainer(net, config, batches, seed=self.seed, budget=Budget(epochs=self.epochs))
-        trainer.run(None, None)
+        trainer.run(None)
         before = self.losses(trainer)
         report = None
         if limit:

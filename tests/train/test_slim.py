@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +19,13 @@ from hbae.errors import ConfigError
 from hbae.exact import Linear
 from hbae.exact.backend import NumpyBackend, get_backend
 from hbae.models.autoencoder import Autoencoder
+from hbae.pipeline.training import train as train_file
 from hbae.slim import Aim, Rule, Trial, magnitude_mask
 from hbae.train import slim as module
 from hbae.train.batches import Batches, normalisation
 from hbae.train.blocks import TrainedModel, train_blocks
 from hbae.train.config import TrainConfig
-from hbae.train.loop import Trainer
+from hbae.train.loop import RunOptions, Trainer
 from hbae.train.model_file import load_model, save_model
 from hbae.train.rate import RateEquation
 from hbae.train.slim import slim_decoder
@@ -98,7 +101,7 @@ def _trainer(config: TrainConfig, budget: Budget) -> Trainer:
     torch.manual_seed(0)
     net = Autoencoder(config.model, *normalisation(x, None))
     trainer = Trainer(net, config, Batches(net, x, None, batch=8, seed=0, device="cpu"), seed=0, budget=budget)
-    trainer.run(None, None)
+    trainer.run(None)
     return trainer
 
 
@@ -187,3 +190,9 @@ def test_masked_points_cost_nothing_in_the_rate_equation() -> None:
 def test_a_share_above_most_is_refused() -> None:
     with pytest.raises(ConfigError, match="slim_share"):
         replace(make_config(), slim_share=0.95)
+
+
+def test_several_ranks_do_not_slim(tmp_path: Path) -> None:
+    ranks: Any = SimpleNamespace(size=2, rank=1)
+    with pytest.raises(ConfigError, match="slim"):
+        train_file(tmp_path / "none.nc", tmp_path / "m.hbm", slim=True, run=RunOptions(ranks=ranks))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -81,9 +82,10 @@ def choose_plan(
     settings = [s for s in (make_setting(draft, targets, sample, m, own) for m in bases) if s is not None]
     few = _trial_part(sample, _FIRST_POINTS)
     trials = _Trials(settings, targets, few, backend)
-    tasks = [(i, task) for i, s in enumerate(settings) for task in family_tasks(s)]
     alone = sum(raw.size for raw, _ in sample.boxes) < _ALONE_POINTS
-    first: list[tuple[Family, float]] = list(workers.map(_try_family, trials, tasks, alone=alone))
+    first: list[tuple[Family, float]] = []
+    for tasks in _rounds(settings, first):
+        first += workers.map(_try_family, trials, tasks, alone=alone)
     if "lossless" in methods or not any(f.members for f, _ in first):
         plain = Candidate("lossless", draft, None, 0, True)
         first.insert(0, (Family([plain]), _weigh(plain, targets, few, own)))
@@ -100,6 +102,19 @@ def choose_plan(
     size, winner = min(zip(sizes, finalists, strict=True), key=_size)
     plan = _settle(winner, targets, sample, backend, workers, alone=alone)
     return Choice(plan, size, winner.lossless, winner.name)
+
+
+def _rounds(settings: list[Setting], found: list[tuple[Family, float]]) -> Iterator[list[tuple[int, Task]]]:
+    """Give the families to try: those without a model and one of each model, then a model's others if it may pay.
+
+    ``found``: what the tasks so far gave, of those without a model first.
+    """
+    plain = [(i, task) for i, s in enumerate(settings) if s.model is None for task in family_tasks(s)]
+    with_model = [(i, family_tasks(s)) for i, s in enumerate(settings) if s.model is not None]
+    yield plain + [(i, tasks[-1]) for i, tasks in with_model]
+    best = min((size for _, size in found[: len(plain)]), default=math.inf)
+    probes = zip(with_model, found[len(plain) :], strict=True)
+    yield [(i, task) for (i, tasks), (_, size) in probes if size < _FAR * best for task in tasks[:-1]]
 
 
 def _try_family(trials: _Trials, setting: int, task: Task) -> tuple[Family, float]:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Contexts of one phase of a wavelet band from the magnitudes of known neighbours: integers only, the same as the NumPy code
- * in hbae/codecs/neighbours.py.
+ * One phase of a wavelet band: contexts from the magnitudes of known neighbours, and its values moved between a list and the
+ * grid. Integers only, the same as the NumPy code in hbae/codecs/neighbours.py.
  */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030b0000
@@ -13,6 +13,7 @@
 
 #define MOST_AXES 8
 #define MOST_NEIGHBOURS 96
+#define CLIP 511
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define FOR_ANY_UNIT __attribute__((target_clones("avx2", "default")))
@@ -123,7 +124,90 @@ static PyObject *phase_contexts(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-static PyMethodDef methods[] = {{"phase_contexts", phase_contexts, METH_VARARGS, contexts_doc}, {NULL, NULL, 0, NULL}};
+/* The values of a phase in its list, in the grid, and their magnitudes among the neighbours. */
+typedef struct {
+    uint16_t *near;
+    int64_t *values;
+    double *grid;
+    Py_ssize_t rank, counts[MOST_AXES], near_steps[MOST_AXES], grid_steps[MOST_AXES];
+    int store;
+} Move;
+
+static void move_row(Move *m, uint16_t *near, double *grid) {
+    Py_ssize_t n = m->counts[m->rank - 1], step = m->grid_steps[m->rank - 1];
+    for (Py_ssize_t i = 0; i < n; i++) {
+        int64_t v;
+        if (m->store)
+            grid[i * step] = (double)(v = m->values[i]);
+        else
+            m->values[i] = v = (int64_t)grid[i * step];
+        near[2 * i] = v >= CLIP || v <= -CLIP ? CLIP : (uint16_t)(v < 0 ? -v : v);
+    }
+    m->values += n;
+}
+
+static void move_box(Move *m, Py_ssize_t axis, uint16_t *near, double *grid) {
+    if (axis == m->rank - 1) {
+        move_row(m, near, grid);
+        return;
+    }
+    for (Py_ssize_t i = 0; i < m->counts[axis]; i++)
+        move_box(m, axis + 1, near + i * m->near_steps[axis], grid + i * m->grid_steps[axis]);
+}
+
+PyDoc_STRVAR(move_doc,
+             "move(near, shape, starts, values, grid, rows, steps, store)\n--\n\n"
+             "Move the values of one parity of a band from the list to the grid (`store`), or back, and note magnitudes.\n\n"
+             "`near`: uint16 (V, *shape + 2). `shape`, `starts`: of the band, without V. `values`: int64. `grid`: float64.\n"
+             "`rows`: int64, first place of each variable's band in it. `steps`: places from one index of the band to the next.");
+
+static PyObject *move(PyObject *self, PyObject *args) {
+    Py_buffer near, values, grid, rows;
+    PyObject *shape, *starts, *steps;
+    Move m = {0};
+    if (!PyArg_ParseTuple(args, "w*OOw*w*y*Op", &near, &shape, &starts, &values, &grid, &rows, &steps, &m.store)) return NULL;
+    m.rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
+    Py_ssize_t sizes[MOST_AXES], first[MOST_AXES], far = 0, all = 1, near_all = 1, near_at = 0, grid_at = 0;
+    Py_ssize_t variables = rows.len / 8, places = grid.len / 8;
+    const int64_t *row = rows.buf;
+    int good = m.rank >= 1 && m.rank <= MOST_AXES && read_tuple(shape, m.rank, sizes) && read_tuple(starts, m.rank, first) &&
+               read_tuple(steps, m.rank, m.grid_steps);
+    for (Py_ssize_t a = m.rank - 1; good && a >= 0; a--) {
+        good = sizes[a] >= 1 && first[a] >= 0 && first[a] <= 1 && first[a] < sizes[a] && m.grid_steps[a] >= 1 &&
+               m.grid_steps[a] <= places && sizes[a] <= places && near_all <= PY_SSIZE_T_MAX / 4 / (sizes[a] + 2);
+        if (!good) break;
+        m.counts[a] = (sizes[a] - first[a] + 1) / 2;
+        m.near_steps[a] = near_all * 2;
+        near_at += (first[a] + 1) * near_all;
+        near_all *= sizes[a] + 2;
+        all *= m.counts[a];
+        grid_at += first[a] * m.grid_steps[a];
+        good = sizes[a] - 1 <= (places - far) / m.grid_steps[a];
+        far += (sizes[a] - 1) * m.grid_steps[a];
+        m.grid_steps[a] *= 2;
+    }
+    for (Py_ssize_t v = 0; good && v < variables; v++) good = row[v] >= 0 && row[v] < places - far;
+    good = good && rows.len == variables * 8 && near.len / 2 == near_all * variables &&
+           values.len / 8 == all * variables && near.len % 2 == 0 && values.len % 8 == 0;
+    if (good) {
+        m.values = values.buf;
+        Py_BEGIN_ALLOW_THREADS;
+        for (Py_ssize_t v = 0; v < variables; v++)
+            move_box(&m, 0, (uint16_t *)near.buf + v * near_all + near_at, (double *)grid.buf + row[v] + grid_at);
+        Py_END_ALLOW_THREADS;
+    } else if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "move: shapes and buffers do not fit");
+    PyBuffer_Release(&near);
+    PyBuffer_Release(&values);
+    PyBuffer_Release(&grid);
+    PyBuffer_Release(&rows);
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {{"phase_contexts", phase_contexts, METH_VARARGS, contexts_doc},
+                                {"move", move, METH_VARARGS, move_doc},
+                                {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT, "_neighbours", "Compiled contexts.", 0, methods, NULL, NULL, NULL, NULL};

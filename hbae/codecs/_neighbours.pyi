@@ -11,3 +11,13 @@ def phase_contexts(
     base: int,
     out: Array,
 ) -> None: ...
+def move(
+    near: Array,
+    shape: tuple[int, ...],
+    starts: tuple[int, ...],
+    values: Array,
+    grid: Array,
+    rows: Array,
+    steps: tuple[int, ...],
+    store: bool,
+) -> None: ...

@@ -4,6 +4,8 @@
 The stream (32-bit words, 64-bit state, 24-bit probabilities) holds the tokens of all steps; within a step, tokens are
 sorted by context (stable), so that each context is one run under one table. Contexts that are alike share a table; a
 context whose tokens are all equal costs nothing.
+
+NumPy and constriction are the reference; where ``_symbols.c`` is built, it does the same faster.
 """
 
 from __future__ import annotations
@@ -15,11 +17,18 @@ from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack
 from hbae.codecs.tables import TABLE_SUM, merge_contexts, normalise, read_tables, write_tables
 from hbae.codecs.tokens import DIRECT, MAX_TOKENS, BitCursor, from_tokens, pack_bits, raw_counts, to_tokens
-from hbae.errors import FormatError
+from hbae.errors import FormatError, TruncatedError
+
+try:
+    from hbae.codecs import _symbols
+except ImportError:
+    _symbols = None  # type: ignore[assignment]
 
 _PIECE = 1 << 20
 # Below so many tokens, adding one by one is faster than a pass over the table of all contexts.
 _FEW = 1 << 12
+# What the kernel may find wrong, in its order.
+_NO_TABLE, _NO_BITS, _TOO_LARGE = 1, 2, 3
 
 
 class SymbolWriter:
@@ -32,14 +41,28 @@ class SymbolWriter:
         self._steps: list[tuple[Array, list[tuple[int, slice]], Array, Array]] = []
 
     def add(self, values: Array, contexts: Array) -> None:
-        """Append one step: flat int64 values (magnitudes below 2**61) and their contexts."""
-        order = np.argsort(contexts, kind="stable")
-        ends = np.cumsum(np.bincount(contexts))
-        tokens, nbits, raw = to_tokens(values[order])
-        self._count(contexts[order], tokens)
+        """Append one step: flat int64 values (magnitudes below 2**61) and their contexts (uint16)."""
+        if _symbols is not None:
+            tokens, ends, nbits, raw = self._sorted_tokens(values, contexts)
+        else:
+            order = np.argsort(contexts, kind="stable")
+            ends = np.cumsum(np.bincount(contexts))
+            tokens, nbits, raw = to_tokens(values[order])
+            self._count(contexts[order], tokens)
         used = np.flatnonzero(np.diff(ends, prepend=0))
         runs = [(c, slice(ends[c - 1] if c else 0, ends[c])) for c in used.tolist()]
         self._steps.append((tokens, runs, nbits, raw))
+
+    def _sorted_tokens(self, values: Array, contexts: Array) -> tuple[Array, Array, Array, Array]:
+        n = len(contexts)
+        tokens, ends = np.empty(n, np.int32), np.empty(self._num, np.int64)
+        nbits, raw = np.empty(n, np.int64), np.empty(n, np.uint64)
+        fault, large = _symbols.sort_tokens(values, contexts, self._counts, tokens, ends, nbits, raw)
+        if fault == _TOO_LARGE:
+            raise FormatError("an integer is too large to be coded")
+        if fault:
+            raise ValueError("a context is out of range")
+        return tokens, ends, nbits[:large].copy(), raw[:large].copy()
 
     def _count(self, contexts: Array, tokens: Array) -> None:
         if len(tokens) < _FEW:
@@ -108,28 +131,51 @@ class SymbolReader:
             raise FormatError("number of frequency tables does not fit")
         if len(np.union1d(self._labels, [-1])) != num_tables + 1:
             raise FormatError("a frequency table that no context uses")
-        self._models = _models(const, tables)
         self._used = np.zeros(num_contexts, bool)
-        self._cursor = BitCursor(reader.part())
-        words = reader.part()
+        bits, words = reader.part(), reader.part()
         if len(words) % 4:
             raise FormatError("entropy-coded words end early")
-        try:
-            self._coder = constriction.stream.stack.AnsCoder(np.frombuffer(words, "<u4").astype(np.uint32))
-        except ValueError as e:
-            raise FormatError(f"entropy-coded words are damaged: {e}") from e
+        if words[-4:] == bytes(4):
+            raise FormatError("entropy-coded words are damaged: the last one is 0")
+        kind = _Reference if _symbols is None else _Compiled
+        self._stream = kind(self._labels, const, tables, bits, np.frombuffer(words, "<u4").astype(np.uint32))
 
     def take(self, contexts: Array) -> Array:
-        """Give the next step's values (int64, flat) for those contexts."""
-        sizes = np.bincount(contexts, minlength=self._num)
-        used = np.flatnonzero(sizes)
-        self._used[used] = True
+        """Give the next step's values (int64, flat) for those contexts (uint16)."""
+        return self._stream.take(contexts, self._used)
+
+    def end(self) -> None:
+        """Check that all was read.
+
+        Raises
+        ------
+        FormatError
+            When words, raw bits, or tables of contexts that never came are left over.
+        """
+        self._stream.end()
+        if not np.array_equal(self._used, self._labels >= 0):
+            raise FormatError("a context that does not occur has a table")
+
+
+class _Reference:
+    """Words and raw bits of a stream, by constriction and NumPy."""
+
+    def __init__(self, labels: Array, const: list[int], tables: list[Array], bits: bytes, words: Array) -> None:
+        self._labels, self._models = labels, _models(const, tables)
+        self._cursor = BitCursor(bits)
+        self._coder = constriction.stream.stack.AnsCoder(words)
+
+    def take(self, contexts: Array, used: Array) -> Array:
+        """Give one step's values; note the contexts."""
+        sizes = np.bincount(contexts, minlength=len(self._labels))
+        found = np.flatnonzero(sizes)
+        used[found] = True
         tokens = np.empty(len(contexts), np.int32)
         at = 0
-        for c in used:
+        for c in found:
             tokens[at : at + sizes[c]] = self._run(int(c), int(sizes[c]))
             at += int(sizes[c])
-        order = np.argsort(contexts, kind="stable") if len(used) > 1 else None
+        order = np.argsort(contexts, kind="stable") if len(found) > 1 else None
         out = np.empty(len(tokens), np.int64)
         # Piece by piece: a step may be a whole chunk, and what is made on the way is many times its size.
         for i in range(0, len(tokens), _PIECE):
@@ -150,18 +196,47 @@ class SymbolReader:
         return from_tokens(tokens, self._cursor.take(raw_counts(big)))
 
     def end(self) -> None:
-        """Check that all was read.
-
-        Raises
-        ------
-        FormatError
-            When words, raw bits, or tables of contexts that never came are left over.
-        """
+        """Refuse what is left over."""
         self._cursor.end()
         if not self._coder.is_empty():
             raise FormatError("entropy-coded words are left over")
-        if not np.array_equal(self._used, self._labels >= 0):
-            raise FormatError("a context that does not occur has a table")
+
+
+class _Compiled:
+    """Words and raw bits of a stream, by the kernel."""
+
+    def __init__(self, labels: Array, const: list[int], tables: list[Array], bits: bytes, words: Array) -> None:
+        self._labels, self._const = labels, np.array(const, np.int64)
+        self._token_at = np.zeros((len(const), TABLE_SUM), np.uint8)
+        self._left = np.zeros((len(const), MAX_TOKENS + 1), np.uint16)
+        for label, table in zip(np.flatnonzero(self._const < 0), tables, strict=True):
+            self._token_at[label] = np.repeat(np.arange(len(table)), table)
+            self._left[label, 1 : len(table) + 1] = np.cumsum(table)
+        self._bits, self._words = bits, words
+        # rANS state, words left, bits read.
+        state = 0
+        for word in words[::-1][:2].tolist():
+            state = state << 32 | word
+        self._state = np.array([state, max(len(words) - 2, 0), 0], np.uint64)
+
+    def take(self, contexts: Array, used: Array) -> Array:
+        """Give one step's values; note the contexts."""
+        out = np.empty(len(contexts), np.int64)
+        arrays = (contexts, self._labels, self._const, self._token_at, self._left)
+        fault = _symbols.take(*arrays, self._words, self._bits, self._state, used.view(np.uint8), out)
+        if fault == _NO_TABLE:
+            raise FormatError("a context in use has no table")
+        if fault == _NO_BITS:
+            raise TruncatedError("raw bits run out")
+        if fault:
+            raise ValueError("a context is out of range")
+        return out
+
+    def end(self) -> None:
+        """Refuse what is left over."""
+        BitCursor(self._bits, int(self._state[2])).end()
+        if self._state[:2].any():
+            raise FormatError("entropy-coded words are left over")
 
 
 def _models(const: list[int], tables: list[Array]) -> list[object]:

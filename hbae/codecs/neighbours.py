@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -50,13 +50,13 @@ class Phase:
 
         ``known``: magnitudes (V, *shape + 2), at most ``CLIP``, with a border of zeros. ``parent``: uint16 (V, *shape).
         """
-        shape = (len(known), *(n - 2 for n in known.shape[1:]))
-        counts = (len(known), *((n - a + 1) // 2 for n, a in zip(shape[1:], self.parity, strict=True)))
+        counts = self._counts(known)
         weights = tuple(w for _, w in self.near)
         table = _class_of(sum(weights))
         if _neighbours is not None:
             steps = [s // known.itemsize for s in known.strides[1:]]
             places = tuple(sum(k * s for k, s in zip(d, steps, strict=True)) for d, _ in self.near)
+            shape = (len(known), *(n - 2 for n in known.shape[1:]))
             out = np.empty(counts, np.uint16)
             up = _NOTHING if parent is None else parent
             _neighbours.phase_contexts(known, shape, self.parity, places, weights, table, up, base, out)
@@ -71,6 +71,65 @@ class Phase:
             level += parent[self.target]
         level += np.uint16(base)
         return level.ravel()
+
+    def load(self, spot: Spot, known: Array) -> Array:
+        """Give this parity's values of a band (int64, flat), and note their magnitudes in ``known``."""
+        out = np.empty(self._counts(known), np.int64)
+        self._move(spot, known, out, store=False)
+        return out.ravel()
+
+    def store(self, spot: Spot, known: Array, values: Array) -> None:
+        """Put this parity's values into the band, and note their magnitudes in ``known``."""
+        self._move(spot, known, values.reshape(self._counts(known)), store=True)
+
+    def _counts(self, known: Array) -> tuple[int, ...]:
+        return (len(known), *((n - 1 - a) // 2 for n, a in zip(known.shape[1:], self.parity, strict=True)))
+
+    def _move(self, spot: Spot, known: Array, values: Array, *, store: bool) -> None:
+        if _neighbours is not None:
+            shape = tuple(n - 2 for n in known.shape[1:])
+            _neighbours.move(known, shape, self.parity, values, spot.grid, spot.firsts, spot.steps, store)
+            return
+        target = (
+            spot.rows,
+            *(slice(p.start + a * p.step, None, 2 * p.step) for p, a in zip(spot.place, self.parity, strict=True)),
+        )
+        if store:
+            spot.grid[target] = values
+        else:
+            values[...] = spot.grid[target]
+        inner = (slice(None), *(slice(1 + a, -1, 2) for a in self.parity))
+        known[inner] = np.minimum(np.abs(values), CLIP)
+
+
+@dataclass(frozen=True, eq=False)
+class Spot:
+    """A band of some variables in a grid (V, ...) of integers, held in float64.
+
+    ``place``: slices with start and step, without stop.
+    """
+
+    grid: Array
+    place: tuple[slice, ...]
+    rows: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the band of one variable."""
+        return tuple(len(range(*p.indices(n))) for p, n in zip(self.place, self.grid.shape[1:], strict=True))
+
+    @cached_property
+    def steps(self) -> tuple[int, ...]:
+        """Places in the flat grid from one index of the band to the next, by axis."""
+        strides = (s // self.grid.itemsize for s in self.grid.strides[1:])
+        return tuple(s * p.step for s, p in zip(strides, self.place, strict=True))
+
+    @cached_property
+    def firsts(self) -> Array:
+        """Place of each variable's band in the flat grid (int64)."""
+        strides = [s // self.grid.itemsize for s in self.grid.strides]
+        out: Array = self.rows * strides[0] + sum(s * p.start for s, p in zip(strides[1:], self.place, strict=True))
+        return out
 
 
 @lru_cache(maxsize=256)

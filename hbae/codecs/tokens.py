@@ -90,9 +90,9 @@ def _places(counts: Array) -> tuple[Array, Array]:
 class BitCursor:
     """Reads raw bits in order."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, start: int = 0) -> None:
         self._data = np.frombuffer(data, np.uint8)
-        self._pos = 0
+        self._pos = start
 
     def take(self, counts: Array) -> Array:
         """Give the next values, of ``counts`` bits each.

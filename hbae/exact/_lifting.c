@@ -7,6 +7,7 @@
 #define Py_LIMITED_API 0x030b0000
 #include <Python.h>
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -167,7 +168,35 @@ static PyObject *lift(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-static PyMethodDef methods[] = {{"lift", lift, METH_VARARGS, lift_doc}, {NULL, NULL, 0, NULL}};
+FOR_ANY_UNIT static int round_all(double *x, Py_ssize_t n, double factor, double limit) {
+    int fine = 1;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        double v = rint(x[i] * factor);
+        x[i] = v;
+        fine &= fabs(v) < limit;
+    }
+    return fine;
+}
+
+PyDoc_STRVAR(scale_doc,
+             "scale_and_round(values, factor, limit)\n--\n\n"
+             "Multiply float64 in place and round half to even; give whether all magnitudes are below the limit.");
+
+static PyObject *scale_and_round(PyObject *self, PyObject *args) {
+    Py_buffer values;
+    double factor, limit;
+    int fine;
+    if (!PyArg_ParseTuple(args, "w*dd", &values, &factor, &limit)) return NULL;
+    Py_BEGIN_ALLOW_THREADS;
+    fine = round_all(values.buf, values.len / (Py_ssize_t)sizeof(double), factor, limit);
+    Py_END_ALLOW_THREADS;
+    PyBuffer_Release(&values);
+    return PyBool_FromLong(fine);
+}
+
+static PyMethodDef methods[] = {{"lift", lift, METH_VARARGS, lift_doc},
+                                {"scale_and_round", scale_and_round, METH_VARARGS, scale_doc},
+                                {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_lifting", "Compiled lifting.", 0, methods, NULL, NULL, NULL, NULL};
 

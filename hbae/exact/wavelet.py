@@ -87,6 +87,15 @@ class Wavelet:
         return [Band(tuple(places[a] for a in range(self.rank)), parent) for places, parent in found]
 
 
+def scale_and_round(x: Array, factor: float, limit: float) -> bool:
+    """Multiply float64 in place and round half to even; tell whether all magnitudes are below ``limit``."""
+    if _lifting is not None and x.flags.c_contiguous:
+        return bool(_lifting.scale_and_round(x, factor, limit))
+    x *= factor
+    np.rint(x, out=x)
+    return bool(max(x.max(), -x.min()) < limit)
+
+
 def num_levels(n: int) -> int:
     """How often an axis of that length is halved."""
     levels = 0

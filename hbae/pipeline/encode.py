@@ -207,7 +207,7 @@ def _coefficients(tiles: Array, transform: Transform) -> Array:
     rounding, what the reader would get is subtracted and the rest quantised too.
     """
     c = transform.forward(tiles)
-    q = round_by_worth(c, [(slice(None),)], range(1, c.ndim - 1))
+    q = round_by_worth(c, [(slice(None),)], range(1, c.ndim - 1)).astype(np.int64)
     energy = np.einsum("vbi,vbi->b", *2 * [q.reshape(*q.shape[:2], -1).astype(np.float64)])
     large = np.flatnonzero(energy > _REFINE_ABOVE * tiles[:, 0].size)
     if large.size:

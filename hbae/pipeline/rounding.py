@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Rounds coefficients where the bits that it saves are worth the error: the encoder's business only."""
+"""Rounds coefficients where the bits that it saves are worth the error: the encoder's business only.
+
+NumPy is the reference; where ``_rounding.c`` is built, it chooses the same faster.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,11 @@ from functools import lru_cache
 import numpy as np
 
 from hbae.arrays import Array
+
+try:
+    from hbae.pipeline import _rounding
+except ImportError:
+    _rounding = None  # type: ignore[assignment]
 
 # Squared steps that a bit is worth. Measured on three fields from 1e-2 to 1e-4: 0.06 to 0.14 differ by less than 1 %.
 _WORTH = 0.1
@@ -22,7 +30,7 @@ _CLASSES = len(_LIMITS) + 1
 
 
 def round_by_worth(c: Array, places: Sequence[tuple[slice, ...]], axes: Sequence[int]) -> Array:
-    """Give integers for coefficients c (V, ...), in steps: the nearest one, or the next one towards zero.
+    """Round coefficients c (V, ...), in steps, to the nearest integer or the next one towards zero; in place, float64.
 
     A first rounding tells what magnitudes cost, by the mean magnitude of their neighbours along ``axes`` of one of the
     ``places`` (bands), which together hold every coefficient of a variable. The smaller one is taken where the bits
@@ -33,20 +41,39 @@ def round_by_worth(c: Array, places: Sequence[tuple[slice, ...]], axes: Sequence
     # One variable at a time fits the cache.
     for v, values in enumerate(c):
         for place in places:
-            first = np.minimum(np.floor(np.abs(values[place]) + _FIRST), _TOP).astype(np.uint16)
-            found = _classes(first, axes) * np.uint16(_SYMBOLS)
-            classes[v][place] = found
-            counts += np.bincount((found + np.minimum(first, _SYMBOLS - 1)).ravel(), minlength=len(counts))
+            _classify(values, place, axes, classes[v], counts)
     lowest = _lowest(counts.reshape(_CLASSES, _SYMBOLS)).ravel()
-    q = np.empty(c.shape, np.int64)
     for v, values in enumerate(c):
-        size = np.abs(values)
-        near = np.rint(size)
-        if near.any():
-            limit = lowest[classes[v] + np.minimum(near, _SYMBOLS - 1).astype(np.uint16)]
-            near -= size - near < limit
-        q[v] = np.copysign(near, values)
-    return q
+        _settle(values, classes[v], lowest)
+    return c
+
+
+def _classify(values: Array, place: tuple[slice, ...], axes: Sequence[int], classes: Array, counts: Array) -> None:
+    """Note 40 times the class of each coefficient of a band, and count first roundings by class."""
+    if _rounding is not None:
+        shape, full = values.shape, (*place, *(slice(None),) * (values.ndim - len(place)))
+        starts, steps = tuple(p.start or 0 for p in full), tuple(p.step or 1 for p in full)
+        counted = tuple(int(a in axes) for a in range(values.ndim))
+        _rounding.classify(values, shape, starts, steps, counted, _class_of(2 * len(axes)), classes, counts)
+        return
+    first = np.minimum(np.floor(np.abs(values[place]) + _FIRST), _TOP).astype(np.uint16)
+    found = _classes(first, axes) * np.uint16(_SYMBOLS)
+    classes[place] = found
+    counts += np.bincount((found + np.minimum(first, _SYMBOLS - 1)).ravel(), minlength=len(counts))
+
+
+def _settle(values: Array, classes: Array, lowest: Array) -> None:
+    if _rounding is not None:
+        _rounding.settle(values, classes, lowest)
+        return
+    size = np.abs(values)
+    near = np.rint(size)
+    if near.any():
+        limit = lowest[classes + np.minimum(near, _SYMBOLS - 1).astype(np.uint16)]
+        near -= size - near < limit
+    np.copysign(near, values, out=values)
+    # No zeros with a sign.
+    values += 0.0
 
 
 def _classes(first: Array, axes: Sequence[int]) -> Array:

@@ -16,10 +16,10 @@ from hbae.arrays import Array
 from hbae.codecs import ByteReader, ByteWriter, pack
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
 from hbae.codecs.masks import read_bits
-from hbae.codecs.neighbours import CLIP, NEAR, Phase, phases_of
+from hbae.codecs.neighbours import CLIP, NEAR, Phase, Spot, phases_of
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
-from hbae.exact.wavelet import Band, Wavelet
+from hbae.exact.wavelet import Band, Wavelet, scale_and_round
 from hbae.pipeline.rounding import round_by_worth
 
 _PARENT, _KINDS = 7, 3
@@ -38,11 +38,8 @@ def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool) -> bytes:
     q = _quantised(x, wavelet, bands, nearest)
     live = np.array([q[_at(slice(None), b)].reshape(len(q), -1).any(axis=1) for b in bands])
     symbols = SymbolWriter(CONTEXTS, np.arange(CONTEXTS).reshape(_KINDS, _PARENT, NEAR).transpose(2, 1, 0).ravel())
-    sizes = np.zeros(q.shape, np.uint16)
-    for band, used in zip(bands, live, strict=True):
-        values = q[_at(used, band)]
-        for p, contexts in _walk(values, sizes, bands, band, used):
-            symbols.add(values[p.target].ravel(), contexts)
+    for spot, known, p, contexts in _walk(q, bands, live):
+        symbols.add(p.load(spot, known), contexts)
     w = ByteWriter()
     w.raw(pack(np.packbits(live).tobytes(), 19))
     if live.any():
@@ -52,7 +49,8 @@ def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool) -> bytes:
 
 def quantise_waves(x: Array, wavelet: Wavelet, *, nearest: bool = False) -> Array:
     """Give the integers (in 2**-6 units) that a reader would get for x (V, *grid) in point units."""
-    return _synthesised(_quantised(x, wavelet, wavelet.bands(x.shape[1:]), nearest), wavelet)
+    q = _quantised(x, wavelet, wavelet.bands(x.shape[1:]), nearest)
+    return _synthesised(q, wavelet, np.flatnonzero(q.reshape(len(q), -1).any(axis=1)))
 
 
 def decode_waves(reader: ByteReader, shape: tuple[int, ...], wavelet: Wavelet) -> Array:
@@ -68,73 +66,90 @@ def decode_waves(reader: ByteReader, shape: tuple[int, ...], wavelet: Wavelet) -
     bands = wavelet.bands(shape[1:])
     count = len(bands) * shape[0]
     live = read_bits(reader, count).astype(bool).reshape(len(bands), shape[0])
-    q = np.zeros(shape, np.int64)
+    q = np.zeros(shape)
     if live.any():
         symbols = SymbolReader(reader, CONTEXTS)
-        sizes = np.zeros(shape, np.uint16)
-        for band, used in zip(bands, live, strict=True):
-            values = q[_at(used, band)]
-            for p, contexts in _walk(values, sizes, bands, band, used):
-                values[p.target] = symbols.take(contexts).reshape(values[p.target].shape)
-            q[_at(used, band)] = values
+        for spot, known, p, contexts in _walk(q, bands, live):
+            p.store(spot, known, symbols.take(contexts))
         symbols.end()
-    return _synthesised(q, wavelet)
+    return _synthesised(q, wavelet, np.flatnonzero(live.any(axis=0)))
 
 
 def _quantised(x: Array, wavelet: Wavelet, bands: list[Band], nearest: bool) -> Array:
+    """Integers, held in float64."""
     c = np.array(x, np.float64, order="C")
     for grid in c:
         wavelet.forward(grid)
     if nearest:
-        return np.rint(c).astype(np.int64)
-    return round_by_worth(c, [b.place for b in bands], range(c.ndim - 1))
+        np.rint(c, out=c)
+    else:
+        round_by_worth(c, [b.place for b in bands], range(c.ndim - 1))
+    return c
 
 
-def _synthesised(q: Array, wavelet: Wavelet) -> Array:
-    """Integers in 2**-6 units, held in float64, from quantised coefficients.
+def _synthesised(q: Array, wavelet: Wavelet, rows: Array) -> Array:
+    """Integers in 2**-6 units, held in float64, from quantised coefficients of those variables; in place.
 
     Raises
     ------
     FormatError
         When they are too large to be exact.
     """
-    t = q.astype(np.float64)
-    for y in t:
-        if not y.any():
-            continue
+    for v in rows:
+        y = q[v]
         wavelet.inverse(y)
-        y *= 1 << FRACTION
-        np.rint(y, out=y)
-        if not max(y.max(), -y.min()) < _LARGEST:
+        if not scale_and_round(y, 1 << FRACTION, _LARGEST):
             raise FormatError("wavelet: coefficients are too large for exact arithmetic")
-    return t
+    return q
 
 
-def _walk(values: Array, sizes: Array, bands: list[Band], band: Band, used: Array) -> Iterator[tuple[Phase, Array]]:
-    """Give the phases of a band with their contexts; after each one its values must be known.
+def _walk(q: Array, bands: list[Band], live: Array) -> Iterator[tuple[Spot, Array, Phase, Array]]:
+    """Give, phase by phase, a band of its live variables, magnitudes known in it, and contexts.
 
-    ``values`` (live variables, *band) is read phase by phase, ``sizes`` holds magnitudes of all bands so far.
+    After each one its values must be in q (V, *grid) and in the magnitudes.
     """
-    if not used.any():
-        return
-    shape = values.shape[1:]
-    near = np.zeros((len(values), *(n + 2 for n in shape)), np.uint16)
-    inner = near[(slice(None), *(slice(1, -1) for _ in shape))]
-    parent = None if band.parent < 0 else _of_parent(sizes[_at(used, bands[band.parent])], shape)
-    for p in phases_of(shape):
-        yield p, p.contexts(near, parent, p.kind * NEAR * _PARENT + (_NO_PARENT if parent is None else 0))
-        inner[p.target] = np.minimum(np.abs(values[p.target]), CLIP)
-    sizes[_at(used, band)] = inner
+    parents = {b.parent for b in bands}
+    known_of: dict[int, tuple[Array, Array]] = {}
+    for i, (band, used) in enumerate(zip(bands, live, strict=True)):
+        rows = np.flatnonzero(used)
+        if not rows.size:
+            continue
+        spot = Spot(q, band.place, rows)
+        shape = spot.shape
+        known = np.zeros((len(rows), *(n + 2 for n in shape)), np.uint16)
+        parent = None
+        if band.parent >= 0:
+            coarse = Spot(q, bands[band.parent].place, rows).shape
+            parent = _of_parent(known_of.get(band.parent), coarse, rows, shape)
+        for p in phases_of(shape):
+            yield (
+                spot,
+                known,
+                p,
+                p.contexts(known, parent, p.kind * NEAR * _PARENT + (_NO_PARENT if parent is None else 0)),
+            )
+        if i in parents:
+            known_of[i] = rows, known
 
 
 def _at(variables: Any, band: Band) -> tuple[Any, ...]:
     return (variables, *band.place)
 
 
-def _of_parent(sizes: Array, shape: tuple[int, ...]) -> Array:
-    """Context part from the coarser band, spread to the finer one: children have twice the index, or one more."""
-    for axis, n in enumerate(shape, 1):
-        m = sizes.shape[axis]
+def _of_parent(
+    found: tuple[Array, Array] | None, coarse: tuple[int, ...], rows: Array, shape: tuple[int, ...]
+) -> Array:
+    """Context part (uint16) for variables ``rows`` from what the coarser band holds: its variables and magnitudes.
+
+    Children have twice the index of their parent, or one more.
+    """
+    sizes = np.zeros((len(rows), *coarse), np.uint16)
+    if found is not None:
+        there = np.isin(rows, found[0])
+        inner: tuple[Any, ...] = (np.isin(found[0], rows), *(slice(1, -1) for _ in coarse))
+        sizes[there] = found[1][inner]
+    part = _PARENT_OF[sizes]
+    for axis, (m, n) in enumerate(zip(coarse, shape, strict=True), 1):
         if m != n:
-            sizes = np.take(sizes, np.minimum(np.arange(n) // 2, m - 1), axis=axis)
-    return np.ascontiguousarray(_PARENT_OF[sizes])
+            part = np.take(part, np.minimum(np.arange(n) // 2, m - 1), axis=axis)
+    return np.ascontiguousarray(part)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import hbae.codecs.neighbours as module
-from hbae.codecs.neighbours import CLIP, phases_of
+from hbae.codecs.neighbours import CLIP, Spot, phases_of
 
 SHAPES = [(1,), (2,), (7,), (1, 5), (4, 1, 9), (6, 7, 8), (2, 3, 2, 3), (3, 2, 3, 2, 3, 2)]
 
@@ -74,3 +74,55 @@ def test_contexts_refuse_what_does_not_fit(compiled: object) -> None:
         args[place] = bad
         with pytest.raises((ValueError, OverflowError)):
             call(near, *args)
+
+
+@pytest.mark.parametrize("shape", [(1,), (9,), (2, 5), (12, 1, 9), (3, 8, 5)])
+@pytest.mark.parametrize("step", [1, 2])
+def test_compiled_moves_are_those_of_numpy(
+    shape: tuple[int, ...], step: int, compiled: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every phase of a band, there and back, with magnitudes; points outside the band are left alone."""
+    rng = np.random.default_rng(4)
+    q = np.rint(rng.laplace(size=(4, *shape)) * 10.0 ** rng.integers(0, 18, (4, *shape)))
+    q[rng.random(q.shape) < 0.5] = -CLIP - 1
+    place = tuple(slice((n > 1) * (step - 1), None, step) for n in shape)
+    rows = np.array([0, 2, 3])
+    results = []
+    for kernel in (compiled, None):
+        monkeypatch.setattr(module, "_neighbours", kernel)
+        spot, back = Spot(q, place, rows), Spot(np.full_like(q, 7.0), place, rows)
+        near = [np.zeros((3, *(n + 2 for n in spot.shape)), np.uint16) for _ in range(2)]
+        lists = []
+        for p in phases_of(spot.shape):
+            lists.append(p.load(spot, near[0]))
+            p.store(back, near[1], lists[-1])
+        assert np.array_equal(back.grid[(rows, *place)], q[(rows, *place)])
+        assert (back.grid[1] == 7.0).all()
+        results.append([x.tobytes() for x in (*lists, *near, back.grid)])
+    assert results[0] == results[1]
+
+
+def test_moves_refuse_what_does_not_fit(compiled: object) -> None:
+    near = np.zeros((2, 5, 6), np.uint16)
+    good = [near, (3, 4), (0, 1), np.zeros(2 * 2 * 2, np.int64), np.zeros(24), np.array([0, 12]), (4, 1), True]
+    move = compiled.move  # type: ignore[attr-defined]
+    move(*good)
+    for place, bad in (
+        (0, near[:1].copy()),
+        (1, (3, 5)),
+        (1, (3,)),
+        (1, (0, 4)),
+        (1, (1 << 62, 4)),
+        (2, (0, 2)),
+        (2, (-1, 0)),
+        (3, np.zeros(7, np.int64)),
+        (4, np.zeros(23)),
+        (5, np.array([0, 13])),
+        (5, np.array([-1, 0])),
+        (5, np.array([0])),
+        (6, (0, 1)),
+        (6, (5, 1)),
+        (6, (1 << 61, 1)),
+    ):
+        with pytest.raises((ValueError, OverflowError)):
+            move(*good[:place], bad, *good[place + 1 :])

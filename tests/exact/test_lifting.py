@@ -81,3 +81,18 @@ def test_lifting_refuses_what_does_not_fit(compiled: object) -> None:
     fixed.setflags(write=False)
     with pytest.raises((TypeError, BufferError, ValueError)):
         lift(fixed, (9, 9), (1, 1), 0, False)
+
+
+@pytest.mark.parametrize("factor", [1, 64, 0.1])
+def test_compiled_rounding_gives_the_bits_of_numpy(
+    factor: float, compiled: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tricky = [0.5, 1.5, 2.5, -0.5, -2.5, 0.0, -0.0, 5e-324, 0.49999999999999994, 2.0**52 + 1, -(2.0**51) - 0.5]
+    for more, fine in (([], True), ([2.0**60], False), ([-(2.0**60)], False), ([np.inf], False), ([np.nan], False)):
+        found = []
+        for kernel in (compiled, None):
+            monkeypatch.setattr(module, "_lifting", kernel)
+            x = np.array(tricky + more) / factor
+            assert module.scale_and_round(x, factor, 2.0**53) == fine
+            found.append(x.tobytes())
+        assert found[0] == found[1]

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import shutil
+import sysconfig
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import hbae.pipeline.rounding as module
 from hbae.arrays import Array
 from hbae.bound import ROUNDING, dead_zone
 from hbae.exact import Wavelet
@@ -19,11 +24,58 @@ WHOLE = [(slice(None),)]
 @pytest.mark.parametrize("shape", [(1, 7), (2, 40, 30), (3, 5, 4, 6, 2)])
 def test_every_integer_is_the_nearest_or_the_next_towards_zero(scale: float, shape: tuple[int, ...]) -> None:
     c = np.random.default_rng(1).laplace(size=shape) * scale
-    q = round_by_worth(c, WHOLE, range(len(shape) - 1))
+    q = round_by_worth(c.copy(), WHOLE, range(len(shape) - 1))
     near, size = np.abs(np.rint(c)), np.abs(q)
     assert ((size == near) | (size == near - 1)).all()
     assert (size <= near).all()
     assert ((q == 0) | (np.sign(q) == np.sign(c))).all()
+
+
+@pytest.mark.parametrize("shape", [(7,), (40, 31), (5, 1, 16, 9)])
+@pytest.mark.parametrize("scale", [0.0, 0.4, 3.0, 1e12])
+def test_compiled_rounding_chooses_as_numpy(
+    shape: tuple[int, ...], scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if module._rounding is None:
+        headers = Path(sysconfig.get_paths()["include"], "Python.h").exists()
+        assert not (headers and shutil.which("cc")), "a C compiler is there, but the kernel was not built"
+        pytest.skip("there is no C compiler here, or Python's headers are missing, so there is no kernel")
+    c = np.random.default_rng(1).laplace(size=(3, *shape)) * scale
+    places = [b.place for b in Wavelet((tuple(range(len(shape))),)).bands(shape)]
+    compiled = round_by_worth(c.copy(), places, range(len(shape)))
+    tiles = round_by_worth(c.copy(), WHOLE, range(1, len(shape)))
+    monkeypatch.setattr(module, "_rounding", None)
+    assert round_by_worth(c.copy(), places, range(len(shape))).tobytes() == compiled.tobytes()
+    assert round_by_worth(c.copy(), WHOLE, range(1, len(shape))).tobytes() == tiles.tobytes()
+
+
+def test_compiled_rounding_refuses_what_does_not_fit() -> None:
+    kernel = module._rounding
+    if kernel is None:
+        pytest.skip("there is no kernel")
+    table, counts = np.zeros(60 * 2 + 1, np.uint16), np.zeros(80, np.int64)
+    good = [np.zeros((3, 4)), (3, 4), (0, 1), (1, 2), (0, 1), table, np.zeros((3, 4), np.uint16), counts]
+    kernel.classify(*good)
+    for place, bad in (
+        (0, np.zeros(11)),
+        (1, (3,)),
+        (1, (0, 4)),
+        (1, (1 << 62, 4)),
+        (2, (3, 0)),
+        (2, (-1, 0)),
+        (3, (0, 1)),
+        (4, (1, 1)),
+        (5, table + np.uint16(2)),
+        (6, np.zeros(3, np.uint16)),
+        (7, counts[:39].copy()),
+    ):
+        with pytest.raises((ValueError, OverflowError)):
+            kernel.classify(*good[:place], bad, *good[place + 1 :])
+    for classes, lowest in ((3, 40), (4, 39)):
+        with pytest.raises(ValueError, match="do not fit"):
+            kernel.settle(np.zeros(4), np.zeros(classes, np.uint16), np.zeros(lowest))
+    with pytest.raises(ValueError, match="do not fit"):
+        kernel.settle(np.zeros(4), np.ones(4, np.uint16), np.zeros(40))
 
 
 def test_it_saves_bytes_at_equal_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,8 +85,8 @@ def test_it_saves_bytes_at_equal_error(monkeypatch: pytest.MonkeyPatch) -> None:
     x /= x.std()
     wavelet = Wavelet(((0, 1),))
 
-    def plain(c: Array, *_: object) -> Array:
-        return dead_zone(c, ROUNDING).astype(np.int64)
+    def plain(c: Array, *_: object) -> None:
+        c[...] = dead_zone(c, ROUNDING)
 
     def bytes_at(error: float) -> int:
         low, high = error / 10, error * 100

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One step of symbols with contexts: sorted by context and made tokens, or read back from rANS words and raw bits. Integers
+ * only, the same as the NumPy code in hbae/codecs/contexts.py and tokens.py; the stream is that of docs/format.md.
+ */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030b0000
+#include <Python.h>
+
+#include <stdint.h>
+#include <stdlib.h>
+
+#define TABLE_BITS 14
+#define TABLE_SUM (1 << TABLE_BITS)
+#define DIRECT 32
+#define MAX_TOKENS 146
+#define ENDS (MAX_TOKENS + 1)
+#define LARGEST ((int64_t)1 << 61)
+
+enum { FINE, NO_TABLE, NO_BITS, TOO_LARGE, BAD_CONTEXT };
+
+/* Where the values of each context start when sorted; NULL without memory. `ends[c]` becomes the end of context c's run. */
+static Py_ssize_t *starts_of(const uint16_t *contexts, Py_ssize_t n, Py_ssize_t num, int64_t *ends, int *fault) {
+    for (Py_ssize_t c = 0; c < num; c++) ends[c] = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (contexts[i] >= num) {
+            *fault = BAD_CONTEXT;
+            return NULL;
+        }
+        ends[contexts[i]]++;
+    }
+    Py_ssize_t *starts = malloc((size_t)(num ? num : 1) * sizeof(Py_ssize_t)), total = 0;
+    for (Py_ssize_t c = 0; starts && c < num; c++) {
+        starts[c] = total;
+        ends[c] = total += (Py_ssize_t)ends[c];
+    }
+    return starts;
+}
+
+static int bit_length(uint64_t u) {
+    int n = 0;
+    while (u) {
+        u >>= 1;
+        n++;
+    }
+    return n;
+}
+
+PyDoc_STRVAR(sort_doc,
+             "sort_tokens(values, contexts, counts, tokens, ends, nbits, raw)\n--\n\n"
+             "Write the tokens of int64 values sorted by uint16 context (stable), and count them; give (fault, number of\n"
+             "raw values).\n\n"
+             "`counts`: int64 (contexts, 146), added to. `tokens`: int32. `ends`: int64, end of each context's run.\n"
+             "`nbits` (int64), `raw` (uint64): bits of the large ones, in sorted order.");
+
+static PyObject *sort_tokens(PyObject *self, PyObject *args) {
+    Py_buffer values, contexts, counts, tokens, ends, nbits, raw;
+    if (!PyArg_ParseTuple(args, "y*y*w*w*w*w*w*", &values, &contexts, &counts, &tokens, &ends, &nbits, &raw)) return NULL;
+    Py_ssize_t n = contexts.len / 2, num = ends.len / 8, large = 0;
+    int good = values.len == n * 8 && contexts.len == n * 2 && tokens.len == n * 4 && ends.len == num * 8 &&
+               counts.len == num * MAX_TOKENS * 8 && nbits.len == n * 8 && raw.len == n * 8;
+    int fault = FINE;
+    Py_ssize_t *at = NULL;
+    int64_t *sorted = NULL;
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS;
+        const uint16_t *context = contexts.buf;
+        const int64_t *value = values.buf;
+        int32_t *token = tokens.buf;
+        at = starts_of(context, n, num, ends.buf, &fault);
+        sorted = at ? malloc((size_t)(n ? n : 1) * sizeof(int64_t)) : NULL;
+        if (sorted) {
+            for (Py_ssize_t i = 0; i < n; i++) sorted[at[context[i]]++] = value[i];
+            Py_ssize_t i = 0;
+            for (Py_ssize_t c = 0; c < num && fault == FINE; c++) {
+                int64_t *seen = (int64_t *)counts.buf + c * MAX_TOKENS;
+                for (; i < ((int64_t *)ends.buf)[c]; i++) {
+                    int64_t v = sorted[i];
+                    if (v <= -LARGEST || v >= LARGEST) {
+                        fault = TOO_LARGE;
+                        break;
+                    }
+                    uint64_t u = ((uint64_t)v << 1) ^ (uint64_t)(v >> 63);
+                    int32_t t = (int32_t)u;
+                    if (u >= DIRECT) {
+                        int low = bit_length(u) - 2;
+                        t = DIRECT + 2 * (low - 4) + (int32_t)((u >> low) & 1);
+                        ((int64_t *)nbits.buf)[large] = low;
+                        ((uint64_t *)raw.buf)[large++] = u & (((uint64_t)1 << low) - 1);
+                    }
+                    token[i] = t;
+                    seen[t]++;
+                }
+            }
+        }
+        Py_END_ALLOW_THREADS;
+        if (!sorted && fault == FINE) PyErr_NoMemory();
+    } else
+        PyErr_SetString(PyExc_ValueError, "sort_tokens: buffers do not fit");
+    free(at);
+    free(sorted);
+    PyBuffer_Release(&values);
+    PyBuffer_Release(&contexts);
+    PyBuffer_Release(&counts);
+    PyBuffer_Release(&tokens);
+    PyBuffer_Release(&ends);
+    PyBuffer_Release(&nbits);
+    PyBuffer_Release(&raw);
+    if (PyErr_Occurred()) return NULL;
+    return Py_BuildValue("in", fault, large);
+}
+
+/* The stream, as a reader stands in it. */
+typedef struct {
+    const uint32_t *words;
+    const uint8_t *bits;
+    uint64_t state, words_left, bit, num_bits;
+} Stream;
+
+static int token_of(Stream *s, const uint8_t *token_at, const uint16_t *left) {
+    uint32_t slot = (uint32_t)(s->state & 0xFFFFFF);
+    int t = token_at[slot >> 10];
+    uint64_t start = (uint64_t)left[t] << 10, f = ((uint64_t)left[t + 1] << 10) - start;
+    s->state = (s->state >> 24) * f + slot - start;
+    if (s->state >> 32 == 0 && s->words_left) s->state = s->state << 32 | s->words[--s->words_left];
+    return t;
+}
+
+static int value_of(Stream *s, int t, int64_t *v) {
+    uint64_t u = (uint64_t)t;
+    if (t >= DIRECT) {
+        int low = (t - DIRECT) / 2 + 4;
+        if (s->num_bits - s->bit < (uint64_t)low) return NO_BITS;
+        uint64_t raw = 0;
+        for (int k = 0; k < low; k++, s->bit++) raw = raw << 1 | (s->bits[s->bit >> 3] >> (7 - (s->bit & 7)) & 1);
+        u = (uint64_t)(2 | ((t - DIRECT) & 1)) << low | raw;
+    }
+    *v = (int64_t)(u >> 1) ^ -(int64_t)(u & 1);
+    return FINE;
+}
+
+PyDoc_STRVAR(take_doc,
+             "take(contexts, labels, const, token_at, left, words, bits, state, used, out)\n--\n\n"
+             "Read one step of values for uint16 contexts; give what is wrong (0: nothing).\n\n"
+             "`labels`: int64, table of each context (-1: none). `const`: int64, only token of each table (-1: several).\n"
+             "`token_at`: uint8 (tables, 2**14). `left`: uint16 (tables, 147), left ends of tokens. `state`: uint64, rANS\n"
+             "state, words left, bits read. `used`: uint8, set for contexts that occur. `out`: int64.");
+
+static PyObject *take(PyObject *self, PyObject *args) {
+    Py_buffer b[10];
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*w*w*w*", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7, b + 8, b + 9))
+        return NULL;
+    Py_ssize_t n = b[0].len / 2, num = b[1].len / 8, tables = b[2].len / 8;
+    const uint16_t *contexts = b[0].buf;
+    const int64_t *labels = b[1].buf, *constant = b[2].buf;
+    uint64_t *state = b[7].buf;
+    int64_t *out = b[9].buf;
+    int good = b[0].len == n * 2 && b[1].len == num * 8 && b[2].len == tables * 8 && b[3].len == tables * TABLE_SUM &&
+               b[4].len == tables * ENDS * 2 && b[5].len % 4 == 0 && b[7].len == 24 && b[8].len == num && b[9].len == n * 8;
+    for (Py_ssize_t c = 0; good && c < num; c++) good = labels[c] >= -1 && labels[c] < tables;
+    for (Py_ssize_t k = 0; good && k < tables; k++) good = constant[k] >= -1 && constant[k] < MAX_TOKENS;
+    good = good && state[1] <= (uint64_t)b[5].len / 4 && state[2] <= (uint64_t)b[6].len * 8;
+    int fault = FINE;
+    Py_ssize_t *at = NULL;
+    int64_t *ends = NULL, *sorted = NULL;
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS;
+        Stream s = {b[5].buf, b[6].buf, state[0], state[1], state[2], (uint64_t)b[6].len * 8};
+        ends = malloc((size_t)(num ? num : 1) * sizeof(int64_t));
+        at = ends ? starts_of(contexts, n, num, ends, &fault) : NULL;
+        sorted = at ? malloc((size_t)(n ? n : 1) * sizeof(int64_t)) : NULL;
+        Py_ssize_t i = 0;
+        for (Py_ssize_t c = 0; sorted && c < num && fault == FINE; c++) {
+            if (i == ends[c]) continue;
+            ((uint8_t *)b[8].buf)[c] = 1;
+            if (labels[c] < 0) {
+                fault = NO_TABLE;
+                break;
+            }
+            const uint8_t *token_at = (const uint8_t *)b[3].buf + labels[c] * TABLE_SUM;
+            const uint16_t *left = (const uint16_t *)b[4].buf + labels[c] * ENDS;
+            int fixed = (int)constant[labels[c]];
+            for (; i < ends[c] && fault == FINE; i++)
+                fault = value_of(&s, fixed >= 0 ? fixed : token_of(&s, token_at, left), sorted + i);
+        }
+        for (i = 0; sorted && fault == FINE && i < n; i++) out[i] = sorted[at[contexts[i]]++];
+        state[0] = s.state;
+        state[1] = s.words_left;
+        state[2] = s.bit;
+        Py_END_ALLOW_THREADS;
+        if (!sorted && fault == FINE) PyErr_NoMemory();
+    } else
+        PyErr_SetString(PyExc_ValueError, "take: buffers do not fit");
+    free(ends);
+    free(at);
+    free(sorted);
+    for (int k = 0; k < 10; k++) PyBuffer_Release(b + k);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromLong(fault);
+}
+
+static PyMethodDef methods[] = {{"sort_tokens", sort_tokens, METH_VARARGS, sort_doc},
+                                {"take", take, METH_VARARGS, take_doc},
+                                {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_symbols", "Compiled symbols.", 0, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__symbols(void) { return PyModule_Create(&module); }

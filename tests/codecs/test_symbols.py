@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""Compiled symbols are those of NumPy and constriction, in both directions, and bad arguments are refused."""
+
+from __future__ import annotations
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hbae.codecs.contexts as module
+from hbae.arrays import Array
+from hbae.codecs import ByteReader
+from hbae.errors import FormatError
+
+Step = tuple[Array, Array]
+
+
+@pytest.fixture
+def compiled() -> object:
+    headers = Path(sysconfig.get_paths()["include"], "Python.h").exists()
+    if module._symbols is None and not (headers and shutil.which("cc")):
+        pytest.skip("there is no C compiler here, or Python's headers are missing, so there is no kernel")
+    assert module._symbols is not None, "a C compiler is there, but the kernel was not built"
+    return module._symbols
+
+
+def steps_of(seed: int) -> tuple[int, list[Step]]:
+    """Few and many contexts, empty steps, one value only, magnitudes up to the largest."""
+    rng = np.random.default_rng(seed)
+    num = int(rng.integers(1, 300))
+    steps = []
+    for _ in range(rng.integers(1, 5)):
+        n = int(rng.integers(0, 3000))
+        spread = np.exp(rng.normal(size=n) * rng.choice([0, 1, 8])) * rng.choice([0, 1, 5])
+        values = np.rint(rng.laplace(size=n) * spread).astype(np.int64)
+        if n and seed % 3 == 0:
+            values[[0, -1]] = (1 << 61) - 1, 1 - (1 << 61)
+        steps.append((values, rng.integers(0, num, n).astype(np.uint16)))
+    return num, steps
+
+
+def written(num: int, steps: list[Step]) -> bytes:
+    w = module.SymbolWriter(num)
+    for values, contexts in steps:
+        w.add(values, contexts)
+    return w.getvalue()
+
+
+def read(code: bytes, num: int, steps: list[Step]) -> list[bytes]:
+    r = module.SymbolReader(ByteReader(code), num)
+    out = [r.take(contexts).tobytes() for _, contexts in steps]
+    r.end()
+    return out
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_bytes_and_values_are_those_of_the_reference(
+    seed: int, compiled: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num, steps = steps_of(seed)
+    fast = written(num, steps)
+    assert read(fast, num, steps) == [v.tobytes() for v, _ in steps]
+    monkeypatch.setattr(module, "_symbols", None)
+    assert written(num, steps) == fast
+    assert read(fast, num, steps) == [v.tobytes() for v, _ in steps]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_damage_is_judged_alike(seed: int, compiled: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a byte changed both give the same values, or both refuse."""
+    num, steps = steps_of(seed)
+    code = written(num, steps)
+    rng = np.random.default_rng(seed)
+    for _ in range(40):
+        bad = bytearray(code)
+        bad[rng.integers(len(bad))] ^= 1 << int(rng.integers(8))
+        answers: list[list[bytes] | str] = []
+        for kernel in (compiled, None):
+            monkeypatch.setattr(module, "_symbols", kernel)
+            try:
+                answers.append(read(bytes(bad), num, steps))
+            except FormatError as e:
+                answers.append(type(e).__name__)
+        assert answers[0] == answers[1]
+
+
+def test_too_large_a_value_is_refused(compiled: object) -> None:
+    for v in (1 << 61, -(1 << 61), -(1 << 63)):
+        with pytest.raises(FormatError, match="too large"):
+            module.SymbolWriter(1).add(np.array([v]), np.zeros(1, np.uint16))
+
+
+def test_kernels_refuse_what_does_not_fit(compiled: object) -> None:
+    def u16(*n: int) -> Array:
+        return np.zeros(n, np.uint16)
+
+    def i64(*n: int) -> Array:
+        return np.zeros(n, np.int64)
+
+    u64 = np.zeros(3, np.uint64)
+    lookup, left, words, bits = np.zeros((2, 1 << 14), np.uint8), u16(2, 147), np.zeros(4, np.uint32), b"\0" * 4
+    good = [u16(5), i64(3), i64(2), lookup, left, words, bits, u64, np.zeros(3, np.uint8), i64(5)]
+    take = compiled.take  # type: ignore[attr-defined]
+    assert take(*good) == 0
+    assert take(u16(5) + np.uint16(3), *good[1:]) == 4
+    for place, bad in (
+        (1, i64(3) + 2),
+        (1, i64(3) - 2),
+        (2, i64(2) + 146),
+        (3, lookup[:1]),
+        (4, left[:1]),
+        (7, np.array([0, 5, 0], np.uint64)),
+        (7, np.array([0, 0, 33], np.uint64)),
+        (8, np.zeros(2, np.uint8)),
+        (9, i64(4)),
+    ):
+        with pytest.raises(ValueError, match="do not fit"):
+            take(*good[:place], bad, *good[place + 1 :])
+    put = [i64(5), u16(5), i64(3, 146), np.zeros(5, np.int32), i64(3), i64(5), np.zeros(5, np.uint64)]
+    sort = compiled.sort_tokens  # type: ignore[attr-defined]
+    assert sort(*put) == (0, 0)
+    assert sort(put[0], u16(5) + np.uint16(3), *put[2:])[0] == 4
+    for place in range(7):
+        with pytest.raises(ValueError, match="do not fit"):
+            sort(*put[:place], np.ascontiguousarray(put[place][:-1]), *put[place + 1 :])

@@ -22,6 +22,8 @@ BALANCE = (2, 5)
 _POINT_ROUNDS = 5
 # Steps of a mixing basis are set right on the whole sample later: this near is near enough.
 _NEAR = 0.02
+# A step is found when the error is below the tolerance by no more than that, or after so many guesses.
+_CLOSE, _GUESSES = 0.005, 8
 
 Quantiser = Callable[[Array], Array]
 
@@ -145,13 +147,25 @@ def _scale_for(
     around: float | None,
     worst: bool = False,
 ) -> float:
-    """Find the step (in units of the weights) at which the worst or the mean ratio to the tolerance is just met."""
+    """Find the step (in units of the weights) at which the worst or the mean ratio to the tolerance is just met.
+
+    The error grows about as a power of the step, so each guess follows the line through the last two in logarithms.
+    """
     low, high = (2.0**-6, 2.0**12) if around is None else (around / 4, around * 4)
-    for _ in range(12 if around is None else 8):
-        mid = math.sqrt(low * high)
-        ratio = _ratios(c, np.array(mid), weights, tol, transform, rounding)
-        value = ratio.max() if worst else math.sqrt(float((ratio**2).mean()))
-        low, high = (mid, high) if value <= AIM else (low, mid)
+    guess, slope, last = around or 1.0, 1.0, (0.0, 0.0)
+    for turn in range(_GUESSES):
+        ratio = _ratios(c, np.array(guess), weights, tol, transform, rounding)
+        value = max(float(ratio.max()) if worst else math.sqrt(float((ratio**2).mean())), 1e-9)
+        low, high = (guess, high) if value <= AIM else (low, guess)
+        if value <= AIM < value * (1 + _CLOSE):
+            break
+        here = math.log(guess), math.log(value)
+        if turn and abs(here[0] - last[0]) > 1e-6:
+            slope = min(max((here[1] - last[1]) / (here[0] - last[0]), 0.2), 2.0)
+        last = here
+        guess *= (AIM / (1 + _CLOSE / 2) / value) ** (1 / slope)
+        if not low < guess < high:
+            guess = math.sqrt(low * high)
     return low
 
 

@@ -72,8 +72,13 @@ class Transform:
         return tuple(a.kept for a in self.axes)
 
     def forward(self, x: Array) -> Array:
-        """Project tiles (V, B, *tile) on the bases; float64, for the encoder only."""
-        scaled = [None if a.matrix is None else np.ldexp(a.matrix.astype(np.float64), -BASIS_BITS) for a in self.axes]
+        """Give the coefficients of tiles (V, B, *tile) in the bases; float64, for the encoder only.
+
+        Columns of 15 bits are not quite orthonormal: the bases' duals are applied, so that large coefficients fit too.
+        """
+        scaled = [
+            None if a.matrix is None else _dual(np.ldexp(a.matrix.astype(np.float64), -BASIS_BITS)) for a in self.axes
+        ]
         out = np.empty((self.axes[0].kept, x.shape[1], *self.kept[1:]))
         mixed = x if scaled[0] is None else _mixed(scaled[0].T, x)
         for v, slab in enumerate(mixed):
@@ -138,6 +143,12 @@ class Transform:
         out = np.zeros((self.tile[0], *v.shape[1:]))
         out[live] = v
         return out
+
+
+def _dual(m: Array) -> Array:
+    """Give D with D.T @ m nearly the identity, for columns m that are nearly orthonormal: what is off is squared."""
+    out: Array = 2 * m - m @ (m.T @ m)
+    return out
 
 
 def _trimmed(slab: Array, bases: list[Array | None]) -> Array | None:

@@ -18,7 +18,6 @@ from hbae.bound import (
     Target,
     block_limits,
     check_chunk,
-    dead_zone,
     failing_points,
     select_coefficients,
 )
@@ -29,14 +28,12 @@ from hbae.exact.backend import NumpyBackend
 from hbae.pipeline.chunk import decode_chunk, digest, encode_lossless_chunk, encode_parts
 from hbae.pipeline.levels import encode_levels, quantise_levels
 from hbae.pipeline.logdomain import split_bits
-from hbae.pipeline.parts import Parts, inverse_of, linear_values, values_of
+from hbae.pipeline.parts import Parts, linear_values, values_of
 from hbae.pipeline.plan import GroupPlan, finer_steps
 from hbae.pipeline.rounding import round_by_worth
 from hbae.pipeline.waves import encode_waves, quantise_waves
 
 _REPAIRS = 3
-# Mean squared coefficient at which an error of 1e-4 in the bases adds about 1 % to the squared error of rounding.
-_REFINE_ABOVE = 5e4
 
 
 @contextmanager
@@ -201,19 +198,9 @@ def _quantise(
 
 
 def _coefficients(tiles: Array, transform: Transform) -> Array:
-    """Quantise the coefficients of tiles (V, B, *tile).
-
-    Bases of 15 bits are not quite orthonormal. Where a tile's coefficients are so large that this shows beside the
-    rounding, what the reader would get is subtracted and the rest quantised too.
-    """
+    """Quantise the coefficients of tiles (V, B, *tile)."""
     c = transform.forward(tiles)
-    q = round_by_worth(c, [(slice(None),)], range(1, c.ndim - 1)).astype(np.int64)
-    energy = np.einsum("vbi,vbi->b", *2 * [q.reshape(*q.shape[:2], -1).astype(np.float64)])
-    large = np.flatnonzero(energy > _REFINE_ABOVE * tiles[:, 0].size)
-    if large.size:
-        y, f = inverse_of(transform, q[:, large])
-        q[:, large] += dead_zone(transform.forward(tiles[:, large] - y * 2.0**-f)).astype(np.int64)
-    return q
+    return round_by_worth(c, [(slice(None),)], range(1, c.ndim - 1)).astype(np.int64)
 
 
 def _encode_points(left: Array, plan: GroupPlan, rounding: float) -> bytes:

@@ -27,6 +27,7 @@ def decompress(
     ] = None,
     salvage: Annotated[bool, typer.Option("--salvage", help="Give what a damaged archive still holds.")] = False,
     provenance: Annotated[bool, typer.Option("--provenance/--no-provenance", help="Add hbae_* attributes.")] = True,
+    threads: o.Threads = None,
     scratch: o.Scratch = None,
     force: o.Force = False,
     model: o.SharedModel = None,
@@ -56,6 +57,7 @@ def decompress(
             provenance=provenance,
             progress=progress,
             model=model,
+            threads=threads,
             team=team,
         )
     spent = time.monotonic() - begin

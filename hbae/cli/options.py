@@ -24,6 +24,7 @@ Ranks = Annotated[
     typer.Option("--ranks/--no-ranks", help="Under mpirun: all ranks share this file, or each has one of its own."),
 ]
 Scratch = Annotated[Optional[Path], typer.Option(metavar="DIR", help="Folder for scratch files.")]  # noqa: UP045
+Threads = Annotated[Optional[int], typer.Option(metavar="N", help="Chunks decoded side by side.")]  # noqa: UP045
 SharedModel = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--model", metavar="MODEL", help="MODEL file of an archive without an embedded one."),

@@ -29,6 +29,7 @@ def verify(
         ),
     ] = None,
     model: o.SharedModel = None,
+    threads: o.Threads = None,
     scratch: o.Scratch = None,
     ranks: o.Ranks = None,
     as_json: o.Json = False,
@@ -43,7 +44,7 @@ def verify(
     from hbae.ranks import agreed
 
     with ended_together(team), output.progress() as progress:
-        result = run(file, against, progress=progress, model=model, scratch=scratch, comm=team)
+        result = run(file, against, progress=progress, model=model, scratch=scratch, threads=threads, comm=team)
         wanted = names if result.comparable else ()
         rows = agreed(team, lambda: _quantities(file, against, wanted, model) if wanted else [])
     doc = result.to_json()

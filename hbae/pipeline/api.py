@@ -16,6 +16,7 @@ from hbae.pipeline.decompress import load_field
 from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.report import Report
 from hbae.pipeline.verify import Verification, verify_file
+from hbae.pipeline.workers import usable_cores
 from hbae.ranks import team_of, together
 
 if TYPE_CHECKING:
@@ -80,8 +81,15 @@ def open(path: PathLike, group: str = "", **options: Any) -> xarray.Dataset:
     return ds
 
 
-def decompress(path: PathLike, group: str = "", **options: Any) -> xarray.Dataset:
+def decompress(path: PathLike, group: str = "", *, threads: int | None = None, **options: Any) -> xarray.Dataset:
     """Decode a whole archive into a Dataset in memory; nothing is added to it.
+
+    Parameters
+    ----------
+    path, group, **options
+        As of :func:`open`.
+    threads : int, optional
+        How many chunks are decoded side by side; by default the cores at hand, at most 8. Values do not depend on it.
 
     Raises
     ------
@@ -89,7 +97,7 @@ def decompress(path: PathLike, group: str = "", **options: Any) -> xarray.Datase
         When anything is damaged.
     """
     with Archive(path, **options) as archive:
-        return _dataset(load_field(archive.field), group).load()
+        return _dataset(load_field(archive, usable_cores() if threads is None else threads), group).load()
 
 
 def _dataset(field: Field, group: str) -> xarray.Dataset:

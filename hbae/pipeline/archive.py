@@ -24,7 +24,7 @@ from hbae.pipeline.chunk import decode_chunk
 from hbae.pipeline.exactvars import decode_exact_chunk, decode_small, is_small, split_small
 from hbae.pipeline.plan import GroupPlan, decode_plan
 
-CACHE_BYTES = 256 << 20
+_LEAST_CACHE = 256 << 20
 MODEL_PATH = "HBAE_MODEL_PATH"
 
 
@@ -69,7 +69,7 @@ class Archive:
         try:
             self._threads = ThreadpoolController()
             self._cache: OrderedDict[int | str, list[Array]] = OrderedDict()
-            self._cached = 0
+            self._cached, self._most = 0, _cache_bytes()
             self._lock = threading.RLock()
             self._decoders: dict[str, BlockDecoder] = {}
             self._plans: dict[int, GroupPlan] = {}
@@ -207,7 +207,7 @@ class Archive:
                 return
             self._cache[key] = arrays
             self._cached += sum(a.nbytes for a in arrays)
-            while self._cached > CACHE_BYTES and len(self._cache) > 1:
+            while self._cached > self._most and len(self._cache) > 1:
                 self._cached -= sum(a.nbytes for a in self._cache.popitem(last=False)[1])
 
     def know_model(self, sha: str, decoder: BlockDecoder) -> None:
@@ -303,6 +303,14 @@ class SmallSource(_ArchiveSource):
         key: Any = (*box, ...)
         out: Array = self.archive.small(self.variable.path)[key].copy()
         return out
+
+
+def _cache_bytes() -> int:
+    """How much of decoded chunks is kept: an eighth of the memory, as a chunk's variables are read one by one."""
+    try:
+        return max(_LEAST_CACHE, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8)
+    except (AttributeError, ValueError, OSError):
+        return _LEAST_CACHE
 
 
 def find_shared_model(sha: str, given: Path | None, folder: Path) -> bytes:

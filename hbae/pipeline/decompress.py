@@ -9,18 +9,21 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hbae.arrays import Array, ArraySource, Box, Dimension, Field, Hollow, Tiling, Variable, box_shape, boxes_of
+from hbae.arrays import Array, ArraySource, Box, Dimension, Field, Hollow, Tiling, Variable, box_shape
 from hbae.config import glob_matches
 from hbae.errors import ConfigError, FieldError, FormatError, UnknownNameError
 from hbae.io import FieldWriter, fill_patterns
 from hbae.io.npy import NAME, bare
+from hbae.pipeline.ahead import ahead
 from hbae.pipeline.archive import Archive, Part
 from hbae.pipeline.options import Progress
+from hbae.pipeline.workers import usable_cores
 from hbae.ranks import Solo, Team, seat_ranks, share_of, together
 
 PROVENANCE = ("hbae_version", "hbae_source", "hbae_bounds")
@@ -47,12 +50,15 @@ def decompress_file(
     backend: str = "auto",
     model: Path | None = None,
     team: Team | None = None,
+    threads: int | None = None,
 ) -> Salvaged:
     """Write an archive's variables to a file of the format that the suffix names; every value passed its checks.
 
     ``window``: half-open index ranges by dimension. ``salvage``: lost chunks become NaN or fill values and are listed.
     A single variable that ``variables`` names goes to ``.npy`` without its attributes and names. The ranks of a
-    ``team`` share the chunks of a Zarr output; the values are those of one process.
+    ``team`` share the chunks of a Zarr output; the values are those of one process. ``threads``: how many chunks are
+    decoded side by side (default: :func:`~hbae.pipeline.workers.usable_cores`); memory grows with it, values do not
+    depend on it.
 
     Raises
     ------
@@ -82,7 +88,9 @@ def decompress_file(
             seat_ranks(ranks, hashlib.sha256(text.encode()).hexdigest())
         options: dict[str, Any] = {"overwrite": overwrite, "scratch_dir": scratch, "provenance": extra, "team": ranks}
         with FieldWriter(out, field, **options) as writer:
-            walk = _Walk(archive, cuts, name, lost if salvage else None, progress)
+            walk = _Walk(
+                archive, cuts, name, lost if salvage else None, progress, usable_cores() if threads is None else threads
+            )
             walk.prepare(writer, ranks)
             together(ranks, lambda: walk.write(writer, ranks))
             writer.close()
@@ -144,7 +152,8 @@ def select(
 class _Walk:
     """Writes what an archive holds, each chunk decoded once.
 
-    ``name``: another name for the only variable. ``lost``: where losses are noted instead of raised.
+    ``name``: another name for the only variable. ``lost``: where losses are noted instead of raised. ``threads``:
+    chunks decoded side by side.
     """
 
     archive: Archive
@@ -152,13 +161,14 @@ class _Walk:
     name: str
     lost: list[tuple[str, int, str]] | None
     progress: Progress | None
+    threads: int
 
     def write(self, writer: FieldWriter, team: Team) -> None:
         """Write this rank's share."""
         parts = [p for p in self.archive.parts if any(n in self.cuts for n in p.paths)]
-        work = [(p, i) for p in parts for i in share_of(team, len(p.boxes))]
-        for done, (part, i) in enumerate(work, 1):
-            self._write_chunk(writer, part, i)
+        work = [(p, i) for p in parts for i in share_of(team, len(p.boxes)) if self._wanted(p, i)]
+        for done, (place, arrays) in enumerate(zip(work, ahead(self._decode, work, self.threads), strict=True), 1):
+            self._write_chunk(writer, *place, arrays)
             if self.progress is not None:
                 self.progress("decoding", done / len(work))
         if team.rank == 0:
@@ -175,18 +185,23 @@ class _Walk:
                 if storage is not None and not fits_storage(part.boxes, self.cuts[n], storage):
                     writer.spool(n)
 
-    def _write_chunk(self, writer: FieldWriter, part: Part, i: int) -> None:
+    def _wanted(self, part: Part, i: int) -> dict[str, Box]:
+        """What of chunk i is asked for, by variable."""
         box = part.boxes[i]
-        wanted = {n: cut for n in part.paths if n in self.cuts and (cut := _overlap(box, self.cuts[n])) is not None}
-        if not wanted:
-            return
+        return {n: cut for n in part.paths if n in self.cuts and (cut := _overlap(box, self.cuts[n])) is not None}
+
+    def _decode(self, part: Part, i: int) -> list[Array] | FormatError:
         try:
-            arrays: list[Array] | None = self.archive.chunk(part, i, keep=False)
+            return self.archive.chunk(part, i, keep=False)
         except FormatError as e:
+            return e
+
+    def _write_chunk(self, writer: FieldWriter, part: Part, i: int, arrays: list[Array] | FormatError) -> None:
+        box, wanted = part.boxes[i], self._wanted(part, i)
+        if isinstance(arrays, FormatError):
             if self.lost is None:
-                raise
-            self.lost.extend((n, part.first + i, str(e)) for n in wanted)
-            arrays = None
+                raise arrays
+            self.lost.extend((n, part.first + i, str(arrays)) for n in wanted)
         for k, name in enumerate(part.paths):
             if name not in wanted:
                 continue
@@ -194,7 +209,7 @@ class _Walk:
             src = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(cut, box, strict=True))
             dst = tuple(slice(c.start - w.start, c.stop - w.start) for c, w in zip(cut, whole, strict=True))
             v = self.archive.field.variable(name)
-            writer.put(self.name or name, dst, arrays[k][src] if arrays is not None else _nothing(v, cut))
+            writer.put(self.name or name, dst, _nothing(v, cut) if isinstance(arrays, FormatError) else arrays[k][src])
 
     def _write_small(self, writer: FieldWriter, name: str) -> None:
         v, whole = self.archive.field.variable(name), self.cuts[name]
@@ -257,19 +272,26 @@ def _provenance(archive: Archive, field: Field) -> dict[str, str]:
     return dict(zip(PROVENANCE, values, strict=True))
 
 
-def load_field(field: Field) -> Field:
-    """Give the field with all values in memory, read part by part so that every chunk is decoded once.
+def load_field(archive: Archive, threads: int) -> Field:
+    """Give the field with all values in memory; every chunk is decoded once, so many side by side.
 
     Raises
     ------
     FieldError
         When memory does not hold them.
+    FormatError
+        When the archive is damaged.
     """
+    field = archive.field
     try:
         arrays = {v.path: np.empty(v.shape, v.dtype) for v in field.variables()}
     except (MemoryError, ValueError) as e:
         raise FieldError(f"the values do not fit into memory ({e}); open the archive lazily, or write a file") from e
-    for v in field.variables():
-        for box in boxes_of(v.shape, v.source.storage or v.shape or ()):
-            arrays[v.path][box] = v.source.read(box)
+    work = [(part, i) for part in archive.parts for i in range(len(part.boxes))]
+    decoded = ahead(partial(archive.chunk, keep=False), work, threads)
+    for (part, i), values in zip(work, decoded, strict=True):
+        for name, a in zip(part.paths, values, strict=True):
+            arrays[name][part.boxes[i]] = a
+    for v in archive.small_variables():
+        arrays[v.path][...] = archive.small(v.path)
     return field.with_sources({p: ArraySource(a) for p, a in arrays.items()})

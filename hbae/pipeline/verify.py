@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from hbae.arrays import Array, Attribute, Box, Field, Variable
 from hbae.bound import Target, Totals, VariableErrors, check_chunk, resolve_target
 from hbae.errors import FormatError, HbaeError
 from hbae.io import open_field
+from hbae.pipeline.ahead import ahead
 from hbae.pipeline.archive import Archive, Part
 from hbae.pipeline.chunk import digest
 from hbae.pipeline.decompress import PROVENANCE
@@ -26,6 +28,7 @@ from hbae.pipeline.options import CompressOptions, Progress
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.regions import Regions
 from hbae.pipeline.stats import Validity
+from hbae.pipeline.workers import usable_cores
 from hbae.ranks import Solo, Team, agreed, seat_ranks, share_of, together
 
 
@@ -71,11 +74,13 @@ def verify_file(
     progress: Progress | None = None,
     team: Team | None = None,
     scratch: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
 ) -> Verification:
     """Decode everything and judge it; damage and misses are listed, not raised.
 
     The ranks of a team share the chunks; all get the report that one process would give. An original whose stored
-    chunks the archive's would cut goes through a file in the folder ``scratch`` once.
+    chunks the archive's would cut goes through a file in the folder ``scratch`` once. ``threads``: how many chunks are
+    judged side by side (default: the cores at hand, at most 8).
 
     Raises
     ------
@@ -99,7 +104,8 @@ def verify_file(
             inputs = stack.enter_context(Inputs(cut, options, ranks))
             inputs.read_all()
             near = original.with_sources(inputs.sources())
-        walks = together(ranks, lambda: _walk(archive, None if failures else near, progress, ranks))
+        side = usable_cores() if threads is None else threads
+        walks = together(ranks, lambda: _walk(archive, None if failures else near, progress, ranks, side))
         found = ranks.gather(walks)
         result = agreed(ranks, lambda: _joined(archive, found or [], failures, original))
     return replace(result, path=str(path), against=_name(against))
@@ -125,18 +131,20 @@ def _open(against: Any) -> Field:
     return against if isinstance(against, Field) else open_field(against)
 
 
-def _walk(archive: Archive, original: Field | None, progress: Progress | None, team: Team) -> list[_Found]:
+def _walk(
+    archive: Archive, original: Field | None, progress: Progress | None, team: Team, threads: int
+) -> list[_Found]:
     """Decode and judge this rank's chunks of every part."""
     shares = [(part, share_of(team, len(part.boxes))) for part in archive.parts]
     total, done, out = sum(len(numbers) for _, numbers in shares) or 1, 0, []
     for part, numbers in shares:
-        walk = _PartWalk(archive, part, original)
-        for i in numbers:
-            walk.take(i)
+        judge, founds = _Judge(archive, part, original), [_Found.empty(part)]
+        for found in ahead(judge.take, ((i,) for i in numbers), threads):
+            founds.append(found)
             done += 1
             if progress is not None:
                 progress("verifying", done / total)
-        out.append(walk.found)
+        out.append(_Found.joined(founds))
     return out
 
 
@@ -229,6 +237,11 @@ class _Found:
     missed: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
+    def empty(part: Part) -> _Found:
+        """Nothing so far."""
+        return _Found([bytearray() for _ in part.paths], [[] for _ in part.paths])
+
+    @staticmethod
     def joined(founds: list[_Found]) -> _Found:
         """Join runs of chunks, given in order."""
         whole = founds[0]
@@ -241,37 +254,42 @@ class _Found:
         return whole
 
 
-class _PartWalk:
-    """Walks over chunks of a part, collecting errors against the original."""
+class _Judge:
+    """Judges chunks of a part, on any thread, against the original."""
 
     def __init__(self, archive: Archive, part: Part, original: Field | None) -> None:
         self.archive, self.part = archive, part
         self.sources = None if original is None else [original.variable(p) for p in part.paths]
-        self.found = _Found([bytearray() for _ in part.paths], [[] for _ in part.paths])
-        self.missed = self.found.missed
         self.original = original
         self.regions: Regions | None = None
+        # The libraries behind files take one reader at a time.
+        self._reading = threading.Lock()
 
-    def take(self, i: int) -> None:
+    def take(self, i: int) -> _Found:
         """Decode and judge chunk i; damage is noted."""
-        try:
-            arrays = self.archive.chunk(self.part, i, keep=False)
-            for d, a in zip(self.found.digests, arrays, strict=True):
-                d += digest(a)
-            if self.sources is not None:
-                self._compare(self.sources, arrays, self.part.boxes[i])
-        except FormatError as e:
-            self.found.damaged.append(str(e))
+        found = _Found.empty(self.part)
+        # NumPy's way with warnings is each thread's own.
+        with quiet():
+            try:
+                arrays = self.archive.chunk(self.part, i, keep=False)
+                for d, a in zip(found.digests, arrays, strict=True):
+                    d += digest(a)
+                if self.sources is not None:
+                    self._compare(self.sources, arrays, self.part.boxes[i], found)
+            except FormatError as e:
+                found.damaged.append(str(e))
+        return found
 
-    def _compare(self, sources: list[Variable], arrays: list[Array], box: Box) -> None:
-        raws = [np.asarray(s.source.read(box), s.dtype) for s in sources]
+    def _compare(self, sources: list[Variable], arrays: list[Array], box: Box, found: _Found) -> None:
+        with self._reading:
+            raws = [np.asarray(s.source.read(box), s.dtype) for s in sources]
         if self.part.group is not None:
-            self._judge(raws, arrays, self.archive.plan(self.part.group), box)
+            self._judge(raws, arrays, self.archive.plan(self.part.group), box, found)
         elif raws[0].tobytes() != np.ascontiguousarray(arrays[0]).tobytes():
-            self.missed[self.part.paths[0]] = f"{self.part.paths[0]}: values differ though kept without loss"
+            found.missed[self.part.paths[0]] = f"{self.part.paths[0]}: values differ though kept without loss"
 
-    def _judge(self, raws: list[Array], arrays: list[Array], plan: GroupPlan, box: Box) -> None:
-        targets = self._with_regions(plan, box)
+    def _judge(self, raws: list[Array], arrays: list[Array], plan: GroupPlan, box: Box, found: _Found) -> None:
+        targets = self._with_regions(plan, box, found)
         for v, (raw, a) in enumerate(zip(raws, arrays, strict=True)):
             name, p = plan.paths[v], plan.packing[v]
             scale, shift = p if p is not None else (1.0, 0.0)
@@ -280,25 +298,26 @@ class _PartWalk:
             same = raw.view(f"u{raw.dtype.itemsize}") == a.view(f"u{a.dtype.itemsize}")
             bad = self._invalid(v, raw, x, plan)
             if (bad & ~same).any():
-                self.missed[name] = f"{name}: a fill value or a value that is not finite differs"
+                found.missed[name] = f"{name}: a fill value or a value that is not finite differs"
             if (~bad & ~np.isfinite(y)).any():
-                self.missed[name] = f"{name}: a value is decoded that is not finite"
+                found.missed[name] = f"{name}: a value is decoded that is not finite"
             x, y = np.where(bad, 0.0, x), np.where(bad | ~np.isfinite(y), 0.0, y)
-            found = check_chunk(x[None], y[None], ~bad[None], [targets[v]], plan.geometry.block, margin=False)
-            if not found.points_hold[0]:
-                self.missed[name] = f"{name}: a point misses its bound"
-            if not found.blocks_hold[0]:
-                self.missed[name] = f"{name}: a block misses its bound"
-            self.found.errors[v].append(VariableErrors.of(y - x, ~bad))
+            check = check_chunk(x[None], y[None], ~bad[None], [targets[v]], plan.geometry.block, margin=False)
+            if not check.points_hold[0]:
+                found.missed[name] = f"{name}: a point misses its bound"
+            if not check.blocks_hold[0]:
+                found.missed[name] = f"{name}: a block misses its bound"
+            found.errors[v].append(VariableErrors.of(y - x, ~bad))
 
-    def _with_regions(self, plan: GroupPlan, box: Box) -> list[Target]:
+    def _with_regions(self, plan: GroupPlan, box: Box, found: _Found) -> list[Target]:
         """Targets with the original's regions in that box; regions that are not there are a failure."""
-        if self.regions is None and self.original is not None:
-            try:
-                self.regions = Regions(self.original, dict(zip(plan.paths, plan.bounds, strict=True)))
-            except HbaeError as e:
-                self.missed[f"{plan.paths[0]} regions"] = str(e)
-        return _targets(plan) if self.regions is None else self.regions.at(plan.paths, _targets(plan), box)
+        with self._reading:
+            if self.regions is None and self.original is not None:
+                try:
+                    self.regions = Regions(self.original, dict(zip(plan.paths, plan.bounds, strict=True)))
+                except HbaeError as e:
+                    found.missed[f"{plan.paths[0]} regions"] = str(e)
+            return _targets(plan) if self.regions is None else self.regions.at(plan.paths, _targets(plan), box)
 
     def _invalid(self, v: int, raw: Array, x: Array, plan: GroupPlan) -> Array:
         """Points that must be equal bit by bit: not finite, fill values, and all outside the range of valid values."""

@@ -16,6 +16,7 @@ NEAR = 0.96  # a result of at least this part of its target is near enough
 STEP = math.log(2)
 FAR = 0.85  # a result below this part of its target earns more runs
 LEAST = 1e-9
+_AROUND = [0.7 * (1.8 / 0.7) ** (i / 19) for i in range(20)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,22 @@ def search(trial: Trial, x: float, slope: float, near: float, usual: int, more: 
         slope = slope_at(points, aim, slope)
         x = following(points, aim, slope)
     return replace(best or last, runs=len(points))
+
+
+def scan(trial: Trial, found: Run) -> Run:
+    """Give the smallest result within the target among settings from 0.7 to 1.8 times the one found, and that one.
+
+    Sizes and errors of small arrays jump with the setting, so that a search may end beside the best.
+    """
+    best, runs = found, found.runs
+    for k in _AROUND:
+        if found.setting * k > trial.top:
+            break
+        run = trial.run(found.setting * k)
+        runs += 1
+        if run.reached and (run.nbytes < best.nbytes or not best.reached):
+            best = run
+    return replace(best, runs=runs)
 
 
 def scout(trial: Trial, x: float, aim: float, evaluations: int) -> list[Point]:

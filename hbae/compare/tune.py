@@ -15,10 +15,11 @@ from hbae.arrays import Array
 from hbae.blocks.fill import fill_invalid
 from hbae.compare.interface import METRICS, Rival
 from hbae.compare.metrics import Errors, measure
-from hbae.compare.search import NEAR, Run, following, scout, search, slope_at
+from hbae.compare.search import NEAR, Run, following, scan, scout, search, slope_at
 from hbae.errors import ConfigError, FieldError
 
 SMALL = 1 << 20  # bytes; smaller arrays are tuned as a whole
+SCANNED = 4 << 20  # bytes; of smaller arrays settings around the one found are tried too
 FINALISTS = 2  # ways that are tuned on the whole array
 CLOSE = 1.03  # a way that promises more bytes than this times the best is not tuned
 
@@ -66,7 +67,7 @@ def tune(
     Every variant of the rival is run at one setting on a typical eighth of the array (of less than 1 MB: the whole).
     The best two are tuned there, then on the whole: once where that is within 4 % below the target, else up to three
     times, and more often only to get below it or within 15 %. Where settings work in steps, it is the largest that
-    meets the target.
+    meets the target. Of less than 4 MB, 20 settings around the one found are tried too.
 
     Parameters
     ----------
@@ -203,6 +204,8 @@ def _smallest(whole: Single, part: Single, ways: Sequence[Rival], x: float, eval
     aim = 0.0 if whole.steps or part is whole else math.log(0.95)
     finalists, x = _best(part, ways, x)
     found = [_settle(replace(whole, rival=w), replace(part, rival=w), x, aim, evaluations) for w in finalists]
+    if whole.array.nbytes < SCANNED and not whole.steps:
+        found = [(w, scan(replace(whole, rival=w), run) if w.bounds else run) for w, run in found]
     return min(found, key=lambda f: (not f[1].reached, f[1].nbytes))
 
 

@@ -36,10 +36,10 @@ def test_tuned_result_is_real_and_close_below_its_target(name, target, field):
     assert found.errors[0].max_error == pytest.approx(largest, rel=1e-6)
     assert found.raw_bytes == field.nbytes
     assert found.reached
-    # ZFP's tolerance counts only to a power of two; SZ3's errors jump by 30 % between close tolerances at loose bounds
-    near = {"ZFP": 0.4, "SZ3": 0.7 if target == 1e-2 else 0.9, "SPERR": 0.9}[name]
+    # ZFP's tolerance counts only to a power of two; SZ3's errors and sizes jump between close tolerances
+    near = {"ZFP": 0.4, "SZ3": 0.5 if target == 1e-2 else 0.8, "SPERR": 0.9}[name]
     assert near * target <= nrmse <= target
-    assert found.runs <= 7
+    assert found.runs <= 27
     if name == "ZFP":
         assert again(name, field, found.setting * 1.999, found.variant)[0] == size
         assert again(name, field, found.setting * 2, found.variant)[1] > target
@@ -204,3 +204,16 @@ def plain_sz3(x: np.ndarray) -> Tuned:
             return (self,)
 
     return tune(Plain(), x, 1e-3)
+
+
+def test_no_setting_near_the_one_found_is_better() -> None:
+    """Sizes of small arrays jump: what counts for a rival is the smallest of the settings around."""
+    t, y, x = np.meshgrid(*(np.linspace(0, 3, n) for n in (40, 37, 49)), indexing="ij")
+    field = (280 + 20 * np.sin(3 * t + x) * np.cos(2 * y) + np.random.default_rng(2).normal(size=t.shape)).astype("f4")
+    target = 9.7e-3
+    found = tune(SZ3(), field, target)
+    way = next(w for w in SZ3().variants(field.shape, "nrmse") if w.label == found.variant)
+    for k in (0.75, 0.9, 1.05, 1.2, 1.4, 1.7):
+        encoded = way.encode(field, found.setting * k)
+        achieved = measure(field, way.decode(encoded, field.shape, field.dtype)).nrmse
+        assert achieved > target or encoded.nbytes >= 0.99 * found.nbytes

@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all break lint clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
@@ -16,6 +16,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+break: $(STAMP)
+	$(BIN)/python scripts/break_promises.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""One profile for all property tests: the same examples on every run and no time limits."""
+"""One profile for all property tests (the same examples on every run, no time limits), and the usual Ctrl-C."""
 
 from __future__ import annotations
+
+import signal
 
 from hypothesis import HealthCheck, Phase, settings
 
@@ -16,3 +18,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )
 settings.load_profile("steady")
+
+# A shell starts what runs in the background with SIGINT ignored, and children inherit that: the tests of Ctrl-C need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -33,10 +33,12 @@ _PLACE_UNITS = {f"{d}{j}{w}" for d in ("degree", "degrees") for j, w in (("_", "
 _PLACE_NAMES = {"latitude", "longitude", "grid_latitude", "grid_longitude", "time"} | {
     f"projection_{a}_coordinate" for a in "xyz"
 }
-# lat, lon, XLAT, TLONG, nav_lat, lat_rho, clat_vertices, lonCell and the like; not lat_heat_flux.
+# lat, lon, XLAT, TLONG, nav_lat, lat_rho, clat_vertices, grid_center_lat, lonCell and the like; not lat_heat_flux.
+# Exodus: coord, coordx; MPAS: xCell, zVertex.
 _PLACE = re.compile(
-    r"(nav_|grid_|geo|[xtuvc])?(lat|lon|long|latitude|longitude)"
-    r"(_rho|_psi|_u|_v|_m|_c|_bnds|_bounds|_vertices|_corners|_edges|cell|edge|vertex)?",
+    r"(nav_|grid_|grid_center_|grid_corner_|geo|[xtuvc])?(lat|lon|long|latitude|longitude)"
+    r"(_rho|_psi|_u|_v|_m|_c|_bnds|_bounds|_vertices|_corners|_edges|cell|edge|vertex)?"
+    r"|coord[xyz]?|[xyz](cell|edge|vertex)",
     re.IGNORECASE,
 )
 
@@ -112,6 +114,11 @@ def _supporting(field: Field) -> set[str]:
             "cell_measures",
             "grid_mapping",
             "ancillary_variables",
+            # UGRID
+            "node_coordinates",
+            "edge_coordinates",
+            "face_coordinates",
+            "volume_coordinates",
         ):
             text = v.attr(key)
             if isinstance(text, str):

@@ -18,19 +18,25 @@ PLACES = {
     "nav_lat": {},
     "lonCell": {},
     "clat_vertices": {},
+    "grid_corner_lon": {},
+    "coordx": {},
+    "zVertex": {},
+    "mesh_x": {},
     "u1": {"units": "degrees_north"},
     "u2": {"units": "degreesE"},
     "u3": {"standard_name": "projection_x_coordinate"},
     "u4": {"axis": "Y"},
 }
-FIELDS = {"lat_heat_flux": {}, "long_wave": {}, "flat": {}, "salt": {"units": "degrees_C"}, "alon": {}}
+FIELDS = {"lat_heat_flux": {}, "long_wave": {}, "flat": {}, "salt": {"units": "degrees_C"}, "alon": {}, "coords": {}, "xcells": {}}
 
 
 @pytest.fixture
 def mesh() -> xr.Dataset:
     rng = np.random.default_rng(4)
     names = PLACES | FIELDS
-    return xr.Dataset({n: (("cell",), np.cumsum(rng.normal(size=4000)), a) for n, a in names.items()})
+    made = {n: (("cell",), np.cumsum(rng.normal(size=4000)), a) for n, a in names.items()}
+    ugrid = {"cf_role": "mesh_topology", "node_coordinates": "mesh_x mesh_y"}
+    return xr.Dataset({**made, "mesh": ((), np.int32(0), ugrid)})
 
 
 def test_places_without_being_named_stay_lossless(mesh: xr.Dataset, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +27,8 @@ from hbae.cli.output import plain
 from hbae.compare.environment import machine, versions
 from hbae.compare.run import CompareOptions, Comparison, compare_file
 from hbae.errors import HbaeError
+from hbae.io import open_field, to_dataset
+from hbae.pipeline.api import compress
 from hbae.synth import E3SMConfig, S3DConfig, XGCConfig, e3sm_stream, s3d_stream, write_stream, xgc_stream
 
 LIST = Path(__file__).with_suffix(".yaml")
@@ -78,7 +81,8 @@ def main(
     for path, entry in sorted(found, key=lambda f: f[0].stat().st_size):
         begin = time.monotonic()
         try:
-            rows = list(rows_of(entry, compare_file(path, options)))
+            result = compare_file(path, options)
+            rows = list(rows_of(entry, result, rest_of(path, list(result.rows[0][0].errors))))
         except HbaeError as e:
             doc["left_out"][entry["name"]] = str(e)
             continue
@@ -116,10 +120,17 @@ def path_of(entry: dict[str, Any], out: Path, folders: list[Path], most: float) 
     return hits[0]
 
 
-def rows_of(entry: dict[str, Any], result: Comparison) -> Iterator[dict[str, Any]]:
+def rest_of(path: Path, names: list[str]) -> int:
+    """Give the length of an archive of all that is not compared: rivals store nothing of it."""
+    rest = to_dataset(open_field(path)).drop_vars(names, errors="ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        return compress(rest, Path(folder) / "rest.hbae", "abs=1", method="lossless").size
+
+
+def rows_of(entry: dict[str, Any], result: Comparison, rest: int) -> Iterator[dict[str, Any]]:
     """Give one row for each bound: sizes, the ratio to each rival, and whether the aims are met."""
     aims = {float(b): a for b, a in entry.get("aims", {}).items()} if result.options.metric == "nrmse" else {}
-    for bound, rows, own in zip(result.options.bounds, result.rows, result.own, strict=True):
+    for bound, rows in zip(result.options.bounds, result.rows, strict=True):
         mine, others = rows[0], {r.rival: r for r in rows[1:] if len(r.errors) == len(rows[0].errors)}
         sizes = {name: r.nbytes for name, r in others.items()}
         best = min(sizes.values(), default=math.nan)
@@ -130,7 +141,7 @@ def rows_of(entry: dict[str, Any], result: Comparison) -> Iterator[dict[str, Any
             "bound": bound,
             "raw_bytes": mine.raw_bytes,
             "hbae": mine.nbytes,
-            "outside_chunks": mine.nbytes - own["bytes_by_part"]["chunks"],
+            "not_compared": rest,
             "rivals": sizes,
             "nrmse": {r.rival: r.mean_nrmse for r in rows},
             "max_error": {r.rival: r.max_error for r in rows},
@@ -149,7 +160,9 @@ def line_of(row: dict[str, Any]) -> str:
     aim = ", ".join(f"{times:g} x {name}" for name, times in row["aim"].items())
     told = f"aim {aim}: {'met' if row['aim_met'] else 'not met'}" if aim else ""
     late = "" if row["not_larger"] else "LARGER"
-    start = f"{row['name'][:34]:34} {row['bound']:<7g} hbae {row['hbae']:>11,}"
+    start = (
+        f"{row['name'][:34]:34} {row['bound']:<7g} hbae {row['hbae']:>11,} (of other things {row['not_compared']:,})"
+    )
     return f"{start}  {sizes}  {row['over_best']:.2f} x  {told}{late}"
 
 

@@ -19,5 +19,5 @@ settings.register_profile(
 )
 settings.load_profile("steady")
 
-# A shell starts what runs in the background with SIGINT ignored, and children inherit that: the tests of Ctrl-C need it.
+# A shell starts what runs in the background with SIGINT ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -27,7 +27,8 @@ PLACES = {
     "u3": {"standard_name": "projection_x_coordinate"},
     "u4": {"axis": "Y"},
 }
-FIELDS = {"lat_heat_flux": {}, "long_wave": {}, "flat": {}, "salt": {"units": "degrees_C"}, "alon": {}, "coords": {}, "xcells": {}}
+FIELDS = {n: {} for n in ("lat_heat_flux", "long_wave", "flat", "alon", "coords", "xcells")}
+FIELDS["salt"] = {"units": "degrees_C"}
 
 
 @pytest.fixture

@@ -83,14 +83,15 @@ def decompress_file(
             return archive, field, cuts, NAME if stripped else "", _provenance(archive, field) if provenance else None
 
         archive, field, cuts, name, extra = together(ranks, start)
+        side = threads
         if ranks.size > 1:
             text = json.dumps(field.to_json()) + repr((str(path), str(out), cuts, salvage))
-            seat_ranks(ranks, hashlib.sha256(text.encode()).hexdigest())
+            _, fair = seat_ranks(ranks, hashlib.sha256(text.encode()).hexdigest())
+            side = fair if threads is None else threads
         options: dict[str, Any] = {"overwrite": overwrite, "scratch_dir": scratch, "provenance": extra, "team": ranks}
         with FieldWriter(out, field, **options) as writer:
-            walk = _Walk(
-                archive, cuts, name, lost if salvage else None, progress, usable_cores() if threads is None else threads
-            )
+            salvaged = lost if salvage else None
+            walk = _Walk(archive, cuts, name, salvaged, progress, usable_cores() if side is None else side)
             walk.prepare(writer, ranks)
             together(ranks, lambda: walk.write(writer, ranks))
             writer.close()

@@ -92,9 +92,12 @@ def verify_file(
     ranks = team or Solo()
     with quiet(), ExitStack() as stack:
         archive = together(ranks, lambda: stack.enter_context(Archive(path, backend=backend, model=model)))
+        side = threads
         if ranks.size > 1:
             text = json.dumps(archive.reader.header) + repr((str(path), _name(against)))
-            seat_ranks(ranks, hashlib.sha256(text.encode()).hexdigest())
+            _, fair = seat_ranks(ranks, hashlib.sha256(text.encode()).hexdigest())
+            side = fair if threads is None else threads
+        side = usable_cores() if side is None else side
         original = together(ranks, lambda: None if against is None else _open(against))
         failures = [] if original is None else _compare_shapes(archive.field, original)
         near = original
@@ -104,7 +107,6 @@ def verify_file(
             inputs = stack.enter_context(Inputs(cut, options, ranks))
             inputs.read_all()
             near = original.with_sources(inputs.sources())
-        side = usable_cores() if threads is None else threads
         walks = together(ranks, lambda: _walk(archive, None if failures else near, progress, ranks, side))
         found = ranks.gather(walks)
         result = agreed(ranks, lambda: _joined(archive, found or [], failures, original))

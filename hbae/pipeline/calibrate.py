@@ -144,14 +144,17 @@ def _size(found: tuple[float, object]) -> float:
 def _settle(
     c: Candidate, targets: list[Target], sample: Sample, backend: str, workers: Mapper, *, alone: bool
 ) -> GroupPlan:
-    """Set the winner's steps right for the global limits on the whole sample: apart first, then all alike."""
+    """Set the winner's steps right for the global limits on the whole sample: apart first, then all alike.
+
+    A basis over the variables ties their errors together: all alike then.
+    """
     plan = c.plan
     if c.lossless or not _by_rmse(targets) or not (plan.unit.any() or plan.point_unit.any()):
         return plan
     # A sample may flatter: a little room is cheaper than coding many chunks again.
     aim = AIM if sample.ratio < 1.01 else AIM_SAMPLED
     mixes = plan.mix is not None or (plan.transform is not None and plan.transform.axes[0].matrix is not None)
-    for alike in (False, False, True):
+    for alike in (True, True) if mixes else (False, False, True):
         try:
             found = list(workers.map(_try_errors, (replace(c, plan=plan), targets, backend), sample.boxes, alone=alone))
         except FormatError:
@@ -160,7 +163,7 @@ def _settle(
         sse, count = (np.sum([f[k] for f in found], axis=0) for k in (0, 1))
         ratio = np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
         factor = aim / np.maximum(ratio, 1e-9)
-        if alike or mixes:
+        if alike:
             factor = np.full(len(ratio), float(factor.min()))
         plan = replace(plan, unit=plan.unit * factor, point_unit=plan.point_unit * factor)
     return plan

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -74,6 +74,7 @@ class Setting:
     tiles: Array
     model: ModelOption | None
     closing: dict[str, Any]
+    _mixes: dict[str, list[tuple[Transform, Array]]] = field(default_factory=dict, repr=False)
 
     @property
     def by_point(self) -> bool:
@@ -89,6 +90,12 @@ class Setting:
         """Some of the residual boxes' points, (V, n)."""
         flat = np.concatenate([x.reshape(len(x), -1) for x in self.left], axis=1)
         return flat[:, :: max(1, flat.size // FIT_POINTS)]
+
+    def mixes(self, head: str) -> list[tuple[Transform, Array]]:
+        """Bases over the variables with steps for points, of every degree of balance; worked out once."""
+        if head not in self._mixes:
+            self._mixes[head] = solve_units(self.points(), self.tol, (head,), rounding=0.5)
+        return self._mixes[head]
 
     def heads(self) -> tuple[str, ...]:
         """Whether PCA over the variables is worth trying, or its absence, or both."""
@@ -180,9 +187,8 @@ def _pointwise(s: Setting, way: str) -> Family:
 
 def _predicted(s: Setting, way: str, head: str) -> Family:
     """Points quantised for an RMSE, with or without PCA over the variables."""
-    points = s.points()
     plans: list[GroupPlan] = []
-    for degree, (mixed, steps) in enumerate(solve_units(points, s.tol, (head,), rounding=0.5)):
+    for degree, (mixed, steps) in enumerate(s.mixes(head)):
         few = slice(0, 1) if degree else slice(None)
         base = replace(s.draft, mix=Transform(mixed.axes[:1]) if head == "klt" else None, **s.closing)
         start = (steps, base.mix)

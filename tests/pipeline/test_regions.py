@@ -183,3 +183,31 @@ def test_any_model_holds_bounds_by_region(bad_model: Callable[[str], None], tmp_
     ds = field("half")
     hbae.compress(ds, tmp_path / "a.hbae", "T:abs=0.01@m,abs=0.5", method="hbae")
     assert hbae.verify(tmp_path / "a.hbae", ds).ok
+
+
+@pytest.mark.parametrize("keep", ["masks are kept", "masks are read chunk by chunk"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_regions_of_many_chunks(keep: str, packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every chunk has its own part of the mask; a packed mask counts unpacked (stored zeros are inside)."""
+    if keep != "masks are kept":
+        monkeypatch.setattr("hbae.pipeline.regions._KEEP_POINTS", 0)
+    shape = (24, 20, 36)
+    rng = np.random.default_rng(6)
+    mask = np.zeros(shape, "i2")
+    mask[13:, 11:, 20:] = 1
+    mask[5, 2:4, ::3] = 1
+    stored = mask - np.int16(1) if packed else mask
+    attrs = {"scale_factor": 2.0, "add_offset": 2.0} if packed else {}
+    ds = xr.Dataset({"T": (DIMS, rng.normal(size=shape)), "m": (DIMS, stored, attrs)})
+    path = tmp_path / "a.hbae"
+    hbae.compress(ds, path, "T:abs=1e-3@m,abs=0.5", method="linear", chunk=0.0625)
+    with Archive(path) as a:
+        assert len(a.parts[0].boxes) > 2
+    error = np.abs(hbae.decompress(path)["T"].values - ds["T"].values)
+    assert error[mask == 1].max() <= 1e-3
+    assert error.max() <= 0.5
+    assert error[mask == 0].max() > 1e-2, "the region's limit is not meant for the rest"
+    assert hbae.verify(path, ds).ok
+    other = ds.copy(deep=True)
+    other["T"].values[-1, -1, -1] += 0.1
+    assert not hbae.verify(path, other).ok

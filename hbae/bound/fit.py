@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Fits integer bases to sample tiles: PCA along an axis where its bytes pay, DCT elsewhere."""
+"""Fits integer bases to sample tiles: PCA along an axis where its bytes pay, DCT elsewhere.
+
+A long axis whose slices are combinations of few (snapshots of a solver, members of an ensemble) takes the leading
+columns of its PCA basis: a proper orthogonal decomposition.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,38 @@ from hbae.exact import AxisBasis, Transform, dct_basis
 from hbae.exact.transform import BASIS_BITS
 
 _FLOOR = 2.0**-24
+# Part of the squared tolerance that the columns left out may take.
+_TAIL = 0.03
 
 
 def klt_basis(x: Array, axis: int) -> Array:
     """Give the PCA basis of one axis of any array as (n, n) integers times 2**15, strongest first."""
+    return _pca(x, axis)[0]
+
+
+def leading_basis(x: Array, axis: int, tail: float) -> Array:
+    """Give the first columns of :func:`klt_basis`, (n, m): without rounding the rest has a mean square of ``tail``."""
+    basis, energy = _pca(x, axis)
+    left = np.cumsum(energy[::-1])[::-1] / x.size
+    return basis[:, : max(1, int((left > tail).sum()))]
+
+
+def _pca(x: Array, axis: int) -> tuple[Array, Array]:
+    """Integer basis and the energy of each column."""
     n = x.shape[axis]
     flat = np.moveaxis(x, axis, 0).reshape(n, -1)
     values, vectors = np.linalg.eigh(flat @ flat.T)
-    vectors = vectors[:, np.argsort(-values, kind="stable")]
+    order = np.argsort(-values, kind="stable")
+    vectors = vectors[:, order]
     signs = np.where(vectors[np.abs(vectors).argmax(0), np.arange(n)] < 0, -1.0, 1.0)
-    return np.rint(vectors * signs * 2.0**BASIS_BITS).astype(np.int64)
+    return np.rint(vectors * signs * 2.0**BASIS_BITS).astype(np.int64), np.maximum(values[order], 0)
 
 
 def fit_transform(x: Array, kinds: tuple[str, ...]) -> Transform:
-    """Fit a transform to tiles (V, B, *tile): a kind (``none``, ``dct``, ``klt``) for V and for each tile axis."""
+    """Fit a transform to tiles (V, B, *tile): a kind for V and for each tile axis.
+
+    ``none``, ``dct``, ``klt``; ``pod``: the leading columns of ``klt``, x being in units of its tolerances.
+    """
     lengths = (len(x), *x.shape[2:])
     places = (0, *range(2, x.ndim))
     bases: list[tuple[str, Array | None]] = []
@@ -33,9 +55,12 @@ def fit_transform(x: Array, kinds: tuple[str, ...]) -> Transform:
         elif kind == "dct":
             bases.append(("dct", dct_basis(n)))
         else:
-            bases.append(("klt", klt_basis(x, place)))
+            bases.append(("klt", klt_basis(x, place) if kind == "klt" else leading_basis(x, place, _TAIL)))
     plain = Transform(
-        tuple(AxisBasis(k, n, m, np.zeros(n, np.int64)) for n, (k, m) in zip(lengths, bases, strict=True))
+        tuple(
+            AxisBasis(k, n, m, np.zeros(n if m is None else m.shape[1], np.int64))
+            for n, (k, m) in zip(lengths, bases, strict=True)
+        )
     )
     c = plain.forward(x)
     energy = c * c

@@ -25,6 +25,7 @@ from hbae.pipeline.families import (
     family_tasks,
     make_family,
     make_setting,
+    make_tall,
 )
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.sampling import Sample
@@ -80,6 +81,8 @@ def choose_plan(
     bases: list[ModelOption | None] = [None] if "linear" in methods else []
     bases += models if "hbae" in methods and draft.domain == "linear" else []
     settings = [s for s in (make_setting(draft, targets, sample, m, own) for m in bases) if s is not None]
+    tall = make_tall(draft, targets, sample, own) if "linear" in methods else None
+    settings += [tall] if tall is not None else []
     few = _trial_part(sample, _FIRST_POINTS)
     trials = _Trials(settings, targets, few, backend)
     alone = sum(raw.size for raw, _ in sample.boxes) < _ALONE_POINTS
@@ -91,7 +94,8 @@ def choose_plan(
         first.insert(0, (Family([plain]), _weigh(plain, targets, few, own)))
     kept = _nearest([(size, f) for f, size in first if f.members])[:_FINALISTS]
     bare = replace(trials, settings=[])
-    variants = [(k, c) for k, (_, f) in enumerate(kept) for c in f.members[1:]]
+    # A small part says nothing about plans whose tiles are larger than that.
+    variants = [(k, c) for k, (_, f) in enumerate(kept) for c in f.members[1:] if not c.tall]
     sizes = workers.map(_try_plan, bare, [(c,) for _, c in variants], alone=alone)
     best = [(size, f.members[0]) for size, f in kept]
     for (k, c), size in zip(variants, sizes, strict=True):
@@ -100,7 +104,8 @@ def choose_plan(
     whole = replace(bare, part=sample.chunk or sample)
     sizes = workers.map(_try_plan, whole, [(c,) for c in finalists], alone=alone)
     size, winner = min(zip(sizes, finalists, strict=True), key=_size)
-    plan = _settle(winner, targets, sample, backend, workers, alone=alone)
+    wide = sample.columns if winner.tall and sample.columns is not None else sample
+    plan = _settle(winner, targets, wide, backend, workers, alone=alone)
     return Choice(plan, size, winner.lossless, winner.name)
 
 
@@ -123,7 +128,9 @@ def _try_family(trials: _Trials, setting: int, task: Task) -> tuple[Family, floa
         family = make_family(trials.settings[setting], task)
         if not family.members:
             return family, math.inf
-        return family, _weigh(family.members[0], trials.targets, trials.part, get_backend(trials.backend))
+        s = trials.settings[setting]
+        part = _trial_part(s.sample, _FIRST_POINTS) if s.tall else trials.part
+        return family, _weigh(family.members[0], trials.targets, part, get_backend(trials.backend))
 
 
 def _try_plan(trials: _Trials, candidate: Candidate) -> float:

@@ -222,7 +222,7 @@ class _Run:
         if "hbae" in methods and (model is None or g.draft.domain == "log"):
             methods = tuple(dict.fromkeys("linear" if k == "hbae" else k for k in methods))
         validity = [m.stats.validity for m in g.members]
-        sample = take_sample(g.draft, self.inputs, validity, self.options.seed)
+        sample = take_sample(g.draft, self.inputs, validity, self.options.seed, columns=True)
         name = self._backend()
         backend = get_backend(name)
 
@@ -233,7 +233,8 @@ class _Run:
         choice, targets = self.regions.choose(g.draft.paths, targets, sample, choose, encoder, backend)
         g.sample = sample
         self.options.tell("choosing", (g.number + 1) / len(self.groups))
-        return _Chosen(g.draft, choice, targets)
+        # A plan may come with tiles of its own.
+        return _Chosen(replace(g.draft, geometry=choice.plan.geometry), choice, targets)
 
     def _backend(self) -> str:
         return self.options.device if self.model is not None else "numpy"

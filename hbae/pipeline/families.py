@@ -21,7 +21,7 @@ from hbae.pipeline.levels import quantise_levels
 from hbae.pipeline.logdomain import step_for
 from hbae.pipeline.parts import Parts, linear_values
 from hbae.pipeline.plan import GroupPlan, Levels
-from hbae.pipeline.sampling import Sample
+from hbae.pipeline.sampling import Sample, whole_axis
 from hbae.pipeline.steps import AIM, FIT_POINTS, solve_points, solve_units
 from hbae.pipeline.waves import quantise_waves
 
@@ -42,13 +42,14 @@ class ModelOption:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A plan on trial; ``extra``: bytes of the model that it needs."""
+    """A plan on trial; ``extra``: bytes of the model that it needs; ``tall``: its tiles hold the first axis."""
 
     name: str
     plan: GroupPlan
     model: BlockEncoder | None
     extra: int
     lossless: bool
+    tall: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Setting:
     tiles: Array
     model: ModelOption | None
     closing: dict[str, Any]
+    tall: bool = False
     _mixes: dict[str, list[tuple[Transform, Array]]] = field(default_factory=dict, repr=False)
 
     @property
@@ -112,7 +114,15 @@ class Setting:
         encoder = self.model.encoder if self.model else None
         prefix = "hbae+" if self.model else ""
         extra = self.model.nbytes if self.model else 0
-        return Family([Candidate(prefix + n, p, encoder, extra, False) for n, p in named])
+        return Family([Candidate(prefix + n, p, encoder, extra, False, self.tall) for n, p in named])
+
+
+def make_tall(draft: GroupPlan, targets: list[Target], sample: Sample, backend: Backend) -> Setting | None:
+    """Give the setting of plans whose tiles hold the first axis from end to end, where there are any."""
+    if sample.columns is None or draft.domain == "log" or any(t.regions for t in targets):
+        return None
+    tall = make_setting(replace(draft, geometry=whole_axis(draft.geometry)), targets, sample.columns, None, backend)
+    return None if tall is None else replace(tall, tall=True)
 
 
 def make_setting(
@@ -138,6 +148,8 @@ def family_tasks(s: Setting) -> list[Task]:
     """List the families that can meet the targets."""
     if s.draft.domain == "log":
         return [("log",)]
+    if s.tall:
+        return [("transform", s.heads()[-1], "pod", *_grid_kinds(s.draft.geometry.tile[1:]))]
     if s.by_point:
         tasks: list[Task] = [("each point", "lorenzo"), ("each point", "interpolation")]
     else:
@@ -283,11 +295,15 @@ def _kind_options(draft: GroupPlan, sample: Sample, heads: tuple[str, ...]) -> l
     """Basis kinds to try: PCA over the variables always, PCA or DCT over the grid axes."""
     options = [(heads[-1], *("dct" if t <= MAX_DCT else "none" for t in draft.geometry.tile))]
     if sum(raw.nbytes for raw, _ in sample.boxes) * sample.ratio > 1 << 20:
-        kinds = ("klt" if t <= 64 else "dct" if t <= MAX_DCT else "none" for t in draft.geometry.tile)
-        options.append((heads[-1], *kinds))
+        options.append((heads[-1], *_grid_kinds(draft.geometry.tile)))
     if len(heads) > 1:
         options.append(("none", *options[-1][1:]))
     return options
+
+
+def _grid_kinds(tile: tuple[int, ...]) -> tuple[str, ...]:
+    """PCA along short axes of a tile, DCT along longer ones."""
+    return tuple("klt" if t <= 64 else "dct" if t <= MAX_DCT else "none" for t in tile)
 
 
 def _gain(points: Array) -> float:

@@ -16,24 +16,30 @@ from hbae.pipeline.stats import Validity
 
 SAMPLE_BYTES = 40 << 20
 WHOLE_POINTS = 1 << 20
+# Longest first axis that may get a basis of its own.
+MOST_WHOLE = 1024
 
 
 @dataclass(frozen=True)
 class Sample:
     """Boxes of a group: stored values (V, *box), invalid points, and the group's size over the sample's.
 
-    ``chunk``: one whole chunk as a sample of its own, on which the finalists meet (predictors want room). ``places``:
-    where the boxes lie.
+    ``chunk``: one whole chunk as a sample of its own, on which the finalists meet (predictors want room). ``columns``:
+    boxes that hold the first axis from end to end, where a basis of all of it is worth trying. ``places``: where the
+    boxes lie.
     """
 
     boxes: list[tuple[Array, Array]]
     ratio: float
     chunk: Sample | None = None
+    columns: Sample | None = None
     places: tuple[Box, ...] = ()
 
 
-def take_sample(draft: GroupPlan, inputs: Inputs, validity: list[Validity], seed: int) -> Sample:
-    """Read all of a small group, or seeded boxes of whole tiles spread over a large one."""
+def take_sample(
+    draft: GroupPlan, inputs: Inputs, validity: list[Validity], seed: int, *, columns: bool = False
+) -> Sample:
+    """Read all of a small group, or seeded boxes of whole tiles spread over a large one; ``columns``: those too."""
     geometry = draft.geometry
     total = int(np.prod(geometry.shape, dtype=object)) * draft.num_variables * draft.dtype.itemsize
     whole = draft.num_variables * int(np.prod(geometry.chunk, dtype=object)) <= WHOLE_POINTS
@@ -44,7 +50,26 @@ def take_sample(draft: GroupPlan, inputs: Inputs, validity: list[Validity], seed
         boxes = _spread(boxes, total, seed)
     chunks = geometry.chunks()
     middle = chunks[int(np.random.default_rng(seed).integers(len(chunks)))]
-    return replace(_read(draft, inputs, validity, boxes), chunk=_read(draft, inputs, validity, [middle]))
+    tall = None
+    if columns and _has_columns(geometry):
+        tall = _read(draft, inputs, validity, _spread(_columns(geometry), total, seed))
+    return replace(_read(draft, inputs, validity, boxes), chunk=_read(draft, inputs, validity, [middle]), columns=tall)
+
+
+def whole_axis(geometry: Geometry) -> Geometry:
+    """Give the geometry with tiles and chunks that hold the first axis from end to end."""
+    n = geometry.shape[0]
+    return replace(geometry, tile=(n, *geometry.tile[1:]), chunk=(n, *geometry.chunk[1:]))
+
+
+def _has_columns(geometry: Geometry) -> bool:
+    """Tell whether a chunk holds the first axis, tiles cut it, and a basis of it is no larger than it can be worth."""
+    n = geometry.shape[0]
+    return len(geometry.shape) > 1 and geometry.tile[0] < n <= min(geometry.chunk[0], MOST_WHOLE)
+
+
+def _columns(geometry: Geometry) -> list[Box]:
+    return list(boxes_of(geometry.shape, (geometry.shape[0], *_cell(geometry)[1:])))
 
 
 def _read(draft: GroupPlan, inputs: Inputs, validity: list[Validity], boxes: list[Box]) -> Sample:
@@ -66,7 +91,7 @@ def _cell(geometry: Geometry) -> tuple[int, ...]:
 
 def _spread(boxes: list[Box], total: int, seed: int) -> list[Box]:
     """One random box out of each of equal runs of the grid's boxes."""
-    count = max(4, int(len(boxes) * SAMPLE_BYTES / total))
+    count = max(4, int(len(boxes) * min(1.0, SAMPLE_BYTES / total)))
     edges = np.linspace(0, len(boxes), min(count, len(boxes)) + 1).astype(int)
     rng = np.random.default_rng(seed)
     picked = [int(rng.integers(a, b)) for a, b in pairwise(edges) if b > a]

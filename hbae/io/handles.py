@@ -14,6 +14,9 @@ import numpy as np
 
 # Neither netCDF-C nor HDF5 may be entered by two threads at once.
 LIBRARY_LOCK = threading.RLock()
+CACHE_BYTES = 1 << 20
+"""Chunk cache of a variable. Boxes follow the stored chunks; the libraries' own 8 to 64 MiB for each of many variables
+would be gigabytes."""
 
 
 class Handle:

@@ -13,7 +13,7 @@ import numpy as np
 from hbae.arrays import Array, Attribute, Box, Dimension, Field, Group, Variable, box_shape
 from hbae.errors import FieldError
 from hbae.io.attributes import PY_ATTRS
-from hbae.io.handles import LIBRARY_LOCK, FileSource, Handle
+from hbae.io.handles import CACHE_BYTES, LIBRARY_LOCK, FileSource, Handle
 from hbae.io.marker import MARKER, derived_dims, in_order, load, marked_dims
 
 # Attributes by which HDF5 itself ties datasets to dimension scales.
@@ -24,7 +24,8 @@ def open_raw(path: Path) -> Any:
     """Open for reading."""
     import h5py
 
-    return h5py.File(path, "r")
+    # The default is 8 MiB for every dataset that is read.
+    return h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,7 @@ import numpy as np
 from hbae.arrays import Array, Attribute, Box, Dimension, Field, Group, Variable, box_shape
 from hbae.errors import FieldError
 from hbae.io.attributes import text_or_bytes
-from hbae.io.handles import LIBRARY_LOCK, FileSource, Handle
-
-CACHE_BYTES = 1 << 20
-"""Chunk cache of a variable. Boxes follow the stored chunks; the library's own 16 to 64 MiB for each of many variables
-would be gigabytes."""
+from hbae.io.handles import CACHE_BYTES, LIBRARY_LOCK, FileSource, Handle
 
 
 def open_raw(path: Path) -> Any:
@@ -27,12 +23,22 @@ def open_raw(path: Path) -> Any:
     before = netCDF4.get_chunk_cache()
     netCDF4.set_chunk_cache(CACHE_BYTES, before[1], before[2])
     try:
-        f = netCDF4.Dataset(str(path), "r", auto_complex=True)
+        f = netCDF4.Dataset(str(path), "r")
+        if _has_complex(f):
+            # Else not: the library takes numbers along a dimension of length 2 called c or ri for complex ones.
+            f.close()
+            f = netCDF4.Dataset(str(path), "r", auto_complex=True)
     finally:
         netCDF4.set_chunk_cache(*before)
     f.set_auto_maskandscale(False)
     f.set_auto_chartostring(False)
     return f
+
+
+def _has_complex(group: Any) -> bool:
+    """Tell whether a group, or one below, has the compound types of complex numbers."""
+    found = any({"r", "i"} == set(t.dtype.names or ()) for t in group.cmptypes.values())
+    return found or any(_has_complex(g) for g in group.groups.values())
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ import numpy as np
 from hbae.arrays import Array, Attribute, Box, Dimension, Field, Group, Variable
 from hbae.errors import FieldError
 from hbae.io.attributes import raw_text
-from hbae.io.handles import LIBRARY_LOCK
-from hbae.io.netcdf4_ import CACHE_BYTES
+from hbae.io.handles import CACHE_BYTES, LIBRARY_LOCK
 
 _TYPES = {"i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"}
 _CLASSIC = {"i1", "i2", "i4", "f4", "f8"}
@@ -115,7 +114,9 @@ class Netcdf4Target:
         self._patches: dict[str, list[Attribute]] = {}
         with LIBRARY_LOCK:
             model: Any = "NETCDF4_CLASSIC" if classic else "NETCDF4"
-            self._file: Any = netCDF4.Dataset(str(path), "w", clobber=False, format=model, auto_complex=not classic)
+            # With it the library takes a dimension of length 2 for the parts of complex numbers, if its name suits.
+            pairs = any(v.dtype.kind == "c" for v in field.variables())
+            self._file: Any = netCDF4.Dataset(str(path), "w", clobber=False, format=model, auto_complex=pairs)
             for group in field.groups:
                 self._define(group)
 

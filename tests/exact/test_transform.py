@@ -103,3 +103,18 @@ def test_too_large_coefficients_are_refused() -> None:
         t.inverse(q, 0)
     with pytest.raises(FormatError, match="too large"):
         t.inverse(q // 2**20, 9)
+
+
+@pytest.mark.parametrize("n", [2, 16, 500])
+def test_no_sum_of_the_inverse_can_pass_what_is_exact(n: int) -> None:
+    """The fraction that is allowed, against Python's integers: the largest sum over coefficients at the limit."""
+    none = AxisBasis("none", 1, None, np.zeros(1, np.int64))
+    t = Transform((none, AxisBasis("dct", n, dct_basis(n), np.zeros(n, np.int64))))
+    rows = [sum(abs(int(m)) for m in row) for row in dct_basis(n)]
+    for qmax in (1, 1000, 1 << 20, 1 << 26, 1 << 31, 1 << 34):
+        try:
+            f = t.fraction_for(qmax)
+        except FormatError:
+            assert qmax * max(rows) >= 1 << 52
+            continue
+        assert (qmax << f) * max(rows) < 1 << 53

@@ -173,3 +173,13 @@ def test_dataset_to_files_and_back(tmp_path: Path) -> None:
             assert back[name].dims == ds[name].dims
         assert back["T"].dtype == np.dtype(">f4")
         assert field.dims_of("")["t"].unlimited
+
+
+@pytest.mark.parametrize("names", [("b", "a", "c"), ("c", "b", "a"), ("a", "b", "c")])
+def test_dimensions_keep_their_order(names: tuple[str, ...], tmp_path: Path) -> None:
+    ds = xr.Dataset({"v": (names, np.zeros((2, 3, 4)))})
+    field = open_field(ds)
+    assert [d.name for d in field.groups[0].dims] == list(ds.sizes) == list(names)
+    write_field(field, tmp_path / "a.nc")
+    assert [d.name for d in open_field(tmp_path / "a.nc").groups[0].dims] == list(names)
+    assert list(to_dataset(field).sizes) == list(names)

@@ -14,7 +14,9 @@ import pytest
 
 from hbae.arrays import Dimension, Field, Group, Hollow, Variable
 from hbae.io import FieldWriter, open_field
-from hbae.io.netcdf4_ import CACHE_BYTES, NetcdfSource
+from hbae.io.handles import CACHE_BYTES
+from hbae.io.hdf5 import Hdf5Source
+from hbae.io.netcdf4_ import NetcdfSource
 
 pytest.importorskip("resource")
 
@@ -77,3 +79,13 @@ def test_the_cache_of_every_variable_is_small(tmp_path: Path) -> None:
     assert isinstance(source, NetcdfSource)
     assert source.handle.get()["v"].get_var_chunk_cache()[0] == CACHE_BYTES
     assert netCDF4.get_chunk_cache() == usual
+
+
+def test_the_cache_of_hdf5_files_is_small(tmp_path: Path) -> None:
+    import h5py
+
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        f.create_dataset("v", data=np.zeros((64, 64)), chunks=(4, 64))
+    source = open_field(tmp_path / "a.h5").variable("v").source
+    assert isinstance(source, Hdf5Source)
+    assert source.handle.get()["v"].id.get_access_plist().get_chunk_cache()[1] <= CACHE_BYTES

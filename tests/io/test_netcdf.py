@@ -240,3 +240,36 @@ def test_what_netcdf_cannot_hold(tmp_path: Path, field: Field, message: str) -> 
     with pytest.raises(FieldError, match=message):
         write_field(field, tmp_path / "a.nc")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", ["i2", "u2", "i4", "f4", "f8", "i8"])
+def test_big_endian_of_every_width_stays(code: str, tmp_path: Path) -> None:
+    values = np.arange(12).astype(f">{code}")
+    with netCDF4.Dataset(tmp_path / "a.nc", "w") as d:
+        d.createDimension("x", 12)
+        d.createVariable("v", f">{code}", ("x",), endian="big")[:] = values
+    field = open_field(tmp_path / "a.nc")
+    assert field.variable("v").dtype == np.dtype(f">{code}")
+    write_field(field, tmp_path / "b.nc")
+    with netCDF4.Dataset(tmp_path / "b.nc") as d:
+        assert d["v"].endian() == "big"
+    assert same_field(open_field(tmp_path / "b.nc"), field) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "with_complex"),
+    [("c", False), ("ri", False), ("complex", False), ("_pfnc_complex", False), ("x", False), ("x", True)],
+)
+def test_dimensions_of_length_2_are_no_complex_numbers(name: str, with_complex: bool, tmp_path: Path) -> None:
+    values = np.arange(6.0).reshape(2, 3)
+    made = [("v", ("y", name), values.T), ("w", (name, "y"), values), ("u", (name,), values[:, 0])]
+    dims = (Dimension("y", 3), Dimension(name, 2))
+    variables = [Variable(name=n, dims=d, source=ArraySource(np.ascontiguousarray(a))) for n, d, a in made]
+    if with_complex:
+        variables.append(Variable(name="z", dims=("y",), source=ArraySource(np.array([1j, 2, 3]))))
+    field = Field(format="netcdf4", groups=(Group(dims=dims, variables=tuple(variables)),))
+    write_field(field, tmp_path / "a.nc")
+    with netCDF4.Dataset(tmp_path / "a.nc") as d:
+        assert d["v"].dimensions == ("y", name)
+        assert d["w"][:].tolist() == values.tolist()
+    assert same_field(open_field(tmp_path / "a.nc"), field) == []

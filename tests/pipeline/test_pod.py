@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Snapshots that are combinations of few: the leading basis of the first axis is found, pays, and keeps its promises."""
+"""Snapshots that are combinations of few: the leading basis of the first axis is found, pays, and keeps promises."""
 
 from __future__ import annotations
 

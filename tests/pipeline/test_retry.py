@@ -180,3 +180,21 @@ def test_chunks_to_code_again_are_the_fewest() -> None:
     assert worst_chunks(errors, np.array([1.0, 0.9])).tolist() == []
     assert worst_chunks(errors, np.array([0.5, 1.01])).tolist() == [0]
     assert worst_chunks(errors, np.array([2.0, 0.9])).tolist() == [], "everything would have to be coded again"
+
+
+def test_a_file_that_cannot_be_read_back_never_gets_its_name(
+    fields: Callable[..., xr.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a new name nor one in use."""
+
+    def broken(*_: Any) -> None:
+        raise BoundViolationError("cannot be read back")
+
+    hbae.compress(fields(), tmp_path / "old.hbae", "abs=0.1", method="linear")
+    before = (tmp_path / "old.hbae").read_bytes()
+    monkeypatch.setattr(module, "read_back", broken)
+    for name in ("new.hbae", "old.hbae"):
+        with pytest.raises(BoundViolationError, match="read back"):
+            hbae.compress(fields(), tmp_path / name, "abs=0.2", method="linear", overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["old.hbae"]
+    assert (tmp_path / "old.hbae").read_bytes() == before

@@ -185,3 +185,20 @@ def test_the_bytes_and_values_do_not_depend_on_kernels(
     if name != "model":  # training is another test's, and takes long
         write(CASES[name], tmp_path / "a.hbae", 1)
         assert (tmp_path / "a.hbae").read_bytes() == archives[name].read_bytes()
+
+
+def test_reduced_precision_around_the_call_changes_nothing(
+    archives: dict[str, Path], sha: Callable[[xr.Dataset], str]
+) -> None:
+    whole = sha(hbae.decompress(archives["model"], backend="numpy"))
+    with torch.autocast(device_type="cpu", dtype=torch.bfloat16):
+        assert sha(hbae.decompress(archives["model"], backend="cpu", threads=1)) == whole
+        assert sha(hbae.decompress(archives["model"], backend="cpu", threads=2)) == whole
+
+
+def test_the_choice_is_the_smallest_but_for_a_little(archives: dict[str, Path], tmp_path: Path) -> None:
+    """P7: what is chosen from a sample, against each family forced."""
+    hbae.compress(source(), tmp_path / "a.hbae", "nrmse=2e-3", chunk=0.0625, method="linear")
+    forced = [archives[n].stat().st_size for n, c in CASES.items() if c.bound == "nrmse=2e-3"]
+    assert (tmp_path / "a.hbae").stat().st_size <= 1.03 * min(forced)
+    assert max(forced) > 1.1 * min(forced)

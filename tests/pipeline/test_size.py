@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import xarray as xr
 import hbae
 from hbae.config import ErrorBound, parse_size
 from hbae.errors import ConfigError, OutputExistsError, SizeNotMetError
-from hbae.pipeline.size import loosest, scaled
+from hbae.pipeline.report import Report
+from hbae.pipeline.size import Ask, loosest, scaled, write_to_size
 from hbae.pipeline.stats import Validity, VariableStats
 
 
@@ -123,3 +126,44 @@ def test_scaled_bounds_stay_bounds() -> None:
     assert scaled(bs, 10) == (ErrorBound("pw_rel", 0.999), ErrorBound("psnr", 1e-3), ErrorBound("l2", 20.0))
     stats = VariableStats(low=0.0, high=8.0, valid=100, invalid=0, validity=Validity())
     assert loosest({"a": bs}, {"a": stats}) == 8 / 2 * 10
+
+
+@dataclass
+class Sized:
+    """An attempt whose file has the length that its scale asks for, to the byte."""
+
+    length: int
+
+    def estimate(self) -> float:
+        return float(self.length)
+
+    def write(self, out: str | os.PathLike[str]) -> Report:
+        Path(out).write_bytes(bytes(self.length))
+        return Report(
+            path=str(out), size=self.length, raw_bytes=1, lossy_values=1, variables=(), sizes={"chunks": self.length}
+        )
+
+
+@pytest.mark.parametrize("lossless_first", [False, True])
+@pytest.mark.parametrize("over", [1, 2, 900])
+def test_not_one_byte_over(over: int, lossless_first: bool, tmp_path: Path) -> None:
+    """Files that come out a hair too large are never the answer, whether with loss or without."""
+    most = 1_000_000
+
+    def start(scale: float | None, near: bool) -> Sized:
+        if scale is None:
+            return Sized(most + over)
+        return Sized(most + over if scale < 0.5 else most - 20_000)
+
+    ask = Ask(most=most, top=1.0, overwrite=False, lossless_first=lossless_first)
+    report = write_to_size(start, tmp_path / "a.hbae", ask)
+    assert report.size == (tmp_path / "a.hbae").stat().st_size <= most
+    assert [p.name for p in tmp_path.iterdir()] == ["a.hbae"]
+
+
+def test_nothing_is_left_when_none_fits(tmp_path: Path) -> None:
+    with pytest.raises(SizeNotMetError, match="cannot be met"):
+        write_to_size(lambda *_: Sized(11), tmp_path / "a.hbae", Ask(most=10, top=1.0, overwrite=False))
+    with pytest.raises(ZeroDivisionError):
+        write_to_size(lambda *_: 1 // 0, tmp_path / "a.hbae", Ask(most=10, top=1.0, overwrite=False))  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())

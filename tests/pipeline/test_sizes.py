@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import hbae
+from hbae.bound import resolve_target
+from hbae.config import ErrorBound
+from hbae.exact import get_backend
 from hbae.pipeline import chunk as chunks
+from hbae.pipeline import encode
 from hbae.pipeline.archive import Archive
 
 
@@ -88,3 +94,38 @@ def test_no_chunk_is_larger_than_without_loss(bound: str, fields: Callable[..., 
 def test_a_small_file_carries_little_beside_its_values(bound: str, tmp_path: Path) -> None:
     ds = xr.Dataset({"T": (("a",), np.linspace(0, 1, 10).astype("f4"))})
     assert hbae.compress(ds, tmp_path / "a.hbae", bound).size < 1024 + ds.nbytes
+
+
+def test_second_copies_are_counted_where_they_lie(fields: Callable[..., xr.Dataset], tmp_path: Path) -> None:
+    single = hbae.compress(fields(), tmp_path / "a.hbae", "nrmse=1e-2", method="linear").sizes
+    double = hbae.compress(fields(), tmp_path / "b.hbae", "nrmse=1e-2", method="linear", redundant=True).sizes
+    sections = set(single) - {"chunks", "header and index"}
+    assert sections
+    assert all(double[n] == 2 * single[n] for n in sections)
+    assert double["chunks"] == single["chunks"]
+    assert hbae.info(tmp_path / "b.hbae")["sizes"] == double
+
+
+def test_the_lossless_form_wins_by_one_byte(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ds = xr.Dataset({"a": (("y", "x"), rng.normal(size=(40, 50)))})
+    hbae.compress(ds, tmp_path / "a.hbae", "abs=1e-3", method="linear")
+    with Archive(tmp_path / "a.hbae") as a:
+        coded = a.reader.chunk(0)
+    assert coded[0] == chunks.CODED
+    real = encode._as_lossless
+    for less, kind in ((1, chunks.LOSSLESS), (-1, chunks.CODED)):
+
+        def sized(*args: Any, less: int = less) -> encode.Coded:
+            plain = real(*args)
+            # Bytes behind the array: the length is what is looked at.
+            return replace(plain, payload=plain.payload[:33] + bytes(len(coded) - less - 33))
+
+        monkeypatch.setattr(encode, "_as_lossless", sized)
+        monkeypatch.setattr(encode, "estimate_lossless", lambda raw: 0)
+        x = ds["a"].values[None]
+        with Archive(tmp_path / "a.hbae") as a:
+            plan = a.plan(0)
+        target = resolve_target([ErrorBound("abs", 1e-3)], float(np.ptp(x)))
+        got = encode.encode_chunk(x, np.zeros(x.shape, bool), plan, [target], model=None, backend=get_backend("numpy"))
+        assert got.payload[0] == kind

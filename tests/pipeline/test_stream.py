@@ -318,3 +318,52 @@ def test_a_trained_model_serves_as_base(killed: bool, tmp_path: Path, monkeypatc
     assert hbae.info(path)["groups"][0]["model"] is not None
     check(path, "u", x, hbae.decompress(path)["u"].values, {"block_nrmse": 2e-3, "nrmse": 1e-3})
     assert hbae.verify(path).ok
+
+
+def test_every_variable_holds_nrmse_in_every_chunk(tmp_path: Path) -> None:
+    """Steps of one variable stay smooth, those of the other turn to noise: the worse one decides."""
+    path, noisy = tmp_path / "a.hbae", np.random.default_rng(2).normal(0, 0.5, (90, *SHAPE)).astype("f4")
+    fields = {"u": [smooth(t) for t in range(90)], "w": [smooth(t) if t < 30 else noisy[t] for t in range(90)]}
+    with hbae.StreamWriter(path, "nrmse=1e-3", range={"u": SPAN, "w": SPAN}) as w:
+        for t in range(90):
+            w.append(t, {n: a[t] for n, a in fields.items()})
+    back = hbae.decompress(path)
+    for n, steps in fields.items():
+        check(path, n, np.stack(steps), back[n].values, {"nrmse": 1e-3})
+
+
+def test_what_append_returns_from_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash of the machine, unlike a kill, takes what was not synced: files before renames, folders after them."""
+    events: list[tuple[str, str]] = []
+    sync, replace = os.fsync, os.replace
+
+    def synced(fd: int) -> None:
+        sync(fd)
+        events.append(("sync", os.readlink(f"/proc/self/fd/{fd}")))
+
+    def renamed(old: Any, new: Any) -> None:
+        assert ("sync", str(Path(old).absolute())) in events, f"{old} was renamed before it was synced"
+        replace(old, new)
+        events.append(("rename", str(Path(new).absolute())))
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    folder, slabs = str(tmp_path), 0
+    with hbae.StreamWriter(tmp_path / "a.hbae", "abs=1e-3") as w:
+        for t in range(70):
+            events.clear()
+            w.append(t, {"u": smooth(t)})
+            assert events[-1][0] == "sync"
+            places = [place for _, place in events]
+            if any(kind == "rename" for kind, _ in events):
+                at = [kind for kind, _ in events].index("rename")
+                assert places[at].endswith("journal"), places
+                assert ("sync", folder) in events[at:], "the new name may be lost"
+                if t > 0:
+                    slabs += 1
+                    assert any(p.endswith(".part") for p in places[:at]), (
+                        "steps leave the journal before the slab is safe"
+                    )
+            else:
+                assert places[-1].endswith("journal")
+    assert slabs

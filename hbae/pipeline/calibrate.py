@@ -92,7 +92,9 @@ def choose_plan(
     if "lossless" in methods or not any(f.members for f, _ in first):
         plain = Candidate("lossless", draft, None, 0, True)
         first.insert(0, (Family([plain]), _weigh(plain, targets, few, own)))
-    kept = _nearest([(size, f) for f, size in first if f.members])[:_FINALISTS]
+    near = _nearest([(size, f) for f, size in first if f.members])
+    # Plans of their own sample take nobody's place.
+    kept = [f for f in near if not f[1].members[0].tall][:_FINALISTS] + [f for f in near if f[1].members[0].tall]
     bare = replace(trials, settings=[])
     # A small part says nothing about plans whose tiles are larger than that.
     variants = [(k, c) for k, (_, f) in enumerate(kept) for c in f.members[1:] if not c.tall]

@@ -13,13 +13,14 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.blocks import Geometry, fill_invalid, split_blocks, split_tiles
 from hbae.bound import Target, fit_transform
+from hbae.errors import FormatError
 from hbae.exact import MAX_DCT, Backend, BlockDecoder, Transform, Wavelet
 from hbae.exact.interpolate import level_steps
 from hbae.exact.wavelet import MOST_AXES, num_levels
 from hbae.pipeline.encode import BlockEncoder, latents_of, physical
 from hbae.pipeline.levels import quantise_levels
 from hbae.pipeline.logdomain import step_for
-from hbae.pipeline.parts import Parts, linear_values
+from hbae.pipeline.parts import Parts, inverse_of, linear_values
 from hbae.pipeline.plan import GroupPlan, Levels
 from hbae.pipeline.sampling import Sample, whole_axis
 from hbae.pipeline.steps import AIM, FIT_POINTS, solve_points, solve_units
@@ -223,8 +224,23 @@ def _transformed(s: Setting, kinds: tuple[str, ...]) -> Family:
     plans = []
     for k, scale in enumerate(scales):
         found = solve_units(s.tiles, s.tol * scale, kinds)
+        if s.tall:
+            found = [(t, u) for t, u in found if _reaches(t, u, s)]
         plans += [replace(s.draft, transform=t, unit=u, **s.closing) for t, u in (found[:1] if k else found)]
     return s.family([(f"transform({','.join(kinds)})", p) for p in plans])
+
+
+def _reaches(t: Transform, unit: Array, s: Setting) -> bool:
+    """Tell whether the rounded columns alone leave room under each tolerance: finer steps do not mend them."""
+    x = s.tiles / unit.reshape(-1, *(1,) * (s.tiles.ndim - 1))
+    q = np.rint(t.forward(x) * 64).astype(np.int64)
+    try:
+        y, fraction = inverse_of(t, q)
+    except FormatError:
+        return False
+    left = x - y * (2.0**-fraction / 64)
+    rms: Array = np.sqrt((left * left).reshape(len(left), -1).mean(axis=1)) * unit
+    return s.by_point or bool((rms <= 0.9 * s.tol).all())
 
 
 def _block_stage(s: Setting) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from hbae.pipeline.stats import Validity
 
 SAMPLE_BYTES = 40 << 20
 WHOLE_POINTS = 1 << 20
+_CELL_POINTS = 1 << 13
 # Longest first axis that may get a basis of its own.
 MOST_WHOLE = 1024
 
@@ -84,9 +86,19 @@ def _read(draft: GroupPlan, inputs: Inputs, validity: list[Validity], boxes: lis
 
 
 def _cell(geometry: Geometry) -> tuple[int, ...]:
-    """Whole tiles, at least 32 points long where the chunk has them: predictors need room to show their worth."""
-    pairs = zip(geometry.tile, geometry.chunk, strict=True)
-    return tuple(t * max(1, min(-(-32 // t), c // t)) for t, c in pairs)
+    """Whole tiles, at least 32 points long where the chunk has them: predictors need room to show their worth.
+
+    And at least some thousands of points: each box costs time of its own.
+    """
+    pairs = list(zip(geometry.tile, geometry.chunk, strict=True))
+    cell = [t * max(1, min(-(-32 // t), c // t)) for t, c in pairs]
+    while math.prod(cell) < _CELL_POINTS:
+        room = [a for a, (_, c) in enumerate(pairs) if 2 * cell[a] <= c]
+        if not room:
+            break
+        shortest = min(room, key=lambda a: cell[a])
+        cell[shortest] *= 2
+    return tuple(cell)
 
 
 def _spread(boxes: list[Box], total: int, seed: int) -> list[Box]:

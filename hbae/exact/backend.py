@@ -7,6 +7,7 @@ NumPy is the reference. torch is used when it is asked for, or when it is instal
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -110,23 +111,57 @@ def get_backend(name: str = "auto") -> Backend:
     return TorchBackend("cpu" if name == "auto" else name)
 
 
+class _Precision:
+    """The precision of torch's products: the program's own setting waits while any thread decodes."""
+
+    def __init__(self) -> None:
+        self._lock, self._users = threading.Lock(), 0
+        self._common = "highest"
+        self._by_device: list[tuple[Any, str]] = []
+
+    def raise_to_exact(self, torch: Any) -> None:
+        """Compute with all bits from now on, in all threads."""
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            # Newer versions of torch have a setting by device too; a program that uses those has none in common.
+            self._by_device = [(m, m.fp32_precision) for m in _products(torch)]
+            try:
+                self._common = torch.get_float32_matmul_precision()
+            except RuntimeError:
+                self._common = "highest"
+            torch.set_float32_matmul_precision("highest")
+
+    def put_back(self, torch: Any) -> None:
+        """Undo :meth:`raise_to_exact`; the last thread that decodes brings the program's settings back."""
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+            torch.set_float32_matmul_precision(self._common)
+            for products, precision in self._by_device:
+                products.fp32_precision = precision
+
+
+def _products(torch: Any) -> list[Any]:
+    found = [getattr(d, "matmul", None) for d in (torch.backends.cuda, torch.backends.mkldnn)]
+    return [m for m in found if hasattr(m, "fp32_precision")]
+
+
+_precision = _Precision()
+
+
 @contextmanager
 def exact_flags(backend: Backend) -> Iterator[None]:
-    """Switch every reduced-precision path of torch off while decoding, and put the flags back."""
-    if isinstance(backend, NumpyBackend):
+    """Switch every reduced-precision path of torch off while decoding, and put the program's own settings back."""
+    if not isinstance(backend, TorchBackend):
         yield
         return
-    import torch
-
-    cuda = torch.backends.cuda.matmul
-    old = (torch.get_float32_matmul_precision(), cuda.allow_tf32, torch.backends.cudnn.allow_tf32)
-    torch.set_float32_matmul_precision("highest")
-    cuda.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    torch = backend.torch
+    _precision.raise_to_exact(torch)
     try:
-        with torch.no_grad(), torch.autocast(device_type="cpu", enabled=False):
+        with torch.no_grad(), torch.autocast(device_type=backend.device.type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(old[0])
-        cuda.allow_tf32 = old[1]
-        torch.backends.cudnn.allow_tf32 = old[2]
+        _precision.put_back(torch)

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,6 +186,72 @@ def test_batches_threads_and_backends_give_the_same_bits() -> None:
                     assert np.concatenate(parts).tobytes() == whole.tobytes()
     finally:
         torch.set_num_threads(old)
+
+
+AROUND = """
+import sys, numpy as np, torch
+from concurrent.futures import ThreadPoolExecutor
+from hbae.container import decode_decoder
+from hbae.exact import get_backend
+
+d = decode_decoder(open(sys.argv[1], "rb").read())
+rng = np.random.default_rng(1)
+z, zb = rng.integers(-9000, 9000, (65, 5)), rng.integers(-9000, 9000, (65, 2, 2))
+matmuls = [m for m in (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
+           if hasattr(m, "fp32_precision")]
+
+def common():
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return "by device"
+
+def settings():
+    return [common(), torch.is_autocast_enabled("cpu"), *(m.fp32_precision for m in matmuls)]
+
+kind, value = sys.argv[2].split("=")
+if kind == "device" and not matmuls:
+    sys.exit(0)
+if kind == "all":
+    torch.set_float32_matmul_precision(value)
+elif kind == "device":
+    for m in matmuls:
+        m.fp32_precision = value
+before = settings()
+backend = get_backend("cpu")
+product = backend.matmul
+
+def watched(a, b):
+    now = settings()
+    assert now[:2] == ["highest", False] and set(now[2:]) <= {"ieee"}, now
+    return product(a, b)
+
+backend.matmul = watched
+whole = d.decode(z, zb, get_backend("numpy")).tobytes()
+for _ in range(2):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=kind == "autocast"):
+        before[1] = kind == "autocast"
+        assert d.decode(z, zb, backend).tobytes() == whole
+        assert settings() == before, (settings(), before)
+before[1] = False
+def same(n):
+    return d.decode(z[:n], zb[:n], backend).tobytes() == whole[:len(whole) // 65 * n]
+
+with ThreadPoolExecutor(4) as pool:
+    assert all(pool.map(same, 30 * [65, 1, 17]))
+assert settings() == before, (settings(), before)
+"""
+
+
+@pytest.mark.parametrize("setting", ["autocast=", "all=medium", "device=tf32"])
+def test_reduced_precision_of_the_program_around_does_not_show(setting: str, tmp_path: Path) -> None:
+    """Who calls may compute with fewer bits, and keeps that setting; each in its own process, as torch has no reset."""
+    (tmp_path / "decoder").write_bytes(encode_decoder(decoder()))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", AROUND, str(tmp_path / "decoder"), setting],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_latents_that_are_no_numbers_are_clipped() -> None:

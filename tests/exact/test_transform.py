@@ -118,3 +118,32 @@ def test_no_sum_of_the_inverse_can_pass_what_is_exact(n: int) -> None:
             assert qmax * max(rows) >= 1 << 52
             continue
         assert (qmax << f) * max(rows) < 1 << 53
+
+
+@pytest.mark.parametrize("power", range(20, 36, 3))
+@pytest.mark.parametrize("sizes", [(6,), (1, 6, 5), (4, 6, 5), (4, 1, 5), (3, 2, 6, 5)])
+def test_no_partial_sum_leaves_the_exact_range(sizes: tuple[int, ...], power: int) -> None:
+    """Axis by axis from the last one, by whole numbers: with the fraction bits that were chosen, and with no more."""
+    rng = np.random.default_rng(power)
+    matrices = [None if n == 1 else rng.integers(-(2**15), 2**15, (n, n)) for n in sizes]
+    axes = [
+        AxisBasis("none" if m is None else "klt", n, m, np.zeros(n, np.int64))
+        for n, m in zip(sizes, matrices, strict=True)
+    ]
+    qmax = 2**power - 1
+    rows = [max(sum(abs(int(x)) for x in row) for row in m) for m in reversed(matrices) if m is not None]
+
+    def largest(fraction: int) -> int:
+        largest, most = qmax << fraction, qmax << fraction
+        for r in rows:
+            most = max(most, largest * r)
+            largest = -(-largest * r // 2**15) + 1
+        return most
+
+    try:
+        fraction = Transform(tuple(axes)).fraction_for(float(qmax))
+    except FormatError:
+        assert largest(0) >= 0.999999 * 2**53
+        return
+    assert largest(fraction) < 2**53
+    assert fraction == 8 or largest(fraction + 1) >= 0.999999 * 2**53

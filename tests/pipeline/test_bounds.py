@@ -222,3 +222,19 @@ def test_relative_bounds_stay_inside_the_range_of_both_signs(
         asked = [("pw_rel", 0.03)]
         judged(ds, tmp_path / "a.hbae", {"x": asked, "y": asked}, method="linear")
         assert dtype == "<f2" or "point" in hbae.info(tmp_path / "a.hbae")["groups"][0]["stages"]
+
+
+PAIRS = {"abs": ("abs=0.02", "rel_range=0.1"), "nrmse": ("nrmse=0.002", "psnr=20"), "psnr": ("psnr=55", "nrmse=0.05")}
+
+
+@pytest.mark.parametrize("kind", list(PAIRS))
+@pytest.mark.parametrize("first", ["tight", "loose"])
+def test_of_two_bounds_on_one_quantity_both_hold(
+    kind: str, first: str, judged: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The second one is no replacement of the first."""
+    x = np.random.default_rng(4).normal(0, 1, (12, 20, 18)).cumsum(2)
+    tight, loose = ((k, float(v)) for k, v in (b.split("=") for b in PAIRS[kind]))
+    bounds = [tight, loose] if first == "tight" else [loose, tight]
+    judged(xr.Dataset({"T": (("a", "b", "c"), x)}), tmp_path / "a.hbae", {"T": bounds}, method="linear")
+    assert hbae.decompress(tmp_path / "a.hbae")["T"].values.tobytes() != x.tobytes()

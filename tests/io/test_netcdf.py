@@ -131,9 +131,25 @@ def _nasty_netcdf4(path: Path) -> None:
         f.createVariable("y", "f4", ("x",))[:] = np.arange(6)
 
 
+def _by_library(path: Path) -> list[Any]:
+    """All that netCDF4-python shows of a file but values, in order; our reader has no part in it."""
+    out: list[Any] = []
+    with netCDF4.Dataset(path) as f:
+        f.set_auto_maskandscale(False)
+        groups = [f]
+        for g in groups:
+            groups += g.groups.values()
+            out.append((g.path, [(n, len(d), d.isunlimited()) for n, d in g.dimensions.items()], g.ncattrs()))
+            for v in g.variables.values():
+                attrs = [(n, type(v.getncattr(n)), np.asarray(v.getncattr(n)).dtype) for n in v.ncattrs()]
+                out.append((v.name, v.dimensions, str(v.dtype), v.endian(), v.chunking(), attrs))
+    return out
+
+
 def test_netcdf4(tmp_path: Path) -> None:
     _nasty_netcdf4(tmp_path / "a.nc")
     field = _round_trip(tmp_path / "a.nc", tmp_path / "b.nc")
+    assert _by_library(tmp_path / "a.nc") == _by_library(tmp_path / "b.nc")
     assert field.format == "netcdf4"
     root = {a.name: a.value for a in field.groups[0].attrs}
     assert root["text"] == "abc"

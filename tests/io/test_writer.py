@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hbae.arrays import ArraySource, Attribute, Dimension, Field, Group, Variable, box_shape, boxes_of
-from hbae.errors import ConfigError, FieldError, OutputExistsError, UnknownNameError
+from hbae.errors import ConfigError, FieldError, OutputError, OutputExistsError, UnknownNameError
 from hbae.io import (
     FieldWriter,
     ScratchArray,
@@ -91,6 +91,22 @@ def test_nothing_is_left_after_a_failure(tmp_path: Path, suffix: str) -> None:
     write_field(other, out, overwrite=True)
     assert same_field(open_field(out), other) == []
     assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("step", ["_sync_tree", "_put_in_place"])
+def test_nothing_is_left_when_the_last_step_fails(
+    tmp_path: Path, suffix: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is written and the library has closed its file; then the disk, or the rename, fails."""
+
+    def fails(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(f"hbae.io.writer.{step}", fails)
+    with pytest.raises(OutputError, match="the disk is gone"):
+        write_field(_field(np.arange(6.0).reshape(2, 3)), tmp_path / f"a{suffix}")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

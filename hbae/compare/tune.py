@@ -19,7 +19,7 @@ from hbae.compare.search import NEAR, Run, following, scan, scout, search, slope
 from hbae.errors import ConfigError, FieldError
 
 SMALL = 1 << 20  # bytes; smaller arrays are tuned as a whole
-SCANNED = 4 << 20  # bytes; of smaller arrays settings around the one found are tried too
+SCANNED = 4 << 20  # bytes; of smaller arrays all ways are tuned, and settings around the ones found tried
 FINALISTS = 2  # ways that are tuned on the whole array
 CLOSE = 1.03  # a way that promises more bytes than this times the best is not tuned
 
@@ -67,7 +67,7 @@ def tune(
     Every variant of the rival is run at one setting on a typical eighth of the array (of less than 1 MB: the whole).
     The best two are tuned there, then on the whole: once where that is within 4 % below the target, else up to three
     times, and more often only to get below it or within 15 %. Where settings work in steps, it is the largest that
-    meets the target. Of less than 4 MB, 20 settings around the one found are tried too.
+    meets the target. Of less than 4 MB, all variants are tuned, and 20 settings around the one found are tried too.
 
     Parameters
     ----------
@@ -202,15 +202,19 @@ def _smallest(whole: Single, part: Single, ways: Sequence[Rival], x: float, eval
     """Give the way that is smallest on the whole, and its result."""
     # The whole tends to be a little worse than its eighth.
     aim = 0.0 if whole.steps or part is whole else math.log(0.95)
-    finalists, x = _best(part, ways, x)
+    small = whole.array.nbytes < SCANNED
+    finalists, x = _best(part, ways, x, every=small)
     found = [_settle(replace(whole, rival=w), replace(part, rival=w), x, aim, evaluations) for w in finalists]
-    if whole.array.nbytes < SCANNED and not whole.steps:
+    if small and not whole.steps:
         found = [(w, scan(replace(whole, rival=w), run) if w.bounds else run) for w, run in found]
     return min(found, key=lambda f: (not f[1].reached, f[1].nbytes))
 
 
-def _best(part: Single, ways: Sequence[Rival], x: float) -> tuple[list[Rival], float]:
-    """Give the ways that promise to be smallest at equal error, judged by one run of each, and a better log setting."""
+def _best(part: Single, ways: Sequence[Rival], x: float, *, every: bool) -> tuple[list[Rival], float]:
+    """Give the ways that promise to be smallest at equal error, judged by one run of each, and a better log setting.
+
+    ``every``: all that take the shape, as one run does not tell ways apart where sizes jump.
+    """
     if len(ways) == 1:
         return list(ways), x
     if ways[0].bounds:
@@ -222,6 +226,8 @@ def _best(part: Single, ways: Sequence[Rival], x: float) -> tuple[list[Rival], f
         with suppress(FieldError):
             # Equal costs mean that the two ways are one to the rival.
             costs.setdefault(_cost(replace(part, rival=w).run(math.exp(x)), part.array.size), w)
+    if every and ways[0].bounds:
+        return list(costs.values()), x
     most = FINALISTS if ways[0].bounds else 1
     return [costs[c] for c in sorted(costs)[:most] if c <= CLOSE * min(costs)], x
 

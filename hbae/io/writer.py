@@ -167,7 +167,9 @@ class FieldWriter:
         chunk = self._chunks[var_path]
         # Objects have no place in a scratch file: their library rewrites parts of chunks, slow but right.
         if chunk is None or v.dtype.hasobject or aligned(box, v.shape, chunk):
-            self._target.write(v, box, values)
+            # The box fits: what is wrong now is the library's.
+            with told_as_output(self._path, (OSError, RuntimeError, ValueError, TypeError, IndexError)):
+                self._target.write(v, box, values)
         else:
             if var_path not in self._spools:
                 if self._team.size > 1:

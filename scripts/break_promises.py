@@ -7,7 +7,6 @@ Exits 1 when a change is not caught, when its old text is not found exactly once
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -19,7 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import typer
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,35 +103,34 @@ def try_break(b: Break, limit: float) -> tuple[str, str, float]:
     return ("MISSED" if verdict == "passed" else verdict), tail, time.monotonic() - begin
 
 
-def main() -> int:
-    """Run the list, or the part of it that was asked for."""
-    parser = argparse.ArgumentParser(description="Break every promise of docs/guarantee.md and see its tests fail.")
-    parser.add_argument("--only", metavar="TEXT", help="those whose promise or description contains this")
-    parser.add_argument("--jobs", type=int, default=2, help="how many at once (default: 2)")
-    parser.add_argument("--limit", type=float, default=300, help="seconds for one run of tests (default: 300)")
-    parser.add_argument("-v", "--verbose", action="store_true", help="print the output of tests that did not fail")
-    args = parser.parse_args()
-    chosen = [b for b in read_breaks() if not args.only or args.only.lower() in f"{b.promise} {b.what}".lower()]
+def main(
+    only: Annotated[str, typer.Option(metavar="TEXT", help="Those whose promise or description contains this.")] = "",
+    jobs: Annotated[int, typer.Option(help="How many at once.")] = 2,
+    limit: Annotated[float, typer.Option(help="Seconds for one run of tests.")] = 300,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Print the output of tests that did not fail.")
+    ] = False,
+) -> None:
+    """Break every promise of docs/guarantee.md, or those that are asked for, and see its tests fail."""
+    chosen = [b for b in read_breaks() if only.lower() in f"{b.promise} {b.what}".lower()]
     if not chosen:
-        parser.error(f"nothing in the list contains {args.only!r}")
+        raise typer.BadParameter(f"nothing in the list contains {only!r}")
     with tree_copy() as folder:
         tests = tuple(dict.fromkeys(t for b in chosen for t in b.tests))
-        verdict, tail = run_tests(folder, tests, len(tests) * args.limit)
+        verdict, tail = run_tests(folder, tests, len(tests) * limit)
     if verdict != "passed":
         print(f"without any change: {verdict}\n{tail}", file=sys.stderr)
-        return 1
+        raise typer.Exit(1)
     missed = 0
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for b, (verdict, tail, seconds) in zip(
-            chosen, pool.map(lambda b: try_break(b, args.limit), chosen), strict=True
-        ):
+    with ThreadPoolExecutor(jobs) as pool:
+        for b, (verdict, tail, seconds) in zip(chosen, pool.map(lambda b: try_break(b, limit), chosen), strict=True):
             missed += verdict != CAUGHT
             print(f"{verdict:8} {seconds:5.0f} s  {b.promise}: {b.what}", flush=True)
-            if args.verbose and verdict != CAUGHT:
+            if verbose and verdict != CAUGHT:
                 print(tail)
     print(f"{len(chosen) - missed} of {len(chosen)} caught")
-    return 1 if missed else 0
+    raise typer.Exit(1 if missed else 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)

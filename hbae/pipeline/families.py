@@ -224,7 +224,7 @@ def _transformed(s: Setting, kinds: tuple[str, ...]) -> Family:
     plans = []
     for k, scale in enumerate(scales):
         found = solve_units(s.tiles, s.tol * scale, kinds)
-        if s.tall:
+        if s.tall and not s.by_point:
             found = [(t, u) for t, u in found if _reaches(t, u, s)]
         plans += [replace(s.draft, transform=t, unit=u, **s.closing) for t, u in (found[:1] if k else found)]
     return s.family([(f"transform({','.join(kinds)})", p) for p in plans])
@@ -240,7 +240,7 @@ def _reaches(t: Transform, unit: Array, s: Setting) -> bool:
         return False
     left = x - y * (2.0**-fraction / 64)
     rms: Array = np.sqrt((left * left).reshape(len(left), -1).mean(axis=1)) * unit
-    return s.by_point or bool((rms <= 0.9 * s.tol).all())
+    return bool((rms <= 0.9 * s.tol).all())
 
 
 def _block_stage(s: Setting) -> dict[str, Any]:

@@ -7,6 +7,8 @@ columns of its PCA basis: a proper orthogonal decomposition.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from hbae.arrays import Array
@@ -69,6 +71,12 @@ def fit_transform(x: Array, kinds: tuple[str, ...]) -> Transform:
         others = tuple(k for k in range(energy.ndim) if k != place)
         axes.append(AxisBasis(a.kind, a.size, a.matrix, _logs(energy.mean(axis=others))))
     return Transform(tuple(axes))
+
+
+def refit_variables(transform: Transform, x: Array) -> Transform:
+    """Give the transform with the PCA basis of the variables fitted to tiles (V, B, *tile); the rest stays."""
+    first = transform.axes[0]
+    return Transform((replace(first, matrix=klt_basis(x, 0)), *transform.axes[1:]))
 
 
 def _logs(energy: Array) -> Array:

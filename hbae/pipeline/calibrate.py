@@ -11,11 +11,13 @@ from typing import TypeVar
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.bound import Target
+from hbae.bound import ChunkErrors, Target
+from hbae.codecs import estimate_lossless
 from hbae.errors import FormatError
 from hbae.exact import Backend, get_backend
+from hbae.pipeline.chunk import encode_lossless_chunk
 from hbae.pipeline.crew import Mapper
-from hbae.pipeline.encode import encode_chunk, quiet, trial_errors
+from hbae.pipeline.encode import NEAR_LOSSLESS, encode_chunk, quiet, trial_chunk
 from hbae.pipeline.families import (
     Candidate,
     Family,
@@ -23,20 +25,26 @@ from hbae.pipeline.families import (
     Setting,
     Task,
     family_tasks,
+    finer_plan,
     make_family,
     make_setting,
     make_tall,
 )
 from hbae.pipeline.plan import GroupPlan, encode_plan
-from hbae.pipeline.sampling import Sample
+from hbae.pipeline.sampling import Sample, few_boxes
 from hbae.pipeline.steps import AIM
 
 _T = TypeVar("_T")
 _FIRST_POINTS = 1 << 19
 _FINALISTS = 3
-# A plan that takes this many times the bytes on a part will not win on the whole.
-_FAR = 1.6
+# Finalists are weighed again, so many times in all, whose errors are further than that from the tolerances.
+_TURNS, _OFF = 3, 0.1
+# A plan that takes this many times the bytes on a part will not win on the whole; nor one of the best one's kind that
+# takes so many times its bytes, as more room serves both alike.
+_FAR, _FAR_ALIKE = 1.6, 1.1
 AIM_SAMPLED = 0.98
+# Steps are right after a correction by no more than that; a correction of the error asks for that power of it.
+_SETTLED, _SLOWER = 0.05, 1.1
 # Samples smaller than this are weighed sooner than a process starts.
 _ALONE_POINTS = 1 << 20
 
@@ -85,14 +93,15 @@ def choose_plan(
     settings += [tall] if tall is not None else []
     few = _trial_part(sample, _FIRST_POINTS)
     trials = _Trials(settings, targets, few, backend)
-    alone = sum(raw.size for raw, _ in sample.boxes) < _ALONE_POINTS
-    first: list[tuple[Family, float]] = []
+    alone = _points(sample) < _ALONE_POINTS
+    first: list[tuple[Family, float, bool]] = []
     for tasks in _rounds(settings, first):
         first += workers.map(_try_family, trials, tasks, alone=alone)
-    if "lossless" in methods or not any(f.members for f, _ in first):
+    able = [(size, f) for f, size, _ in first if f.members]
+    if not able or ("lossless" in methods and not all(lossy for *_, lossy in first)):
         plain = Candidate("lossless", draft, None, 0, True)
-        first.insert(0, (Family([plain]), _weigh(plain, targets, few, own)))
-    near = _nearest([(size, f) for f, size in first if f.members])
+        able.insert(0, (_weigh(plain, targets, few, own)[0], Family([plain])))
+    near = _nearest(able)
     # Plans of their own sample take nobody's place.
     kept = [f for f in near if not f[1].members[0].tall][:_FINALISTS] + [f for f in near if f[1].members[0].tall]
     bare = replace(trials, settings=[])
@@ -102,16 +111,29 @@ def choose_plan(
     best = [(size, f.members[0]) for size, f in kept]
     for (k, c), size in zip(variants, sizes, strict=True):
         best[k] = min(best[k], (size, c), key=_size)
-    finalists = [c for _, c in _nearest(best)]
-    whole = replace(bare, part=sample.chunk or sample)
-    sizes = workers.map(_try_plan, whole, [(c,) for c in finalists], alone=alone)
-    size, winner = min(zip(sizes, finalists, strict=True), key=_size)
+    finalists = _finalists(best)
+    # A chunk of a group of little ones may be less than the part.
+    whole = replace(bare, part=max(few, sample.chunk or sample, key=_points))
+    size, winner = min(workers.map(_try_finalist, whole, [(c,) for c in finalists], alone=alone), key=_size)
     wide = sample.columns if winner.tall and sample.columns is not None else sample
     plan = _settle(winner, targets, wide, backend, workers, alone=alone)
     return Choice(plan, size, winner.lossless, winner.name)
 
 
-def _rounds(settings: list[Setting], found: list[tuple[Family, float]]) -> Iterator[list[tuple[int, Task]]]:
+def _points(sample: Sample) -> int:
+    return sum(raw.size for raw, _ in sample.boxes)
+
+
+def _finalists(best: list[tuple[float, Candidate]]) -> list[Candidate]:
+    """Give the plans that may win on a whole chunk."""
+    leads: dict[str, float] = {}
+    near = _nearest(best)
+    for size, c in near:
+        leads.setdefault(c.kind, size)
+    return [c for size, c in near if size <= _FAR_ALIKE * leads[c.kind]]
+
+
+def _rounds(settings: list[Setting], found: list[tuple[Family, float, bool]]) -> Iterator[list[tuple[int, Task]]]:
     """Give the families to try: those without a model and one of each model, then a model's others if it may pay.
 
     ``found``: what the tasks so far gave, of those without a model first.
@@ -119,25 +141,40 @@ def _rounds(settings: list[Setting], found: list[tuple[Family, float]]) -> Itera
     plain = [(i, task) for i, s in enumerate(settings) if s.model is None for task in family_tasks(s)]
     with_model = [(i, family_tasks(s)) for i, s in enumerate(settings) if s.model is not None]
     yield plain + [(i, tasks[-1]) for i, tasks in with_model]
-    best = min((size for _, size in found[: len(plain)]), default=math.inf)
+    best = min((size for _, size, _ in found[: len(plain)]), default=math.inf)
     probes = zip(with_model, found[len(plain) :], strict=True)
-    yield [(i, task) for (i, tasks), (_, size) in probes if size < _FAR * best for task in tasks[:-1]]
+    yield [(i, task) for (i, tasks), (_, size, _) in probes if size < _FAR * best for task in tasks[:-1]]
 
 
-def _try_family(trials: _Trials, setting: int, task: Task) -> tuple[Family, float]:
-    """Make a family and weigh its first plan."""
+def _try_family(trials: _Trials, setting: int, task: Task) -> tuple[Family, float, bool]:
+    """Make a family and weigh its first plan; tell whether bytes without loss were far off."""
     with quiet():
         family = make_family(trials.settings[setting], task)
         if not family.members:
-            return family, math.inf
+            return family, math.inf, True
         s = trials.settings[setting]
         part = _trial_part(s.sample, _FIRST_POINTS) if s.tall else trials.part
-        return family, _weigh(family.members[0], trials.targets, part, get_backend(trials.backend))
+        size, ratio = _weigh(family.members[0], trials.targets, part, get_backend(trials.backend))
+        return family, size, ratio is not None
 
 
 def _try_plan(trials: _Trials, candidate: Candidate) -> float:
     with quiet():
-        return _weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))
+        return _weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))[0]
+
+
+def _try_finalist(trials: _Trials, candidate: Candidate) -> tuple[float, Candidate]:
+    """Weigh a plan with its steps moved until its errors are near the tolerances there."""
+    with quiet():
+        for _ in range(_TURNS):
+            size, ratio = _weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))
+            if ratio is None:
+                break
+            factor = AIM / max(float(ratio.max()), 1e-9)
+            candidate = replace(candidate, plan=finer_plan(candidate.plan, np.full(len(ratio), factor)))
+            if abs(factor - 1) < _OFF:
+                break
+    return size, candidate
 
 
 def _nearest(found: list[tuple[float, _T]]) -> list[tuple[float, _T]]:
@@ -174,7 +211,11 @@ def _settle(
         factor = aim / np.maximum(ratio, 1e-9)
         if alike:
             factor = np.full(len(ratio), float(factor.min()))
-        plan = replace(plan, unit=plan.unit * factor, point_unit=plan.point_unit * factor)
+        near = bool(np.abs(factor - 1).max() < _SETTLED)
+        # Errors grow slower than steps.
+        plan = finer_plan(plan, factor**_SLOWER if near else factor)
+        if near:
+            break
     return plan
 
 
@@ -182,30 +223,49 @@ def _try_errors(job: tuple[Candidate, list[Target], str], raw: Array, bad: Array
     """Squared errors and numbers of points of a box, by variable."""
     c, targets, backend = job
     with quiet():
-        errors = trial_errors(raw, bad, c.plan, targets, model=c.model, backend=get_backend(backend))
+        _, errors = trial_chunk(raw, bad, c.plan, targets, model=c.model, backend=get_backend(backend), code=False)
     return [e.sse for e in errors.variables], [e.count for e in errors.variables]
 
 
-def _weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> float:
+def _weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> tuple[float, Array | None]:
     """Estimate bytes for the whole group at the tolerances from real bytes of the sample's boxes.
 
-    Plans for a global RMSE are compared at equal error: bytes change about as the 0.8th power of the error.
+    Plans for a global RMSE are compared at equal error: bytes change about as the 0.8th power of the error. The
+    ratio of each variable's error to its tolerance comes with it for them; none where a box is kept without loss.
     """
-    plain, size, sse, count = 0, 0, np.zeros(len(targets)), np.zeros(len(targets))
+    plain = size = 0
+    sse, count = np.zeros(len(targets)), np.zeros(len(targets))
     for raw, bad in sample.boxes:
-        coded = encode_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend, lossless=c.lossless)
-        if coded.lossless:
+        nbytes, errors = _coded(c, raw, bad, targets, backend)
+        if errors is None:
             # No error, and no fewer bytes with coarser steps.
-            plain += len(coded.payload)
+            plain += nbytes
             continue
-        size += len(coded.payload)
-        sse += [e.sse for e in coded.errors.variables]
-        count += [e.count for e in coded.errors.variables]
-    factor = 1.0
+        size += nbytes
+        sse += [e.sse for e in errors.variables]
+        count += [e.count for e in errors.variables]
+    factor, ratio = 1.0, None
     if size and _by_rmse(targets) and (c.plan.unit.any() or c.plan.point_unit.any()):
         ratio = np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
         factor = max(0.1, float(ratio.max()) / AIM) ** 0.8
-    return c.extra + len(encode_plan(c.plan)) + (plain + size * factor) * sample.ratio
+    estimate = c.extra + len(encode_plan(c.plan)) + (plain + size * factor) * sample.ratio
+    return estimate, None if plain else ratio
+
+
+def _coded(
+    c: Candidate, raw: Array, bad: Array, targets: list[Target], backend: Backend
+) -> tuple[int, ChunkErrors | None]:
+    """Bytes of a box, and its errors if it is not kept without loss."""
+    # Global limits alone need no repairs: what is decoded need not be known byte by byte.
+    if _by_rmse(targets) and not c.lossless and c.plan.domain != "log" and not bad.all():
+        try:
+            size, errors = trial_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend)
+        except FormatError:
+            return len(encode_lossless_chunk(raw)), None
+        plain = len(encode_lossless_chunk(raw)) if estimate_lossless(raw) < NEAR_LOSSLESS * size else math.inf
+        return (size, errors) if size < plain else (int(plain), None)
+    coded = encode_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend, lossless=c.lossless)
+    return len(coded.payload), None if coded.lossless else coded.errors
 
 
 def _by_rmse(targets: list[Target]) -> bool:
@@ -214,12 +274,5 @@ def _by_rmse(targets: list[Target]) -> bool:
 
 def _trial_part(sample: Sample, points: int) -> Sample:
     """Use no more boxes than needed to weigh plans."""
-    total = sum(raw.size for raw, _ in sample.boxes)
-    kept: list[tuple[Array, Array]] = []
-    seen = 0
-    for raw, invalid in sample.boxes:
-        if kept and seen + raw.size > points:
-            break
-        kept.append((raw, invalid))
-        seen += raw.size
-    return Sample(kept, sample.ratio * total / max(seen, 1))
+    kept = Sample(few_boxes(sample.boxes, points), 1.0)
+    return replace(kept, ratio=sample.ratio * _points(sample) / max(_points(kept), 1))

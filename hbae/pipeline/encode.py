@@ -34,6 +34,8 @@ from hbae.pipeline.rounding import round_by_worth
 from hbae.pipeline.waves import encode_waves, quantise_waves
 
 _REPAIRS = 3
+# Chunks whose estimated bytes without loss are below so many times what they take are weighed without loss too.
+NEAR_LOSSLESS = 1.25
 
 
 @contextmanager
@@ -115,7 +117,7 @@ def encode_chunk(
         payload, decoded = seal(encode_parts(parts, plan, grid), plan, grid, backend)
     else:
         return _as_lossless(raw, invalid, plan, targets)
-    if estimate_lossless(raw) < 1.25 * len(payload):
+    if estimate_lossless(raw) < NEAR_LOSSLESS * len(payload):
         plain = _as_lossless(raw, invalid, plan, targets)
         if len(plain.payload) <= len(payload):
             return plain
@@ -124,7 +126,7 @@ def encode_chunk(
     return Coded(payload, errors, False)
 
 
-def trial_errors(
+def trial_chunk(
     raw: Array,
     invalid: Array,
     plan: GroupPlan,
@@ -132,14 +134,26 @@ def trial_errors(
     *,
     model: BlockEncoder | None,
     backend: Backend,
-) -> ChunkErrors:
-    """Measure a linear-domain plan's errors on a box without coding its integers."""
-    x, valid = physical(raw, plan), ~invalid
-    parts = Parts(mask=invalid, filler=raw[invalid]) if invalid.any() else Parts()
-    x = fill_invalid(x, valid)
-    parts = _quantise(x, valid, plan, targets, parts, model, backend, code=False)
-    y = physical(values_of(parts, plan, raw.shape[1:], backend), plan)
-    return check_chunk(x, y, valid, targets, plan.geometry.block, margin=True)
+    code: bool = True,
+) -> tuple[int, ChunkErrors]:
+    """Measure bytes and errors of a box whose targets are global and in the linear domain, without reading it back.
+
+    No bytes are made (0) without ``code``.
+
+    Raises
+    ------
+    FormatError
+        When integers are too large for exact arithmetic or for the coder.
+    """
+    x, valid, grid = physical(raw, plan), ~invalid, raw.shape[1:]
+    parts = Parts()
+    if invalid.any():
+        parts = Parts(mask=invalid, filler=raw[invalid])
+        x = fill_invalid(x, valid)
+    parts = _quantise(x, valid, plan, targets, parts, model, backend, code=code, known=True)
+    size = len(encode_parts(parts, plan, grid)) if code else 0
+    y = physical(values_of(parts, plan, grid, backend), plan)
+    return size, check_chunk(x, y, valid, targets, plan.geometry.block, margin=True)
 
 
 def seal(body: bytes, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) -> tuple[bytes, Array]:
@@ -168,10 +182,12 @@ def _quantise(
     backend: Backend,
     *,
     code: bool = True,
+    known: bool = False,
 ) -> Parts:
     """Run the stages of a linear-domain plan one after the other, each on what the ones before leave.
 
-    GAE comes last. With ``code``, predicted points come as bytes, and as integers only where GAE builds on them.
+    GAE comes last. With ``code``, predicted points come as bytes, and as integers only if they are to be ``known`` or
+    GAE builds on them.
     """
     grid, geometry = x.shape[1:], plan.geometry
     column = (-1, *(1,) * len(grid))
@@ -188,10 +204,13 @@ def _quantise(
         if plan.mix is not None:
             left = plan.mix.forward(left.reshape(len(left), -1)).reshape(-1, *grid)
         rounding = 0.5 if any(k.by_point for k in targets) else ROUNDING
-        if code:
-            parts = replace(parts, coded_point=_encode_points(left, plan, rounding))
-        if not parts.coded_point or plan.gae is not None:
-            parts = replace(parts, point=_quantise_points(left, plan, rounding))
+        known = known or plan.gae is not None
+        coded, point = _encode_points(left, plan, rounding, known) if code else (b"", None)
+        if coded and not known:
+            point = None
+        elif point is None:
+            point = _quantise_points(left, plan, rounding)
+        parts = replace(parts, coded_point=coded, point=point)
     if plan.gae is not None:
         parts = _quantise_gae(x, valid, plan, targets, parts, backend)
     return parts
@@ -203,13 +222,13 @@ def _coefficients(tiles: Array, transform: Transform) -> Array:
     return round_by_worth(c, [(slice(None),)], range(1, c.ndim - 1)).astype(np.int64)
 
 
-def _encode_points(left: Array, plan: GroupPlan, rounding: float) -> bytes:
-    """Bytes of the point stage by interpolation or wavelets; none for other plans."""
+def _encode_points(left: Array, plan: GroupPlan, rounding: float, known: bool) -> tuple[bytes, Array | None]:
+    """Bytes of the point stage by interpolation or wavelets (none for other plans), and maybe a reader's integers."""
     if plan.wavelet is not None:
-        return encode_waves(left, plan.wavelet, nearest=rounding == 0.5)
+        return encode_waves(left, plan.wavelet, nearest=rounding == 0.5, known=known)
     if plan.levels is not None:
         return encode_levels(left, plan.levels, rounding)
-    return b""
+    return b"", None
 
 
 def _quantise_points(left: Array, plan: GroupPlan, rounding: float) -> Array:

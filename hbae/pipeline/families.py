@@ -52,6 +52,11 @@ class Candidate:
     lossless: bool
     tall: bool = False
 
+    @property
+    def kind(self) -> str:
+        """What the name says before its details."""
+        return self.name.partition("(")[0]
+
 
 @dataclass(frozen=True)
 class Family:

@@ -19,11 +19,11 @@ _NEAR_PART = np.array([min(int(n).bit_length(), _NEAR - 1) * _SLOPE for n in ran
 _SLOPE_PART = np.array([min(int(n).bit_length(), _SLOPE - 1) for n in range(512)], np.uint16)
 
 
-def encode_levels(x: Array, levels: Levels, rounding: float) -> bytes:
-    """Quantise x (V, *grid), in point units, and give bytes."""
+def encode_levels(x: Array, levels: Levels, rounding: float) -> tuple[bytes, Array]:
+    """Quantise x (V, *grid), in point units; give bytes and a reader's integers."""
     symbols = SymbolWriter(CONTEXTS)
-    quantise_levels(x, levels, rounding, symbols)
-    return symbols.getvalue()
+    known = quantise_levels(x, levels, rounding, symbols)
+    return symbols.getvalue(), known
 
 
 def quantise_levels(x: Array, levels: Levels, rounding: float = ROUNDING, symbols: SymbolWriter | None = None) -> Array:

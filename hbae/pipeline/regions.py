@@ -18,7 +18,7 @@ from hbae.io import fill_patterns, packing
 from hbae.pipeline.calibrate import Choice
 from hbae.pipeline.encode import BlockEncoder, Coded, encode_chunk
 from hbae.pipeline.plan import GroupPlan, encode_plan
-from hbae.pipeline.sampling import Sample
+from hbae.pipeline.sampling import Sample, few_boxes
 
 _KEEP_POINTS = 1 << 26
 _WEIGH_POINTS = 1 << 20
@@ -130,9 +130,7 @@ class Regions:
 
 def _few(sample: Sample) -> list[tuple[tuple[Array, Array], Box]]:
     """The first boxes of the sample, up to a number of points."""
-    ends = np.cumsum([raw.size for raw, _ in sample.boxes])
-    count = max(1, int(np.searchsorted(ends, _WEIGH_POINTS, side="right")))
-    return list(zip(sample.boxes, sample.places, strict=True))[:count]
+    return list(zip(few_boxes(sample.boxes, _WEIGH_POINTS), sample.places, strict=False))
 
 
 def _share(sample: Sample) -> float:

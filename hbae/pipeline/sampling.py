@@ -50,12 +50,23 @@ def take_sample(
         np.random.default_rng(seed).shuffle(boxes)
     else:
         boxes = _spread(boxes, total, seed)
-    chunks = geometry.chunks()
-    middle = chunks[int(np.random.default_rng(seed).integers(len(chunks)))]
+    whole_chunks = [b for b in geometry.chunks() if [k.stop - k.start for k in b] == _first_lengths(geometry)]
+    one = whole_chunks[int(np.random.default_rng(seed).integers(len(whole_chunks)))]
     tall = None
     if columns and _has_columns(geometry):
         tall = _read(draft, inputs, validity, _spread(_columns(geometry), total, seed))
-    return replace(_read(draft, inputs, validity, boxes), chunk=_read(draft, inputs, validity, [middle]), columns=tall)
+    return replace(_read(draft, inputs, validity, boxes), chunk=_read(draft, inputs, validity, [one]), columns=tall)
+
+
+def _first_lengths(geometry: Geometry) -> list[int]:
+    """Lengths of the first chunk: no other is longer."""
+    return [min(n, c) for n, c in zip(geometry.shape, geometry.chunk, strict=True)]
+
+
+def few_boxes(boxes: list[tuple[Array, Array]], points: int) -> list[tuple[Array, Array]]:
+    """Give the first boxes up to a number of points, one at least."""
+    ends = np.cumsum([x.size for x, _ in boxes])
+    return boxes[: max(1, int(np.searchsorted(ends, points, side="right")))]
 
 
 def whole_axis(geometry: Geometry) -> Geometry:

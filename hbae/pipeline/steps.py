@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.bound import ROUNDING, dead_zone, fit_transform
+from hbae.bound import ROUNDING, dead_zone, fit_transform, refit_variables
 from hbae.exact import BASIS_BITS, AxisBasis, Transform
 from hbae.exact.interpolate import FRACTION
-from hbae.pipeline.sampling import Sample
+from hbae.pipeline.sampling import Sample, few_boxes
 
 AIM = 0.985
 FIT_POINTS = 1 << 20
@@ -37,22 +37,47 @@ def solve_points(
     """
     units, mix = start
     units = units.copy()
-    boxes = _few(list(zip(left, (~bad for _, bad in sample.boxes), strict=True)))
+    boxes = few_boxes(list(zip(left, (~bad for _, bad in sample.boxes), strict=True)), FIT_POINTS)
+    if mix is not None:
+        return _solve_mixed(boxes, tol, (units, mix), quantise)
     good = np.zeros(len(tol))
     for turn in range(_POINT_ROUNDS):
-        ratio = _point_ratios(boxes, tol, units, mix, quantise)
-        apart = AIM / np.maximum(ratio, 1e-9)
-        if mix is not None:
-            units *= np.clip(apart.min(), 0.25, 4.0)
-            if abs(apart.min() - 1) < _NEAR:
-                break
-            continue
+        apart = AIM / np.maximum(_point_ratios(boxes, tol, units, mix, quantise), 1e-9)
         good = np.where(apart >= 1, np.maximum(good, units), good)
         # At loose bounds errors grow slower than steps.
         units = units * np.clip(apart, 0.25, 4.0) ** np.where(apart > 1, 1.3, 1.0)
         if turn == _POINT_ROUNDS - 1:
             units = np.where(good > 0, good, units)
     return units
+
+
+def _solve_mixed(
+    boxes: list[tuple[Array, Array]], tol: Array, start: tuple[Array, Transform], quantise: Quantiser
+) -> Array:
+    """Steps of variables that a basis mixes, all moved alike until the worst error is near its tolerance."""
+    units, mix = start
+    slope = Slope()
+    for _ in range(_POINT_ROUNDS):
+        value = max(float(_point_ratios(boxes, tol, units, mix, quantise).max()), 1e-9)
+        units = units * min(max(slope.factor(AIM, float(units[0]), value), 0.25), 4.0)
+        if abs(AIM / value - 1) < _NEAR:
+            break
+    return units
+
+
+class Slope:
+    """How the error grows with the step, about as a power of it: the line through the last two in logarithms."""
+
+    def __init__(self) -> None:
+        self._slope, self._last = 1.0, (0.0, 0.0)
+
+    def factor(self, aim: float, step: float, error: float) -> float:
+        """Give the factor of the step that should bring its error to the aim."""
+        here = math.log(step), math.log(error)
+        if self._last != (0.0, 0.0) and abs(here[0] - self._last[0]) > 1e-6:
+            self._slope = min(max((here[1] - self._last[1]) / (here[0] - self._last[0]), 0.2), 2.0)
+        self._last = here
+        return float((aim / error) ** (1 / self._slope))
 
 
 def _point_ratios(
@@ -74,18 +99,6 @@ def _point_ratios(
         count += ok.reshape(len(e), -1).sum(1)
     out: Array = np.sqrt(sse / np.maximum(count, 1)) / tol
     return out
-
-
-def _few(boxes: list[tuple[Array, Array]]) -> list[tuple[Array, Array]]:
-    """The first boxes, up to a number of points."""
-    kept: list[tuple[Array, Array]] = []
-    seen = 0
-    for x, ok in boxes:
-        if kept and seen + x.size > FIT_POINTS:
-            break
-        kept.append((x, ok))
-        seen += x.size
-    return kept
 
 
 def gentle(ratio: Array) -> Array:
@@ -117,8 +130,11 @@ def solve_units(
         scale = _scale_for(c, weights, tol, transform, rounding, around=scale)
         ratio = _ratios(c, np.array(scale), weights, tol, transform, rounding)
         weights = weights * gentle(ratio)
-        transform = fit_transform(tiles / weights.reshape(column), kinds)
-        if turn in BALANCE:
+        if turn not in BALANCE:
+            # The bases of the grid hardly depend on the weights.
+            transform = refit_variables(transform, few / weights.reshape(column))
+        else:
+            transform = fit_transform(tiles / weights.reshape(column), kinds)
             c = transform.forward(few / weights.reshape(column))
             found.append(
                 (transform, weights * _scale_for(c, weights, tol, transform, rounding, around=scale, worst=True))
@@ -147,23 +163,16 @@ def _scale_for(
     around: float | None,
     worst: bool = False,
 ) -> float:
-    """Find the step (in units of the weights) at which the worst or the mean ratio to the tolerance is just met.
-
-    The error grows about as a power of the step, so each guess follows the line through the last two in logarithms.
-    """
+    """Find the step (in units of the weights) at which the worst or the mean ratio to the tolerance is just met."""
     low, high = (2.0**-6, 2.0**12) if around is None else (around / 4, around * 4)
-    guess, slope, last = around or 1.0, 1.0, (0.0, 0.0)
-    for turn in range(_GUESSES):
+    guess, slope = around or 1.0, Slope()
+    for _ in range(_GUESSES):
         ratio = _ratios(c, np.array(guess), weights, tol, transform, rounding)
         value = max(float(ratio.max()) if worst else math.sqrt(float((ratio**2).mean())), 1e-9)
         low, high = (guess, high) if value <= AIM else (low, guess)
         if value <= AIM < value * (1 + _CLOSE):
             break
-        here = math.log(guess), math.log(value)
-        if turn and abs(here[0] - last[0]) > 1e-6:
-            slope = min(max((here[1] - last[1]) / (here[0] - last[0]), 0.2), 2.0)
-        last = here
-        guess *= (AIM / (1 + _CLOSE / 2) / value) ** (1 / slope)
+        guess *= slope.factor(AIM / (1 + _CLOSE / 2), guess, value)
         if not low < guess < high:
             guess = math.sqrt(low * high)
     return low

@@ -29,8 +29,8 @@ _PARENT_OF = (np.searchsorted([1, 2, 3, 5, 9], np.arange(CLIP + 1), side="right"
 _NO_PARENT = (_PARENT - 1) * NEAR
 
 
-def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool) -> bytes:
-    """Quantise x (V, *grid), in point units, and give bytes.
+def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool, known: bool = False) -> tuple[bytes, Array | None]:
+    """Quantise x (V, *grid), in point units; give bytes and, if they are to be ``known``, a reader's integers.
 
     ``nearest``: every coefficient to the nearest step, else where bits are worth it.
     """
@@ -38,13 +38,13 @@ def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool) -> bytes:
     q = _quantised(x, wavelet, bands, nearest)
     live = np.array([q[_at(slice(None), b)].reshape(len(q), -1).any(axis=1) for b in bands])
     symbols = SymbolWriter(CONTEXTS, np.arange(CONTEXTS).reshape(_KINDS, _PARENT, NEAR).transpose(2, 1, 0).ravel())
-    for spot, known, p, contexts in _walk(q, bands, live):
-        symbols.add(p.load(spot, known), contexts)
+    for spot, sizes, p, contexts in _walk(q, bands, live):
+        symbols.add(p.load(spot, sizes), contexts)
     w = ByteWriter()
     w.raw(pack(np.packbits(live).tobytes(), 19))
     if live.any():
         w.raw(symbols.getvalue())
-    return w.getvalue()
+    return w.getvalue(), _synthesised(q, wavelet, np.flatnonzero(live.any(axis=0))) if known else None
 
 
 def quantise_waves(x: Array, wavelet: Wavelet, *, nearest: bool = False) -> Array:

@@ -13,13 +13,16 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import hbae
+from hbae.batch.items import find_items
 from hbae.batch.run import set_up
+from hbae.batch.work import work
 from hbae.errors import FormatError
+from hbae.pipeline.report import Report
 from hbae.ranks import Solo
 
 if TYPE_CHECKING:
@@ -183,6 +186,21 @@ def test_launcher_of_another_mpi_is_refused(bench: Bench) -> None:
 
 
 @pytest.mark.mpi
+def test_an_input_that_changes_under_way_has_no_archive(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(source: str, *args: Any, **options: Any) -> Report:
+        report = hbae.compress(source, *args, **options)
+        Path(source).touch()
+        return report
+
+    setup = set_up(Solo(), bench.folder / bench.recipe())
+    setup.campaign.output.mkdir()
+    item = find_items(setup.campaign)[0]
+    monkeypatch.setattr("hbae.batch.work.compress", slow)
+    outcome = work(item, setup.campaign, setup.seat)
+    assert (outcome.status, outcome.error) == ("failed", "the input has changed since the batch began")
+    assert not Path(item.archive).exists()
+
+
 def test_zero_files(bench: Bench) -> None:
     doc = bench.document(bench.recipe(inputs="none*.nc"), ranks=2)
     assert doc["exit"] == 2

@@ -39,9 +39,9 @@ LOSSLESS, CODED = 0, 1
 MAX_DECODED = 256 << 20
 
 
-def encode_lossless_chunk(a: Array) -> bytes:
+def encode_lossless_chunk(a: Array, *, search: bool = False) -> bytes:
     """Encode an array without loss as a chunk: kind byte, SHA-256 of the decoded bytes, the array."""
-    return bytes([LOSSLESS]) + digest(a) + encode_lossless(a)
+    return bytes([LOSSLESS]) + digest(a) + encode_lossless(a, search=search)
 
 
 def digest(a: Array) -> bytes:

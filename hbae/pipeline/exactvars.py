@@ -54,7 +54,7 @@ def encode_small(variables: list[Variable]) -> bytes:
 
 
 def _encode_number(v: Variable, a: Array) -> bytes:
-    part = encode_lossless(a, 19)
+    part = encode_lossless(a, search=True)
     _check_same(a, decode_small(part, v), v)
     return part
 
@@ -103,7 +103,7 @@ def encode_exact_chunk(v: Variable, box: Box) -> bytes:
         When it would come back different: a bug in hbae.
     """
     a = np.asarray(v.source.read(box), v.dtype)
-    payload = encode_lossless_chunk(a)
+    payload = encode_lossless_chunk(a, search=v.nbytes <= CHUNK_BYTES)
     _check_same(a, decode_exact_chunk(payload, v, box, "chunk"), v)
     return payload
 

@@ -39,6 +39,7 @@ def main(
     steps: Annotated[int, typer.Option(help="Time steps of the field, 0.26 MB a variable each.")] = 400,
     ranks: Annotated[str, typer.Option(help="Numbers of ranks.")] = "1,2",
     bound: Annotated[str, typer.Option(help="Bound.")] = "nrmse=1e-3",
+    deflate: Annotated[str, typer.Option(help="Levels of deflate of the data; 0 is contiguous.")] = "0,1",
     keep: Annotated[bool, typer.Option(help="Keep the data.")] = False,
 ) -> None:
     """Run the benchmark."""
@@ -54,10 +55,10 @@ def main(
         "raw_bytes": stream.nbytes,
         "rows": [],
     }
-    for deflate in (0, 1):
-        data = out / f"field-{steps}-deflate{deflate}.nc"
+    for level in (int(k) for k in deflate.split(",")):
+        data = out / f"field-{steps}-deflate{level}.nc"
         if not data.exists():
-            write_stream(stream, data, deflate=deflate)
+            write_stream(stream, data, deflate=level)
         for count in (int(r) for r in ranks.split(",")):
             doc["rows"] += measure(data, out, count, bound)
             (out / "ranks.json").write_text(json.dumps(doc, indent=1) + "\n")

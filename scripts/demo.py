@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ from rich.table import Table
 
 import hbae
 from hbae.compare import Row, compare_variables, read_variable
+from hbae.compare.environment import machine, versions
 from hbae.synth import S3DConfig, s3d_stream, write_stream
 
 BOUNDS = (1e-2, 1e-3, 1e-4)
@@ -54,7 +56,16 @@ def main(
         if rivals:
             for item in inputs:
                 add_rivals(item, [r for r in results if r["title"] == item.title], threads, progress)
-    (out / "results.json").write_text(json.dumps(results, indent=1))
+    doc = {
+        "command": " ".join(["python scripts/demo.py", *sys.argv[1:]]),
+        "date": date.today().isoformat(),
+        "seconds": round(time.monotonic() - begin),
+        "configuration": {"size": size, "budget": budget, "threads": threads, "rivals": rivals},
+        "versions": versions(),
+        "machine": machine(),
+        "results": results,
+    }
+    (out / "results.json").write_text(json.dumps(doc, indent=1) + "\n")
     for item in inputs:
         show(item.title, [r for r in results if r["title"] == item.title])
     picture(inputs[0], out)

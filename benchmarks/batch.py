@@ -2,9 +2,9 @@
 """``hbae batch`` on one process and on ranks: wall time, efficiency, equal bytes, and restarts of killed runs.
 
 ``python benchmarks/batch.py INPUT... -o FOLDER`` writes ``batch.json`` there. ``--model MODEL`` adds a round in which
-the model is weighed for every file; ``--kills N`` runs that often on ranks, kills every process at a seeded random
-moment, starts the same command again and compares the archives. One process is the plain command without mpirun; every
-rank works on one thread.
+the model is weighed for every file (all must have its variables); ``--kills N`` runs that often on ranks, kills every
+process at a seeded random moment, starts the same command again and compares the archives. One process is the plain
+command without mpirun; every rank works on one thread.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Batch:
         process = self.start(ranks)
         said, errors = process.communicate()
         if process.returncode:
-            raise typer.BadParameter(f"hbae batch ended with {process.returncode}: {errors}")
+            raise typer.BadParameter(f"hbae batch ended with {process.returncode}: {said[-2000:]}{errors}")
         return time.monotonic() - start, json.loads(said)
 
 

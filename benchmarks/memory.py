@@ -12,11 +12,13 @@ import json
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from hbae.compare.environment import machine, versions
 from hbae.synth import S3DConfig, s3d_stream, write_stream
 
 
@@ -48,7 +50,14 @@ def main(
             print(rows[-1], flush=True)
         rows[-1]["archive"] = archive.stat().st_size
         back.unlink()
-    (out / "memory.json").write_text(json.dumps(rows, indent=1))
+    doc = {
+        "command": "python benchmarks/memory.py " + " ".join(sys.argv[1:]),
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "versions": versions(),
+        "rows": rows,
+    }
+    (out / "memory.json").write_text(json.dumps(doc, indent=1) + "\n")
 
 
 def run(args: list[Any]) -> dict[str, Any]:

@@ -127,9 +127,10 @@ def test_masks(shape: tuple[int, ...], share: float, seed: int) -> None:
     dtype=st.sampled_from(DTYPES),
     shape=st.lists(st.integers(0, 9), max_size=4).map(tuple),
     repeated=st.booleans(),
+    search=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_lossless_keeps_every_bit(dtype: str, shape: tuple[int, ...], repeated: bool, seed: int) -> None:
+def test_lossless_keeps_every_bit(dtype: str, shape: tuple[int, ...], repeated: bool, search: bool, seed: int) -> None:
     """Random bytes hold NaN payloads, infinities, denormals and -0.0."""
     rng = np.random.default_rng(seed)
     t = np.dtype(dtype)
@@ -138,12 +139,22 @@ def test_lossless_keeps_every_bit(dtype: str, shape: tuple[int, ...], repeated: 
     if repeated and n:
         raw = np.tile(raw[: t.itemsize], n)
     a = np.frombuffer(raw.tobytes(), t).reshape(shape)
-    r = ByteReader(encode_lossless(a))
+    r = ByteReader(encode_lossless(a, search=search))
     back = decode_lossless(r, shape, t)
     r.end()
     assert back.dtype == t
     assert back.shape == shape
     assert back.tobytes() == a.tobytes()
+
+
+def test_a_search_finds_values_that_repeat_far_away() -> None:
+    """Corners of cells: each value comes four times, rows apart."""
+    y, x = np.meshgrid(np.arange(121), np.arange(161), indexing="ij")
+    lat = 90 * np.sin((y + 0.1 * np.sin(x / 9)) / 121) + 1e-3 * np.cos(x * y)
+    corners = np.stack([lat[:-1, :-1], lat[:-1, 1:], lat[1:, 1:], lat[1:, :-1]], axis=-1)
+    found = encode_lossless(corners, search=True)
+    assert len(found) < 0.75 * len(encode_lossless(corners))
+    assert np.array_equal(decode_lossless(ByteReader(found), corners.shape, corners.dtype), corners)
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 2**14, 2**40])

@@ -23,10 +23,10 @@ TEXT = xr.Dataset({"n": (("a",), np.array(["x", "yz"], object))})
 def off_by_one(encode: Callable[..., bytes]) -> Callable[..., bytes]:
     """A coder that changes the last element."""
 
-    def wrong(a: Any, *rest: Any) -> bytes:
+    def wrong(a: Any, **options: Any) -> bytes:
         b = a.copy()
         b[-1] += 1
-        return encode(b, *rest)
+        return encode(b, **options)
 
     return wrong
 

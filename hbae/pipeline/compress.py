@@ -92,7 +92,11 @@ def compress_field(
             report = _Run(field, wanted, inputs, options, workers, team=ranks).write(out)
         else:
             report = _to_size(field, wanted, inputs, options, workers, most, out)
-        seconds = {"read": read - begin, **report.seconds, "total": time.monotonic() - begin}
+        seconds, total = {"read": read - begin, **report.seconds}, time.monotonic() - begin
+        if most is not None:
+            # Passes before the last one.
+            seconds["search"] = max(0.0, total - sum(seconds.values()))
+        seconds["total"] = total
     return ranks.share(replace(report, seconds=seconds))
 
 

@@ -39,6 +39,8 @@ _FIRST_POINTS = 1 << 19
 _FINALISTS = 3
 # Finalists are weighed again, so many times in all, whose errors are further than that from the tolerances.
 _TURNS, _OFF = 3, 0.1
+# Errors below that part of the tolerances tell nothing about steps.
+_QUIET = 0.25
 # A plan that takes this many times the bytes on a part will not win on the whole; nor one of the best one's kind that
 # takes so many times its bytes, as more room serves both alike.
 _FAR, _FAR_ALIKE = 1.6, 1.1
@@ -168,9 +170,11 @@ def _try_finalist(trials: _Trials, candidate: Candidate) -> tuple[float, Candida
     with quiet():
         for _ in range(_TURNS):
             size, ratio = _weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))
-            if ratio is None:
+            worst = 0.0 if ratio is None else float(ratio.max())
+            # A chunk where hardly anything happens says nothing about steps.
+            if ratio is None or not worst > _QUIET:
                 break
-            factor = AIM / max(float(ratio.max()), 1e-9)
+            factor = max(AIM / worst, 1 / 4)
             candidate = replace(candidate, plan=finer_plan(candidate.plan, np.full(len(ratio), factor)))
             if abs(factor - 1) < _OFF:
                 break

@@ -77,6 +77,21 @@ def test_never_worse_than_lossless(kind: str, bound: str, tmp_path: Path) -> Non
         assert r.size <= plain.size + 1024
 
 
+def test_where_little_happens_the_plan_is_chosen_where_it_does(tmp_path: Path) -> None:
+    """P7: one wave somewhere in a field of zeros; random boxes would hold nothing."""
+    rng = np.random.default_rng(0)
+    t, y, x = np.meshgrid(np.arange(16), np.arange(32), np.arange(32), indexing="ij")
+    wave = np.sin(t / 9) * np.cos(y / 7) * np.sin(x / 5) + rng.normal(0, 1e-2, t.shape)
+    sizes = []
+    for at in ((0, 0), (96, 160), (160, 32)):
+        a = np.zeros((16, 224, 224), "f4")
+        a[:, at[0] : at[0] + 32, at[1] : at[1] + 32] = wave
+        ds = xr.Dataset({n: (("t", "y", "x"), k * a) for n, k in (("a", 1), ("b", 3))})
+        report = hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear", chunk=1.0, overwrite=True)
+        sizes.append(report.size)
+    assert max(sizes) < 1.3 * min(sizes)
+
+
 @pytest.mark.parametrize("bound", ["nrmse=1e-7", "abs=1e-5", "pw_rel=1e-6", "nrmse=1e-3"])
 def test_no_chunk_is_larger_than_without_loss(bound: str, fields: Callable[..., xr.Dataset], tmp_path: Path) -> None:
     ds = fields((16, 40, 48), "TU")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import random
 import shutil
 import signal
@@ -21,16 +20,13 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
-
-from hbae import __version__
-
-FLAGS = ("--allow-run-as-root", "--oversubscribe", "--bind-to", "none")
+from _heading import heading
+from _launch import launcher
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Batch:
         """Start the batch, under mpirun from two ranks on."""
         command = [sys.executable, "-m", "hbae.cli.main", "batch", str(self.folder / "recipe.yaml"), "--json"]
         if ranks > 1:
-            command = [launcher(), *FLAGS, "-n", str(ranks), *command]
+            command = [*launcher(ranks), *command]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def run(self, ranks: int) -> tuple[float, dict[str, Any]]:
@@ -76,12 +72,7 @@ def main(
 ) -> None:
     """Run the benchmark."""
     doc: dict[str, Any] = {
-        "command": "python benchmarks/batch.py " + " ".join(sys.argv[1:]),
-        "date": date.today().isoformat(),
-        "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_before": os.getloadavg()[0],
-        "hbae": __version__,
+        **heading(),
         "inputs": {p.name: p.stat().st_size for p in inputs},
         "rounds": [],
     }
@@ -136,15 +127,6 @@ def kill_and_restart(batch: Batch, ranks: int, serial: dict[str, str], after: fl
     seconds, _ = batch.run(ranks)
     row = {"killed_after": round(after, 2), "exit": process.returncode, "finished": len(kept), "finished_right": right}
     return {**row, "restart_seconds": round(seconds, 2), "same_bytes": batch.archives == serial}
-
-
-def launcher() -> str:
-    """Find mpirun beside the interpreter or on the path."""
-    beside = Path(sys.executable).parent / "mpirun"
-    program = str(beside) if beside.exists() else shutil.which("mpirun")
-    if program is None:
-        raise typer.BadParameter("mpirun is not installed")
-    return program
 
 
 def descendants(pid: int) -> list[int]:

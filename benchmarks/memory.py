@@ -12,13 +12,12 @@ import json
 import subprocess
 import sys
 import time
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from _heading import heading
 
-from hbae.compare.environment import machine, versions
 from hbae.synth import S3DConfig, s3d_stream, write_stream
 
 
@@ -34,6 +33,7 @@ def main(
     """Run the benchmark."""
     out.mkdir(exist_ok=True)
     rows: list[dict[str, Any]] = []
+    doc = {**heading(), "rows": rows}
     for deflate in {"contiguous": (0,), "deflated": (1,), "both": (0, 1)}[layout]:
         data = out / f"s3d-{size}-deflate{deflate}.nc"
         if not data.exists():
@@ -50,13 +50,6 @@ def main(
             print(rows[-1], flush=True)
         rows[-1]["archive"] = archive.stat().st_size
         back.unlink()
-    doc = {
-        "command": "python benchmarks/memory.py " + " ".join(sys.argv[1:]),
-        "date": date.today().isoformat(),
-        "machine": machine(),
-        "versions": versions(),
-        "rows": rows,
-    }
     (out / "memory.json").write_text(json.dumps(doc, indent=1) + "\n")
 
 

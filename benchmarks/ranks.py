@@ -11,18 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import time
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from _heading import heading
+from _launch import launcher
 
-from hbae import __version__
 from hbae.synth import E3SMConfig, e3sm_stream, write_stream
 
 # Runs the command in this process, then says on stderr what it took.
@@ -31,7 +30,6 @@ WRAP = (
     "r = resource.getrusage(resource.RUSAGE_SELF);"
     "print('used', r.ru_maxrss, r.ru_utime + r.ru_stime, file=sys.stderr, flush=True); sys.exit(code)"
 )
-FLAGS = ("--allow-run-as-root", "--oversubscribe", "--bind-to", "none")
 
 
 def main(
@@ -46,12 +44,7 @@ def main(
     out.mkdir(exist_ok=True)
     stream = e3sm_stream(E3SMConfig(steps=steps))
     doc: dict[str, Any] = {
-        "command": "python benchmarks/ranks.py " + " ".join(sys.argv[1:]),
-        "date": date.today().isoformat(),
-        "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_before": os.getloadavg()[0],
-        "hbae": __version__,
+        **heading(),
         "raw_bytes": stream.nbytes,
         "rows": [],
     }
@@ -105,11 +98,7 @@ def run(args: list[Any], ranks: int) -> dict[str, Any]:
     """Run one command on that many ranks; give wall and processor seconds, and the peak of each rank in MB."""
     command = [sys.executable, "-c", WRAP, *map(str, args)]
     if ranks > 1:
-        beside = Path(sys.executable).parent / "mpirun"
-        program = str(beside) if beside.exists() else shutil.which("mpirun")
-        if program is None:
-            raise typer.BadParameter("mpirun is not installed")
-        command = [program, *FLAGS, "-n", str(ranks), *command, "--ranks"]
+        command = [*launcher(ranks), *command, "--ranks"]
     start = time.monotonic()
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)

@@ -10,19 +10,16 @@ the one slimmed for it compress the whole file with ``method=hbae`` at each boun
 from __future__ import annotations
 
 import json
-import os
-import platform
-import sys
 import tempfile
 import time
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
+from _heading import heading
 
 import hbae
 from hbae.arrays import Array
@@ -147,6 +144,7 @@ def main(
 ) -> None:
     """Measure one file."""
     torch.set_num_threads(1)
+    head = heading()
     case = Case(source, preset, epochs, seed)
     values = [float(b) for b in bounds.split(",")]
     plain, model = case.train(0.0)
@@ -161,10 +159,7 @@ def main(
             slim.append({"slimmed_for": bound, **figures, "files": [compress(source, path, bound)]})
     equal = case.train(share, limit=plain["loss"]["scoring"])[0]
     result = {
-        "command": "python " + " ".join(sys.argv),
-        "date": str(date.today()),
-        "machine": {"cores": len(os.sched_getaffinity(0)), "platform": platform.platform()},
-        "versions": {"hbae": hbae.__version__, "torch": torch.__version__, "numpy": np.__version__},
+        **head,
         "hyper_blocks": {"training": len(case.x), "judging": len(case.judging[0]), "whole": case.whole},
         "config": case.config.to_json(),
         "plain": plain,

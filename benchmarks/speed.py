@@ -12,11 +12,9 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,9 +22,9 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 
 import typer  # noqa: E402
+from _heading import heading  # noqa: E402
 
 import hbae  # noqa: E402
-from hbae.compare.environment import machine, versions  # noqa: E402
 from hbae.compare.filters import Sperr  # noqa: E402
 from hbae.io import open_field  # noqa: E402
 
@@ -38,14 +36,7 @@ def main(
     repeat: Annotated[int, typer.Option(help="Turns.")] = 3,
 ) -> None:
     """Run the benchmark."""
-    doc: dict[str, Any] = {
-        "command": "python benchmarks/speed.py " + " ".join(sys.argv[1:]),
-        "date": date.today().isoformat(),
-        "machine": machine(),
-        "versions": versions(),
-        "load_before": os.getloadavg()[0],
-        "rows": [],
-    }
+    doc: dict[str, Any] = {**heading(), "rows": []}
     for bound in bounds.split(","):
         doc["rows"].append({"bound": float(bound), **measure(source, bound, repeat)})
         print(doc["rows"][-1], flush=True)

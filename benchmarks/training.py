@@ -11,20 +11,17 @@ from __future__ import annotations
 import csv
 import json
 import os
-import platform
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
-from hbae import __version__
+from _heading import heading
+from _launch import launcher
 
 POINTS = 12
 
@@ -34,11 +31,7 @@ def command(ranks: int) -> list[str]:
     program = [sys.executable, "-m", "hbae.cli.main", "train"]
     if ranks == 1:
         return program
-    beside = Path(sys.executable).parent / "mpirun"
-    mpirun = str(beside) if beside.exists() else shutil.which("mpirun")
-    if mpirun is None:
-        raise typer.BadParameter("mpirun is not installed")
-    return [mpirun, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(ranks), *program]
+    return [*launcher(ranks), *program]
 
 
 def processor_seconds() -> float:
@@ -77,17 +70,14 @@ def main(
     ranks: Annotated[str, typer.Option(help="Numbers of ranks.")] = "1,2",
 ) -> None:
     """Run the benchmark."""
+    head = heading()
     runs = [train(source, int(r), budget) for _ in range(repeat) for r in ranks.split(",")]
     best = {
         r: {p: max(x["blocks_per_second"][p] for x in runs if x["ranks"] == int(r)) for p in ("float", "integer")}
         for r in ranks.split(",")
     }
     doc = {
-        "command": "python benchmarks/training.py " + " ".join(sys.argv[1:]),
-        "date": date.today().isoformat(),
-        "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "hbae": __version__,
+        **head,
         "source_bytes": source.stat().st_size,
         "best_blocks_per_second": best,
         "runs": runs,

@@ -10,22 +10,19 @@ is not called queue.py: that would hide Python's own module of that name.)
 from __future__ import annotations
 
 import json
-import os
-import platform
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from _heading import heading
+from _launch import launcher
 
-from hbae import __version__
 from hbae.batch.board import Board
 from hbae.batch.items import Identity, Item
 from hbae.batch.journal import Journal
@@ -82,14 +79,9 @@ def trips(
 
 def measure_trips(ranks: int, count: int, busy: bool) -> dict[str, float]:
     """Start :func:`trips`; gives seconds per trip, and the root's processor seconds per item."""
-    beside = Path(sys.executable).parent / "mpirun"
-    program = str(beside) if beside.exists() else shutil.which("mpirun")
-    if program is None:
-        raise typer.BadParameter("mpirun is not installed")
-    words = [program, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
     with tempfile.TemporaryDirectory() as folder:
         args = [sys.executable, __file__, "trips", folder, str(count), "--busy" if busy else "--no-busy"]
-        done = subprocess.run([*words, *args], check=True, capture_output=True, text=True)
+        done = subprocess.run([*launcher(ranks), *args], check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
 
 
@@ -136,17 +128,14 @@ def main(
     stretch: Annotated[str, typer.Option(help="Factors on the recorded times.")] = "1,10,100",
 ) -> None:
     """Run the benchmark."""
+    head = heading()
     trip = {f"{r} ranks, root {'works' if b else 'free'}": measure_trips(r, 2000, b) for r in (2, 4) for b in (0, 1)}
     sync, seconds = measure_sync(), recorded(journals)
     latency = trip["2 ranks, root works"]["trip"] / 2
     # Processor time of a root that only serves, polling included; a sync every SYNC seconds holds answers up.
     cost = trip["4 ranks, root free"]["root"] / max(1e-3, 1 - sync / SYNC)
     doc = {
-        "command": "python benchmarks/work_queue.py " + " ".join(sys.argv[1:]),
-        "date": date.today().isoformat(),
-        "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "hbae": __version__,
+        **head,
         "trips": trip,
         "sync_seconds": sync,
         "root_seconds_per_answer": cost,

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -54,45 +53,45 @@ def take_sample(
     else:
         boxes = _spread(boxes, total, seed)
     sample = _read(draft, inputs, validity, boxes)
-    first, activity = _busiest_first(sample)
     whole_chunks = [b for b in geometry.chunks() if [k.stop - k.start for k in b] == _first_lengths(geometry)]
-    chunk = _read(draft, inputs, validity, [whole_chunks[int(np.random.default_rng(seed).integers(len(whole_chunks)))]])
-    if activity(*chunk.boxes[0]) < _QUIET * activity(*first.boxes[0]):
-        begins = [k.start for k in first.places[0]]
-        holds = (b for b in geometry.chunks() if all(k.start <= n < k.stop for k, n in zip(b, begins, strict=True)))
-        chunk = _read(draft, inputs, validity, [next(holds)])
+    one = whole_chunks[int(np.random.default_rng(seed).integers(len(whole_chunks)))]
+    chunk = _read(draft, inputs, validity, [one])
+    *of_boxes, of_chunk = _activity([*sample.boxes, *chunk.boxes])
+    top = int(np.argmax(of_boxes))
+    if of_boxes[0] < _QUIET * of_boxes[top]:
+        sample = _with_first(sample, top)
+    if of_chunk < _QUIET * of_boxes[top]:
+        chunk = _read(draft, inputs, validity, [_chunk_at(geometry, [k.start for k in sample.places[0]])])
     tall = None
     if columns and _has_columns(geometry):
         tall = _read(draft, inputs, validity, _spread(_columns(geometry), total, seed))
-    return replace(first, chunk=chunk, columns=tall)
+    return replace(sample, chunk=chunk, columns=tall)
 
 
-def _busiest_first(sample: Sample) -> tuple[Sample, Callable[[Array, Array], float]]:
-    """Put the box in which most happens in front where in the first one hardly anything does; give the measure, too.
-
-    The measure of a box: its variance over the largest of all boxes, summed over the variables.
-    """
+def _activity(boxes: list[tuple[Array, Array]]) -> list[float]:
+    """How much happens in each box: its variances over the largest of each variable, summed."""
     with np.errstate(all="ignore"):
-        found = np.nan_to_num(np.array([_variances(*box) for box in sample.boxes]), posinf=0.0)
-    scale = np.maximum(found.max(axis=0), 1e-300)
-
-    def activity(raw: Array, invalid: Array) -> float:
-        with np.errstate(all="ignore"):
-            return float((np.nan_to_num(_variances(raw, invalid), posinf=0.0) / scale).sum())
-
-    all_of_them = (found / scale).sum(axis=1)
-    top = int(all_of_them.argmax())
-    if all_of_them[0] >= _QUIET * all_of_them[top]:
-        return sample, activity
-    order = [top, *(i for i in range(len(sample.boxes)) if i != top)]
-    boxes, places = [sample.boxes[i] for i in order], tuple(sample.places[i] for i in order)
-    return replace(sample, boxes=boxes, places=places), activity
+        found = np.nan_to_num(np.array([_variances(*box) for box in boxes]), posinf=0.0)
+    out: list[float] = (found / np.maximum(found.max(axis=0), 1e-300)).sum(axis=1).tolist()
+    return out
 
 
 def _variances(raw: Array, invalid: Array) -> Array:
     """Variance of the valid points of each variable."""
     rows = (x[~bad].astype(np.float64) for x, bad in zip(raw, invalid, strict=True))
     return np.array([x.var() if x.size else 0.0 for x in rows])
+
+
+def _with_first(sample: Sample, i: int) -> Sample:
+    """Put a box in front."""
+    order = [i, *(k for k in range(len(sample.boxes)) if k != i)]
+    return replace(sample, boxes=[sample.boxes[k] for k in order], places=tuple(sample.places[k] for k in order))
+
+
+def _chunk_at(geometry: Geometry, point: list[int]) -> Box:
+    """Give the chunk that holds a point."""
+    begins = [p // c * c for p, c in zip(point, geometry.chunk, strict=True)]
+    return tuple(slice(b, min(b + c, n)) for b, c, n in zip(begins, geometry.chunk, geometry.shape, strict=True))
 
 
 def _first_lengths(geometry: Geometry) -> list[int]:

@@ -56,7 +56,7 @@ def _solve_mixed(
 ) -> Array:
     """Steps of variables that a basis mixes, all moved alike until the worst error is near its tolerance."""
     units, mix = start
-    slope = Slope()
+    slope = _Slope()
     for _ in range(_POINT_ROUNDS):
         value = max(float(_point_ratios(boxes, tol, units, mix, quantise).max()), 1e-9)
         units = units * min(max(slope.factor(AIM, float(units[0]), value), 0.25), 4.0)
@@ -65,16 +65,17 @@ def _solve_mixed(
     return units
 
 
-class Slope:
+class _Slope:
     """How the error grows with the step, about as a power of it: the line through the last two in logarithms."""
 
     def __init__(self) -> None:
-        self._slope, self._last = 1.0, (0.0, 0.0)
+        self._slope = 1.0
+        self._last: tuple[float, float] | None = None
 
     def factor(self, aim: float, step: float, error: float) -> float:
         """Give the factor of the step that should bring its error to the aim."""
         here = math.log(step), math.log(error)
-        if self._last != (0.0, 0.0) and abs(here[0] - self._last[0]) > 1e-6:
+        if self._last is not None and abs(here[0] - self._last[0]) > 1e-6:
             self._slope = min(max((here[1] - self._last[1]) / (here[0] - self._last[0]), 0.2), 2.0)
         self._last = here
         return float((aim / error) ** (1 / self._slope))
@@ -165,7 +166,7 @@ def _scale_for(
 ) -> float:
     """Find the step (in units of the weights) at which the worst or the mean ratio to the tolerance is just met."""
     low, high = (2.0**-6, 2.0**12) if around is None else (around / 4, around * 4)
-    guess, slope = around or 1.0, Slope()
+    guess, slope = around or 1.0, _Slope()
     for _ in range(_GUESSES):
         ratio = _ratios(c, np.array(guess), weights, tol, transform, rounding)
         value = max(float(ratio.max()) if worst else math.sqrt(float((ratio**2).mean())), 1e-9)

@@ -115,7 +115,7 @@ class Symbols:
     def __init__(self, r, contexts):
         t = Bytes(r.packed(450 * contexts + 16))
         kinds = [t.varint() for _ in range(t.varint())]
-        self.labels = np.frombuffer(t.raw(2 * contexts if kinds else 0), "<u2").astype(int) - 1
+        self.labels = labels_of(t, contexts) if kinds else np.full(contexts, -1)
         need(t.varint() == kinds.count(0), "wrong number of tables")
         self.models = []
         for k in kinds:
@@ -129,7 +129,7 @@ class Symbols:
             need(f[top] > 0, "bad table")
             self.models.append((f, [0, *itertools.accumulate(f)]))
         t.end()
-        need(set(range(len(kinds))) == set(self.labels.tolist()) - {-1}, "a table that no context uses")
+        need(set(range(len(kinds))) == set(self.labels.tolist()) - {-1}, "labels do not fit the tables")
         self.used = np.zeros(contexts, bool)
         self.raw = "".join(f"{b:08b}" for b in r.part())
         self.raw_at = 0
@@ -173,24 +173,56 @@ class Symbols:
         need(not self.words and not self.state, "words left over")
         left = self.raw[self.raw_at :]
         need(len(left) < 8 and "1" not in left, "raw bits left over")
-        need(
-            np.array_equal(self.used[: len(self.labels)], self.labels >= 0), "a context that does not occur has a table"
-        )
+        need(self.used.any() or (self.labels < 0).all(), "tables that no context uses")
+        last = self.labels[self.used.argmax()]
+        for label, used in zip(self.labels, self.used, strict=True):
+            need(used or label == last, "a context that does not occur has a table of its own")
+            last = label
+
+
+def labels_of(t, contexts):
+    runs = t.varint()
+    need(1 <= runs <= contexts, "wrong number of runs")
+    labels = [t.varint() for _ in range(runs)]
+    lengths = [t.varint() + 1 for _ in range(runs - 1)]
+    lengths.append(contexts - sum(lengths))
+    need(lengths[-1] > 0 and all(a != b for a, b in itertools.pairwise(labels)), "runs of contexts do not fit")
+    return np.repeat(labels, lengths)
+
+
+def size_of(v):
+    """Size of an integer: its magnitude below 64, then 48 more for each doubling, at most 511."""
+    u = abs(int(v))
+    k = u.bit_length() - 7
+    return u if u < 64 else min(511, 64 + 48 * k + (48 * (u - (64 << k)) >> k + 6))
+
+
+def sizes(a):
+    return np.array([size_of(v) for v in np.ravel(a)], np.int64).reshape(np.shape(a))
+
+
+CLASSES = [1, 2, 3, 5, 8, 12, 18, 28, 44, 68, 108, 172, 270, 424, 664, *range(1024, 8176, 496)]
+
+
+def class_of(total, weight):
+    """Class of the mean of sizes whose weighted sum is ``total``."""
+    return np.searchsorted(CLASSES, total * 16 // max(weight, 1), side="right")
 
 
 BIT_LENGTH = np.array([n.bit_length() for n in range(1 << 18)])
 
 
 def level_at(a, s, first):
-    """Levels of slab s from the magnitudes a of the slabs before; neighbours along axes ``first`` and up."""
+    """Levels of slab s from the sizes a of the slabs before; neighbours along axes ``first`` and up."""
     if s == 0:
         return np.zeros(a.shape[1:], np.int64)
     p, size = a[s - 1], a.shape[1:]
-    m = 2 * p + (a[s - 2] if s > 1 else 0)
+    m, weight = 2 * p + (a[s - 2] if s > 1 else 0), 3
     for axis in range(first, len(size)):
         wide = np.pad(p, [(int(k == axis),) * 2 for k in range(len(size))])
         m = m + wide.take(range(size[axis]), axis) + wide.take(range(2, size[axis] + 2), axis)
-    return np.minimum(BIT_LENGTH[m], 12) + 1
+        weight += 2 * (size[axis] > 1)
+    return class_of(m, weight) + 1
 
 
 def integers(r, shape, far=0):
@@ -205,9 +237,11 @@ def integers(r, shape, far=0):
 def slabs_of(r, shape, first):
     live = bits_of(r.packed((shape[0] + 7) // 8), shape[0])
     q = np.zeros(shape, np.int64)
-    symbols = Symbols(r, 14) if live.any() else None
+    symbols = Symbols(r, 32) if live.any() else None
+    known = np.zeros(shape, np.int64)
     for s in np.flatnonzero(live):
-        q[s] = symbols.step(level_at(np.minimum(np.abs(q), 2047), s, first))
+        q[s] = symbols.step(level_at(known, s, first))
+        known[s] = sizes(q[s])
     if symbols:
         symbols.end()
     return q
@@ -220,15 +254,17 @@ def coefficients(r, tiles, logs):
     runs = integers(r, table).reshape(slabs, *rest[:-1])
     need(runs.min() >= 0 and runs.max() <= rest[-1], "run out of range")
     q = np.zeros((slabs, tiles, *rest), np.int64)
-    symbols = Symbols(r, 560) if runs.any() else None
+    symbols = Symbols(r, 1280) if runs.any() else None
+    known = np.zeros(q.shape, np.int64)
     for s in range(slabs):
         live = np.broadcast_to(np.arange(rest[-1]) < runs[s][..., None], q[s].shape)
         if live.any():
             bucket = np.zeros(rest, np.int64) + logs[0][s]
             for i, log in enumerate(logs[1:]):
                 bucket = bucket + log.reshape([-1 if k == i else 1 for k in range(len(rest))])
-            contexts = np.clip(bucket, 0, 39) * 14 + level_at(np.minimum(np.abs(q), 2047), s, 1)
+            contexts = np.clip(bucket, 0, 39) + 40 * level_at(known, s, 1)
             q[s][live] = symbols.step(contexts[live])
+            known[s] = sizes(q[s])
     if symbols:
         symbols.end()
     return q

@@ -21,6 +21,7 @@ from reference_codes import (
     Bytes,
     Symbols,
     bits_of,
+    class_of,
     coefficients,
     integers,
     inverse,
@@ -28,6 +29,8 @@ from reference_codes import (
     mask_of,
     named,
     need,
+    size_of,
+    sizes,
     summed,
     transform_of,
 )
@@ -84,15 +87,15 @@ def interpolated(r, shape, levels):
     grid = shape[1:]
     need(sorted(order) == list(range(len(grid))), "bad order of axes")
     top = max(0, (max(grid, default=1) - 1).bit_length())
-    symbols = Symbols(r, 480)
+    symbols = Symbols(r, 2176)
     t, q = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
 
     def step(level):
         return steps[min(level, len(steps) - 1)]
 
     corner = (slice(None), *(slice(0, 1) for _ in grid))
-    k = symbols.step(np.full(t[corner].shape, 479))
-    t[corner], q[corner] = k * step(top), np.minimum(np.abs(k), 255)
+    k = symbols.step(np.full(t[corner].shape, 2175))
+    t[corner], q[corner] = k * step(top), sizes(k)
     for level in range(top - 1, -1, -1):
         s = 1 << level
         for place, axis in enumerate(order):
@@ -122,11 +125,12 @@ def interpolated(r, shape, levels):
                     guess[i] = (-x[i - 1] + 6 * b + 3 * c + 4) >> 3
                 else:
                     guess[i] = (b + c + 1) >> 1
-            rough = BIT_LENGTH[np.minimum(slope >> 6, 511)]
-            ctx = 60 * min(level, 7) + 10 * np.minimum(BIT_LENGTH[around], 5) + np.minimum(rough, 9)
+            rough = BIT_LENGTH[np.minimum(slope >> 6, 32767)]
+            limits = [1, 2, 4, 8, 16, 32, 64, 128, 224, 320, 416, 512, 608, 704, 800, 896]
+            ctx = 272 * min(level, 7) + 16 * np.searchsorted(limits, around, side="right") + rough
             k = symbols.step(np.moveaxis(ctx, 0, axis + 1))
             t[target] = np.moveaxis(guess, 0, axis + 1) + k * step(level)
-            q[target] = np.minimum(np.abs(k), 255)
+            q[target] = sizes(k)
     symbols.end()
     return t
 
@@ -233,7 +237,7 @@ def waved(r, shape, groups):
     bands = wavelet_bands(groups, grid)
     live = bits_of(r.packed((len(bands) * shape[0] + 7) // 8), len(bands) * shape[0]).reshape(-1, shape[0]).astype(bool)
     q = np.zeros(shape, np.int64)
-    symbols = Symbols(r, 294) if live.any() else None
+    symbols = Symbols(r, 1395) if live.any() else None
     for (place, parent), used in zip(bands, live, strict=True):
         if used.any():
             above = None if parent < 0 else np.abs(q[(used, *bands[parent][0])])
@@ -272,18 +276,18 @@ def one_band(symbols, band, above):
 
 def context(band, v, x, near, total, parity, above):
     """Context of the point x of variable v."""
-    size, around, cls = band.shape[1:], 0, 6
+    size, around, cls = band.shape[1:], 0, 14
     for d in near:
         y = tuple(a + k for a, k in zip(x, d, strict=True))
         if all(0 <= a < n for a, n in zip(y, size, strict=True)):
-            around += (3 - sum(map(abs, d))) * min(abs(int(band[(v, *y)])), 511)
-    mean = around * 16 // total if near else 0
-    level = sum(mean >= k for k in (1, 2, 3, 5, 8, 12, 18, 28, 44, 68, 108, 172, 344))
+            around += (3 - sum(map(abs, d))) * size_of(band[(v, *y)])
+    level = int(class_of(around, total))
     if above is not None:
         pairs = zip(x, above.shape[1:], size, strict=True)
         up = tuple(a if m == n else min(a // 2, m - 1) for a, m, n in pairs)
-        cls = sum(min(int(above[(v, *up)]), 511) >= k for k in (1, 2, 3, 5, 9))
-    return 98 * (1 + sum(parity) % 2 if near else 0) + 14 * cls + level
+        limits = (1, 2, 3, 5, 9, 17, 33, 64, 112, 160, 208, 256, 352)
+        cls = sum(size_of(above[(v, *up)]) >= k for k in limits)
+    return 45 * level + 3 * cls + (1 + sum(parity) % 2 if near else 0)
 
 
 def lift_back(x, groups):

@@ -13,7 +13,11 @@
 
 #define MOST_AXES 8
 #define MOST_NEIGHBOURS 96
+/* As in neighbours.py; sizes reach CLIP from FAR on. */
+#define LINEAR 64
+#define OCTAVE 48
 #define CLIP 511
+#define FAR 43008
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define FOR_ANY_UNIT __attribute__((target_clones("avx2", "default")))
@@ -101,7 +105,7 @@ static PyObject *phase_contexts(PyObject *self, PyObject *args) {
         for (Py_ssize_t a = 0; a < rank; a++) end += (p.counts[a] - 1) * p.near_steps[a];
         good = good && near_at + p.places[k] >= 0 && end < near_all;
     }
-    good = good && near.len == near_all * 2 && out.len == out_all * 2 && table.len >= (511 * total + 1) * 2 &&
+    good = good && near.len == near_all * 2 && out.len == out_all * 2 && table.len >= (CLIP * total + 1) * 2 &&
            (parent.len == 0 || parent.len == parent_all * 2);
     p.sums = good ? malloc((size_t)p.counts[rank - 1] * sizeof(uint16_t)) : NULL;
     if (p.sums) {
@@ -133,6 +137,14 @@ typedef struct {
     int store;
 } Move;
 
+static uint16_t size_of(int64_t v) {
+    if (v >= FAR || v <= -FAR) return CLIP;
+    uint32_t u = (uint32_t)(v < 0 ? -v : v), k = 0;
+    if (u < LINEAR) return (uint16_t)u;
+    while (u >> k >= 2 * LINEAR) k++;
+    return (uint16_t)(LINEAR + OCTAVE * k + (OCTAVE * (u - ((uint32_t)LINEAR << k)) >> k) / LINEAR);
+}
+
 static void move_row(Move *m, uint16_t *near, double *grid) {
     Py_ssize_t n = m->counts[m->rank - 1], step = m->grid_steps[m->rank - 1];
     for (Py_ssize_t i = 0; i < n; i++) {
@@ -141,7 +153,7 @@ static void move_row(Move *m, uint16_t *near, double *grid) {
             grid[i * step] = (double)(v = m->values[i]);
         else
             m->values[i] = v = (int64_t)grid[i * step];
-        near[2 * i] = v >= CLIP || v <= -CLIP ? CLIP : (uint16_t)(v < 0 ? -v : v);
+        near[2 * i] = size_of(v);
     }
     m->values += n;
 }

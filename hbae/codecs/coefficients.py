@@ -25,11 +25,11 @@ CONTEXTS = BUCKETS * LEVELS
 
 @dataclass(frozen=True)
 class _Places:
-    """Where a slab has values: the box (B, R1', ..., Rm') that holds them, flat places in it, their first contexts."""
+    """Where a slab has values: the box (B, R1', ..., Rm') that holds them, flat places in it, their buckets."""
 
     box: tuple[slice, ...]
     flat: Array
-    first: Array
+    buckets: Array
 
 
 def encode_coefficients(q: Array, logs: list[Array]) -> bytes:
@@ -38,7 +38,7 @@ def encode_coefficients(q: Array, logs: list[Array]) -> bytes:
     A log scale of 0 is the largest magnitude of its axis, each step is half a factor of two less.
     """
     runs = _runs(q)
-    symbols = SymbolWriter(CONTEXTS, np.arange(CONTEXTS).reshape(BUCKETS, LEVELS).T.ravel())
+    symbols = SymbolWriter(CONTEXTS)
     sizes = Magnitudes(q.shape)
     for s in range(len(q)):
         places = _places(runs[s], logs, s)
@@ -107,7 +107,7 @@ def _places(runs: Array, logs: list[Array], s: int) -> _Places | None:
     for i, n in enumerate(box):
         total += logs[i + 1][:n].reshape([-1 if k == i else 1 for k in range(len(box))])
     buckets = np.clip(total.ravel()[flat], 0, BUCKETS - 1).astype(np.uint16)
-    return _Places((slice(None), *(slice(0, n) for n in box)), flat, buckets * np.uint16(LEVELS))
+    return _Places((slice(None), *(slice(0, n) for n in box)), flat, buckets)
 
 
 def _others(a: Array, axis: int) -> tuple[int, ...]:
@@ -119,5 +119,5 @@ def _contexts(sizes: Magnitudes, s: int, places: _Places) -> Array:
     # One place more on each side, as neighbours outside the box count.
     wide = (places.box[0], *(slice(0, k.stop + 1) for k in places.box[1:]))
     level = sizes.levels(s, 1, wide)[tuple(slice(0, k.stop) for k in places.box)]
-    out: Array = np.take(level.reshape(len(level), -1), places.flat, axis=1) + places.first
+    out: Array = np.take(level.reshape(len(level), -1), places.flat, axis=1) * np.uint16(BUCKETS) + places.buckets
     return out.ravel()

@@ -15,7 +15,16 @@ import numpy as np
 
 from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack
-from hbae.codecs.tables import TABLE_SUM, merge_contexts, normalise, read_tables, write_tables
+from hbae.codecs.tables import (
+    TABLE_SUM,
+    filled,
+    merge_contexts,
+    normalise,
+    read_runs,
+    read_tables,
+    write_runs,
+    write_tables,
+)
 from hbae.codecs.tokens import DIRECT, MAX_TOKENS, BitCursor, from_tokens, pack_bits, raw_counts, to_tokens
 from hbae.errors import FormatError, TruncatedError
 
@@ -32,11 +41,10 @@ _NO_TABLE, _NO_BITS, _TOO_LARGE = 1, 2, 3
 
 
 class SymbolWriter:
-    """Collects steps of integers and their contexts; ``order`` lists contexts so that neighbours are alike."""
+    """Collects steps of integers and their contexts, numbered so that neighbours are alike."""
 
-    def __init__(self, num_contexts: int, order: Array | None = None) -> None:
+    def __init__(self, num_contexts: int) -> None:
         self._num = num_contexts
-        self._order = np.arange(num_contexts) if order is None else order
         self._counts = np.zeros((num_contexts, MAX_TOKENS), np.int64)
         self._steps: list[tuple[Array, list[tuple[int, slice]], Array, Array]] = []
 
@@ -74,9 +82,8 @@ class SymbolWriter:
 
     def getvalue(self) -> bytes:
         """Give the coded bytes: tables, raw bits, words."""
-        labels_sorted, merged = merge_contexts(self._counts[self._order])
-        labels = np.empty(self._num, np.int64)
-        labels[self._order] = labels_sorted
+        labels, merged = merge_contexts(self._counts)
+        labels = filled(labels, labels >= 0)
         const = [int(np.flatnonzero(h)[0]) if (h > 0).sum() == 1 else -1 for h in merged]
         tables = [normalise(h) for h, c in zip(merged, const, strict=True) if c < 0]
         side = ByteWriter()
@@ -84,7 +91,7 @@ class SymbolWriter:
         for c in const:
             side.varint(c + 1)
         if const:
-            side.raw((labels + 1).astype("<u2").tobytes())
+            write_runs(side, labels)
         write_tables(side, tables)
         models = _models(const, tables)
         coder = constriction.stream.stack.AnsCoder()
@@ -119,18 +126,13 @@ class SymbolReader:
         const = [side.varint() - 1 for _ in range(num_tables)]
         if any(c >= MAX_TOKENS for c in const):
             raise FormatError("constant token out of range")
-        size = 2 * num_contexts if num_tables else 0
-        self._labels = np.full(num_contexts, -1)
-        if num_tables:
-            self._labels = np.frombuffer(side.raw(size), "<u2").astype(np.int64) - 1
-        if self._labels.max(initial=-1) >= num_tables:
-            raise FormatError("context without a table")
+        self._labels = read_runs(side, num_contexts) if num_tables else np.full(num_contexts, -1)
         tables = read_tables(side, num_tables)
         side.end()
         if len(tables) != sum(c < 0 for c in const):
             raise FormatError("number of frequency tables does not fit")
-        if len(np.union1d(self._labels, [-1])) != num_tables + 1:
-            raise FormatError("a frequency table that no context uses")
+        if not np.array_equal(np.unique(self._labels[self._labels >= 0]), np.arange(num_tables)):
+            raise FormatError("labels of contexts do not fit the frequency tables")
         self._used = np.zeros(num_contexts, bool)
         bits, words = reader.part(), reader.part()
         if len(words) % 4:
@@ -150,11 +152,12 @@ class SymbolReader:
         Raises
         ------
         FormatError
-            When words, raw bits, or tables of contexts that never came are left over.
+            When words, raw bits, or tables that no context uses are left over.
         """
         self._stream.end()
-        if not np.array_equal(self._used, self._labels >= 0):
-            raise FormatError("a context that does not occur has a table")
+        idle = not self._used.any() and bool((self._labels >= 0).any())
+        if idle or not np.array_equal(filled(self._labels, self._used), self._labels):
+            raise FormatError("a context that does not occur has a table of its own")
 
 
 class _Reference:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Entropy coding of integer arrays with contexts, slab by slab.
 
-An array (S, R1, ..., Rr) is coded one slab after the other. The context of a value is the bit length of
-``m = 2 |p| + |neighbours of p| + |pp|``, where p is the value at the same place in the slab before (whole and known to
-the decoder), its neighbours are one step along each axis, and pp is the slab before that. A bitmap of slabs that
-are not all zero comes first; zero slabs are skipped. Many small slabs are folded into 64 larger ones: the first holds
-the old slabs 0, 64, 128, ..., so that the slab before still holds what came before.
+An array (S, R1, ..., Rr) is coded one slab after the other. The context of a value is the class of a mean size
+(:mod:`hbae.codecs.neighbours`): of p, which counts twice, its neighbours, and pp. Here p is the value at the same place
+in the slab before (whole and known to the decoder), its neighbours are one step along each axis, and pp is the slab
+before that. A bitmap of slabs that are not all zero comes first; zero slabs are skipped. Many small slabs are folded
+into 64 larger ones: the first holds the old slabs 0, 64, 128, ..., so that the slab before still holds what came
+before.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
 from hbae.codecs.masks import read_bits
+from hbae.codecs.neighbours import NEAR, class_of, sizes_of
 from hbae.errors import FormatError
 
-LEVELS = 14
+LEVELS = 1 + NEAR
 SLABS = 64
 _SMALL = 1024
-_CLIP = (1 << (LEVELS - 3)) - 1
-_LEVEL_OF = np.array([min(int(m).bit_length(), LEVELS - 2) + 1 for m in range(_CLIP * 32 + 1)], np.uint16)
 
 
 def encode_ints(q: Array, far: int = 0) -> bytes:
@@ -92,7 +92,7 @@ def _folded(q: Array, folds: int) -> Array:
 
 
 class Magnitudes:
-    """Clipped magnitudes of the slabs that are known so far; slabs that were not put are zero."""
+    """Sizes of the values of the slabs that are known so far; slabs that were not put are zero."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._known: Array = np.zeros(shape, np.uint16)
@@ -100,10 +100,10 @@ class Magnitudes:
     def put(self, s: int, values: Array, box: tuple[slice, ...] = ()) -> None:
         """Note the values of a box of slab s."""
         place: tuple[Any, ...] = (s, *box, ...)
-        self._known[place] = np.minimum(np.abs(values), _CLIP)
+        self._known[place] = sizes_of(values)
 
     def levels(self, s: int, first: int, box: tuple[slice, ...] = ()) -> Array:
-        """Give levels for a box of slab s (uint16): 0 in slab 0, else 1 .. 13 from the one or two slabs before.
+        """Give levels for a box of slab s (uint16): 0 in slab 0, else 1 and more from the one or two slabs before.
 
         Neighbours count along axes ``first`` and up, inside the box only.
         """
@@ -111,15 +111,15 @@ class Magnitudes:
         if s == 0:
             return np.zeros(self._known[before[0]].shape, np.uint16)
         p = self._known[before[0]]
-        # 2047 * (3 + 2 axes) fits 16 bits below 15 axes.
-        m = p.astype(np.uint16 if p.ndim < 15 else np.uint32) * 2
+        m, weight = p * np.uint16(2), 3
         for axis in range(first, p.ndim):
             if p.shape[axis] > 1:
                 ahead = tuple(slice(1, None) if a == axis else slice(None) for a in range(p.ndim))
                 back = tuple(slice(None, -1) if a == axis else slice(None) for a in range(p.ndim))
                 m[ahead] += p[back]
                 m[back] += p[ahead]
+                weight += 2
         if s > 1:
             m += self._known[before[1]]
-        out: Array = _LEVEL_OF[m if p.ndim < 15 else np.minimum(m, len(_LEVEL_OF) - 1)]
+        out: Array = class_of(weight)[m] + np.uint16(1)
         return out

@@ -20,10 +20,13 @@ try:
 except ImportError:
     _neighbours = None  # type: ignore[assignment]
 
-# Magnitudes are kept up to here.
-CLIP = 511
-# Limits of the mean magnitude of neighbours, in 16ths.
-_LIMITS = np.array([1, 2, 3, 5, 8, 12, 18, 28, 44, 68, 108, 172, 344])
+# Sizes: magnitudes up to _LINEAR, from there on _OCTAVE more for each doubling, at most CLIP.
+_LINEAR, _OCTAVE, CLIP = 64, 48, 511
+_FAR = np.array(
+    [(_LINEAR << k) + ((_LINEAR << k) * i + _OCTAVE - 1) // _OCTAVE for k in range(10) for i in range(_OCTAVE)]
+)[1 : CLIP - _LINEAR + 1]
+# Limits of the mean size of neighbours, in 16ths.
+_LIMITS = np.array([1, 2, 3, 5, 8, 12, 18, 28, 44, 68, 108, 172, 270, 424, 664, *range(1024, 16 * CLIP, 496)])
 NEAR = len(_LIMITS) + 1
 _NOTHING = np.zeros(0, np.uint16)
 
@@ -45,14 +48,14 @@ class Phase:
         """0 where nothing is known, 1 for even sums of parities, 2 for odd ones."""
         return 1 + sum(self.parity) % 2 if self.near else 0
 
-    def contexts(self, known: Array, parent: Array | None, base: int) -> Array:
-        """Class of the mean magnitude of known neighbours, plus the parent's part, plus ``base``; flat uint16.
+    def contexts(self, known: Array, parent: Array | None, stride: int, base: int) -> Array:
+        """Class of the mean size of known neighbours times ``stride``, the parent's part, and ``base``; flat uint16.
 
-        ``known``: magnitudes (V, *shape + 2), at most ``CLIP``, with a border of zeros. ``parent``: uint16 (V, *shape).
+        ``known``: sizes (V, *shape + 2), with a border of zeros. ``parent``: uint16 (V, *shape).
         """
         counts = self._counts(known)
         weights = tuple(w for _, w in self.near)
-        table = _class_of(sum(weights))
+        table = class_of(sum(weights), stride)
         if _neighbours is not None:
             steps = [s // known.itemsize for s in known.strides[1:]]
             places = tuple(sum(k * s for k, s in zip(d, steps, strict=True)) for d, _ in self.near)
@@ -73,13 +76,13 @@ class Phase:
         return level.ravel()
 
     def load(self, spot: Spot, known: Array) -> Array:
-        """Give this parity's values of a band (int64, flat), and note their magnitudes in ``known``."""
+        """Give this parity's values of a band (int64, flat), and note their sizes in ``known``."""
         out = np.empty(self._counts(known), np.int64)
         self._move(spot, known, out, store=False)
         return out.ravel()
 
     def store(self, spot: Spot, known: Array, values: Array) -> None:
-        """Put this parity's values into the band, and note their magnitudes in ``known``."""
+        """Put this parity's values into the band, and note their sizes in ``known``."""
         self._move(spot, known, values.reshape(self._counts(known)), store=True)
 
     def _counts(self, known: Array) -> tuple[int, ...]:
@@ -99,7 +102,7 @@ class Phase:
         else:
             values[...] = spot.grid[target]
         inner = (slice(None), *(slice(1 + a, -1, 2) for a in self.parity))
-        known[inner] = np.minimum(np.abs(values), CLIP)
+        known[inner] = sizes_of(values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +135,20 @@ class Spot:
         return out
 
 
+def sizes_of(values: Array) -> Array:
+    """Give the sizes (int64) of integers: linear, then by the logarithm, so that contexts tell large ones apart."""
+    magnitudes: Array = np.abs(values)
+    big = magnitudes > _LINEAR
+    if not big.any():
+        return magnitudes
+    return np.where(big, _LINEAR + np.searchsorted(_FAR, magnitudes, side="right"), magnitudes)
+
+
 @lru_cache(maxsize=256)
-def _class_of(total: int) -> Array:
-    """Class of the mean for every weighted sum of magnitudes; ``total``: the weights' sum."""
+def class_of(total: int, stride: int = 1) -> Array:
+    """Class of the mean, times ``stride``, for every weighted sum of sizes; ``total``: the weights' sum."""
     sums = np.arange(CLIP * total + 1)
-    classes = np.searchsorted(_LIMITS, sums * 16 // max(total, 1), side="right").astype(np.uint16)
+    classes = (np.searchsorted(_LIMITS, sums * 16 // max(total, 1), side="right") * stride).astype(np.uint16)
     classes.setflags(write=False)
     return classes
 

@@ -55,6 +55,45 @@ def merge_contexts(counts: Array) -> tuple[Array, Array]:
     return labels, hist.astype(np.int64)
 
 
+def filled(labels: Array, used: Array) -> Array:
+    """Give contexts that are not used the label of the used one before them, those in front the first one's."""
+    where = np.flatnonzero(used)
+    if not where.size:
+        return labels
+    at = np.maximum(np.cumsum(used) - 1, 0)
+    out: Array = labels[where[at]]
+    return out
+
+
+def write_runs(w: ByteWriter, labels: Array) -> None:
+    """Append labels of contexts as runs: number, label of each, length of each but the last."""
+    begins = np.flatnonzero(np.diff(labels, prepend=-1))
+    w.varint(len(begins))
+    for label in labels[begins].tolist():
+        w.varint(label)
+    for length in np.diff(begins).tolist():
+        w.varint(length - 1)
+
+
+def read_runs(r: ByteReader, count: int) -> Array:
+    """Undo :func:`write_runs` for that many contexts.
+
+    Raises
+    ------
+    FormatError
+        When the runs do not fit, or two that follow each other have one label.
+    """
+    runs = r.varint()
+    if not 1 <= runs <= count:
+        raise FormatError("wrong number of runs of contexts")
+    labels = np.array([r.varint() for _ in range(runs)], np.int64)
+    lengths = [r.varint() + 1 for _ in range(runs - 1)]
+    lengths.append(count - sum(lengths))
+    if lengths[-1] < 1 or labels.max() >= count or (labels[1:] == labels[:-1]).any():
+        raise FormatError("runs of contexts do not fit")
+    return np.repeat(labels, lengths)
+
+
 def _merge_pairs(groups: list[list[int]], hist: Array, costs: Array) -> tuple[list[list[int]], Array]:
     """Agglomerate any two tables while that saves bits."""
     n = len(groups)

@@ -9,14 +9,17 @@ from hbae.arrays import Array
 from hbae.bound import ROUNDING
 from hbae.codecs import ByteReader
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
+from hbae.codecs.neighbours import CLIP, sizes_of
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION, first_points, passes, predict, top_level
 from hbae.pipeline.plan import Levels
 
-_LEVEL, _NEAR, _SLOPE = 8, 6, 10
+# Limits of the two neighbours' sizes, summed.
+_LIMITS = np.array([*(1 << np.arange(8)), *range(224, 900, 96)])
+_LEVEL, _NEAR, _SLOPE = 8, len(_LIMITS) + 1, 16
 CONTEXTS = _LEVEL * _NEAR * _SLOPE
-_NEAR_PART = np.array([min(int(n).bit_length(), _NEAR - 1) * _SLOPE for n in range(512)], np.uint16)
-_SLOPE_PART = np.array([min(int(n).bit_length(), _SLOPE - 1) for n in range(512)], np.uint16)
+_NEAR_PART = (np.searchsorted(_LIMITS, np.arange(2 * CLIP + 1), side="right") * _SLOPE).astype(np.uint16)
+_SLOPE_PART = np.array([n.bit_length() for n in range(1 << (_SLOPE - 1))], np.uint16)
 
 
 def encode_levels(x: Array, levels: Levels, rounding: float) -> tuple[bytes, Array]:
@@ -33,13 +36,13 @@ def quantise_levels(x: Array, levels: Levels, rounding: float = ROUNDING, symbol
     """
     scaled = x * float(1 << FRACTION)
     t = np.zeros(x.shape, np.int64)
-    q = np.zeros(x.shape, np.uint8)
+    q = np.zeros(x.shape, np.uint16)
     start = first_points(x.shape)
     step = levels.step(top_level(x.shape[1:]))
     first = np.rint(scaled[start] / step).astype(np.int64)
     t[start] = first * step
     if symbols is not None:
-        q[start] = np.minimum(np.abs(first), 255)
+        q[start] = sizes_of(first)
         symbols.add(first.ravel(), np.full(first.size, CONTEXTS - 1, np.uint16))
     for p in passes(x.shape, levels.order):
         want = scaled[p.target]
@@ -50,7 +53,7 @@ def quantise_levels(x: Array, levels: Levels, rounding: float = ROUNDING, symbol
         t[p.target] = guess + k * step
         if symbols is not None:
             symbols.add(k.ravel(), _contexts(q[p.known], slope, p.axis, p.level).ravel())
-            q[p.target] = np.minimum(np.abs(k), 255)
+            q[p.target] = sizes_of(k)
     return t
 
 
@@ -65,32 +68,32 @@ def decode_levels(reader: ByteReader, shape: tuple[int, ...], levels: Levels) ->
     if sorted(levels.order) != list(range(len(shape) - 1)):
         raise FormatError("levels: the order of axes does not fit the grid")
     t = np.zeros(shape, np.int64)
-    q = np.zeros(shape, np.uint8)
+    q = np.zeros(shape, np.uint16)
     symbols = SymbolReader(reader, CONTEXTS)
     start = first_points(shape)
     size = t[start].size
     first = symbols.take(np.full(size, CONTEXTS - 1, np.uint16)).reshape(t[start].shape)
     t[start] = first * levels.step(top_level(shape[1:]))
-    q[start] = np.minimum(np.abs(first), 255)
+    q[start] = sizes_of(first)
     for p in passes(shape, levels.order):
         target = t[p.target]
         guess, slope = predict(t[p.known], target.shape[p.axis], p.axis, cubic=levels.cubic)
         step = levels.step(p.level)
         k = symbols.take(_contexts(q[p.known], slope, p.axis, p.level).ravel()).reshape(guess.shape)
         t[p.target] = guess + k * step
-        q[p.target] = np.minimum(np.abs(k), 255)
+        q[p.target] = sizes_of(k)
     symbols.end()
     return t
 
 
 def _contexts(near: Array, slope: Array, axis: int, level: int) -> Array:
-    """Context from the level, the quantised errors of the two neighbours (at most 255 each), and the slope >> 6."""
+    """Context from the level, the quantised errors of the two neighbours, and the slope >> 6."""
     n = np.moveaxis(near, axis, 0)
     count = slope.shape[axis]
     both = min(count, len(n) - 1)
-    m = n[:count].astype(np.uint16)
+    m = n[:count].copy()
     m[:both] += n[1 : both + 1]
     base = min(level, _LEVEL - 1) * _NEAR * _SLOPE
-    ctx = np.moveaxis(_NEAR_PART[m], 0, axis) + _SLOPE_PART[np.minimum(slope >> FRACTION, 511)]
+    ctx = np.moveaxis(_NEAR_PART[m], 0, axis) + _SLOPE_PART[np.minimum(slope >> FRACTION, len(_SLOPE_PART) - 1)]
     out: Array = ctx + np.uint16(base)
     return out

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The point stage by wavelets: quantised subbands, coded phase by phase with contexts from all that is known.
 
-A band is coded in phases (:mod:`hbae.codecs.neighbours`). The context of a value joins the mean magnitude of known
-neighbours with the magnitude at the same place in the coarser band.
+A band is coded in phases (:mod:`hbae.codecs.neighbours`). The context of a value joins the mean size of known
+neighbours with the size at the same place in the coarser band.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from hbae.exact.interpolate import FRACTION
 from hbae.exact.wavelet import Band, Wavelet, scale_and_round
 from hbae.pipeline.rounding import round_by_worth
 
-_PARENT, _KINDS = 7, 3
+# Limits of the parent's size.
+_PARENT_LIMITS = np.array([1, 2, 3, 5, 9, 17, 33, 64, 112, 160, 208, 256, 352])
+_PARENT, _KINDS = len(_PARENT_LIMITS) + 2, 3
 CONTEXTS = _KINDS * NEAR * _PARENT
 _LARGEST = 2.0**52
-_PARENT_OF = (np.searchsorted([1, 2, 3, 5, 9], np.arange(CLIP + 1), side="right") * NEAR).astype(np.uint16)
-_NO_PARENT = (_PARENT - 1) * NEAR
+_PARENT_OF = (np.searchsorted(_PARENT_LIMITS, np.arange(CLIP + 1), side="right") * _KINDS).astype(np.uint16)
+_NO_PARENT = (_PARENT - 1) * _KINDS
 
 
 def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool, known: bool = False) -> tuple[bytes, Array | None]:
@@ -37,7 +39,7 @@ def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool, known: bool = Fal
     bands = wavelet.bands(x.shape[1:])
     q = _quantised(x, wavelet, bands, nearest)
     live = np.array([q[_at(slice(None), b)].reshape(len(q), -1).any(axis=1) for b in bands])
-    symbols = SymbolWriter(CONTEXTS, np.arange(CONTEXTS).reshape(_KINDS, _PARENT, NEAR).transpose(2, 1, 0).ravel())
+    symbols = SymbolWriter(CONTEXTS)
     for spot, sizes, p, contexts in _walk(q, bands, live):
         symbols.add(p.load(spot, sizes), contexts)
     w = ByteWriter()
@@ -104,9 +106,9 @@ def _synthesised(q: Array, wavelet: Wavelet, rows: Array) -> Array:
 
 
 def _walk(q: Array, bands: list[Band], live: Array) -> Iterator[tuple[Spot, Array, Phase, Array]]:
-    """Give, phase by phase, a band of its live variables, magnitudes known in it, and contexts.
+    """Give, phase by phase, a band of its live variables, sizes known in it, and contexts.
 
-    After each one its values must be in q (V, *grid) and in the magnitudes.
+    After each one its values must be in q (V, *grid) and in the sizes.
     """
     parents = {b.parent for b in bands}
     known_of: dict[int, tuple[Array, Array]] = {}
@@ -122,12 +124,8 @@ def _walk(q: Array, bands: list[Band], live: Array) -> Iterator[tuple[Spot, Arra
             coarse = Spot(q, bands[band.parent].place, rows).shape
             parent = _of_parent(known_of.get(band.parent), coarse, rows, shape)
         for p in phases_of(shape):
-            yield (
-                spot,
-                known,
-                p,
-                p.contexts(known, parent, p.kind * NEAR * _PARENT + (_NO_PARENT if parent is None else 0)),
-            )
+            base = p.kind + (_NO_PARENT if parent is None else 0)
+            yield spot, known, p, p.contexts(known, parent, _PARENT * _KINDS, base)
         if i in parents:
             known_of[i] = rows, known
 
@@ -139,7 +137,7 @@ def _at(variables: Any, band: Band) -> tuple[Any, ...]:
 def _of_parent(
     found: tuple[Array, Array] | None, coarse: tuple[int, ...], rows: Array, shape: tuple[int, ...]
 ) -> Array:
-    """Context part (uint16) for variables ``rows`` from what the coarser band holds: its variables and magnitudes.
+    """Context part (uint16) for variables ``rows`` from what the coarser band holds: its variables and sizes.
 
     Children have twice the index of their parent, or one more.
     """

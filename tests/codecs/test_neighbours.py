@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import hbae.codecs.neighbours as module
-from hbae.codecs.neighbours import CLIP, Spot, phases_of
+from hbae.codecs.neighbours import CLIP, Spot, phases_of, sizes_of
 
 SHAPES = [(1,), (2,), (7,), (1, 5), (4, 1, 9), (6, 7, 8), (2, 3, 2, 3), (3, 2, 3, 2, 3, 2)]
 
@@ -19,6 +19,20 @@ SHAPES = [(1,), (2,), (7,), (1, 5), (4, 1, 9), (6, 7, 8), (2, 3, 2, 3), (3, 2, 3
 @pytest.fixture
 def compiled(kernel_of: Callable[[ModuleType, str], Any]) -> Any:
     return kernel_of(module, "_neighbours")
+
+
+def test_sizes_are_those_of_the_format() -> None:
+    """The formula of docs/format.md: equal to the magnitude below 64, then 48 more for each doubling."""
+
+    def size(u: int) -> int:
+        k = u.bit_length() - 7
+        return u if u < 64 else min(CLIP, 64 + 48 * k + (48 * (u - (64 << k)) >> (k + 6)))
+
+    values = [*range(70_000), 1 << 40, (1 << 61) - 1]
+    expected = np.array([size(v) for v in values])
+    assert np.array_equal(sizes_of(np.array(values)), expected)
+    assert np.array_equal(sizes_of(-np.array(values)), expected)
+    assert (np.diff(expected) >= 0).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -43,7 +57,7 @@ def test_compiled_contexts_are_those_of_numpy(
         found = []
         for kernel in (compiled, None):
             monkeypatch.setattr(module, "_neighbours", kernel)
-            found.append(p.contexts(known, parent, 98 * p.kind))
+            found.append(p.contexts(known, parent, 45, p.kind))
         assert np.array_equal(*found)
 
 
@@ -77,10 +91,11 @@ def test_contexts_refuse_what_does_not_fit(compiled: Any) -> None:
 def test_compiled_moves_are_those_of_numpy(
     shape: tuple[int, ...], step: int, compiled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every phase of a band, there and back, with magnitudes; points outside the band are left alone."""
+    """Every phase of a band, there and back, with sizes; points outside the band are left alone."""
     rng = np.random.default_rng(4)
     q = np.rint(rng.laplace(size=(4, *shape)) * 10.0 ** rng.integers(0, 18, (4, *shape)))
-    q[rng.random(q.shape) < 0.5] = -CLIP - 1
+    near_limits = rng.random(q.shape) < 0.5
+    q[near_limits] = rng.choice([64, -65, 127, -128, 43007, -43008], near_limits.sum())
     place = tuple(slice((n > 1) * (step - 1), None, step) for n in shape)
     rows = np.array([0, 2, 3])
     results = []

@@ -12,7 +12,8 @@ import pytest
 
 import hbae.codecs.contexts as module
 from hbae.arrays import Array
-from hbae.codecs import ByteReader
+from hbae.codecs import ByteReader, ByteWriter
+from hbae.codecs.tables import read_runs, write_runs
 from hbae.errors import FormatError
 
 Step = tuple[Array, Array]
@@ -79,6 +80,23 @@ def test_damage_is_judged_alike(seed: int, compiled: Any, monkeypatch: pytest.Mo
             except FormatError as e:
                 answers.append(type(e).__name__)
         assert answers[0] == answers[1]
+
+
+def test_tables_without_symbols_are_refused() -> None:
+    steps = [(np.arange(400) % 7, np.zeros(400, np.uint16))]
+    idle = module.SymbolReader(ByteReader(written(5, steps)), 5)
+    with pytest.raises(FormatError):
+        idle.end()
+
+
+def test_runs_of_contexts_have_one_form() -> None:
+    labels = np.array([2, 2, 0, 0, 0, 1])
+    w = ByteWriter()
+    write_runs(w, labels)
+    assert np.array_equal(read_runs(ByteReader(w.getvalue()), 6), labels)
+    for body in ([0], [7, *range(7), *[0] * 6], [2, 1, 1, 2], [2, 1, 0, 5], [2, 6, 0, 1]):
+        with pytest.raises(FormatError, match="runs"):
+            read_runs(ByteReader(bytes(body)), 6)
 
 
 def test_too_large_a_value_is_refused(compiled: Any) -> None:

@@ -25,6 +25,8 @@ from hbae.codecs import (
     pack,
     unpack,
 )
+from hbae.codecs.ints import LEVELS
+from hbae.codecs.tables import read_runs, write_runs
 from hbae.container import decode_decoder, decode_transform, encode_decoder, encode_transform
 from hbae.container.sections import decode_arrays, encode_arrays
 from hbae.errors import FormatError
@@ -32,12 +34,14 @@ from hbae.exact import AxisBasis, Transform
 
 from .hostile_files import Parts, as_json
 
-SHAPE = (5, 9, 8)
+SHAPE = (5, 18, 8)
 
 
 def some_ints() -> bytes:
     """Small and large integers; the last slab is zero."""
     q = np.rint(np.random.default_rng(1).normal(0, 20, SHAPE)).astype(np.int64)
+    # Two kinds of places, for two tables.
+    q[:, :9] = 0
     q[2, 3, 4], q[4] = 2**51, 0
     return encode_ints(q)
 
@@ -58,15 +62,20 @@ def joined(bitmap: bytes, tables: bytes, raw: bytes, words: bytes) -> bytes:
 
 
 def label_of_unused_context(tables: bytes) -> bytes:
-    """Give the first context without a table one."""
+    """Give the last context, which does not occur, another table than the one before it has."""
     r = ByteReader(tables)
     n = r.varint()
     for _ in range(n):
         r.varint()
-    labels = np.frombuffer(r.raw(28), "<u2").copy()
-    rest = r.rest()
-    labels[np.flatnonzero(labels == 0)[0]] = 1
-    return tables[: len(tables) - len(rest) - 28] + labels.tobytes() + rest
+    begin = len(tables) - len(r.rest())
+    r = ByteReader(tables[begin:])
+    labels = read_runs(r, LEVELS)
+    labels[-1] = (labels[-1] + 1) % n
+    w = ByteWriter()
+    w.raw(tables[:begin])
+    write_runs(w, labels)
+    w.raw(r.rest())
+    return w.getvalue()
 
 
 LEFT_OVER: dict[str, Callable[[bytes, bytes, bytes, bytes], tuple[bytes, bytes, bytes, bytes]]] = {

@@ -21,7 +21,8 @@ import hbae
 from hbae.arrays import Array, ArraySource, Attribute, Dimension, Field, Group, Variable
 from hbae.bound.fit import fit_transform
 from hbae.codecs import ByteReader, unpack
-from hbae.codecs.tables import read_tables
+from hbae.codecs.ints import LEVELS
+from hbae.codecs.tables import read_runs, read_tables
 from hbae.exact import BlockDecoder, ExactNet, Linear, Split, Transform, Wavelet
 from hbae.pipeline.calibrate import Choice
 from hbae.pipeline.families import fit_blocks
@@ -563,9 +564,10 @@ def explain(data: bytes) -> list[str]:
 def _show_tables(body: bytes) -> str:
     r = ByteReader(body)
     kinds = [r.varint() for _ in range(r.varint())]
-    labels = np.frombuffer(r.raw(28), "<u2")
+    labels = read_runs(r, LEVELS)
     tables = read_tables(r, len(kinds))
-    used = ", ".join(f"context {c}: table {labels[c] - 1}" for c in np.flatnonzero(labels))
+    begins = np.flatnonzero(np.diff(labels, prepend=-1))
+    used = ", ".join(f"contexts from {c} on: table {labels[c]}" for c in begins)
     shown = "; ".join(" ".join(str(f) for f in t) for t in tables)
     return f"tables: {kinds}; {used}; frequencies {shown}"
 

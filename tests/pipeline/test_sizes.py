@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,8 @@ import hbae
 from hbae.bound import resolve_target
 from hbae.config import ErrorBound
 from hbae.exact import get_backend
+from hbae.pipeline import calibrate, encode
 from hbae.pipeline import chunk as chunks
-from hbae.pipeline import encode
 from hbae.pipeline.archive import Archive
 
 
@@ -75,6 +76,26 @@ def test_never_worse_than_lossless(kind: str, bound: str, tmp_path: Path) -> Non
     for method in ("auto", "linear"):
         r = hbae.compress(ds, tmp_path / f"{method}.hbae", bound, method=method)
         assert r.size <= plain.size + 1024
+
+
+def test_finalists_meet_on_a_whole_chunk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A rest at an edge, or a corner of a box, says little about plans that want room."""
+    met, real = [], calibrate._try_finalist
+
+    def spy(trials: Any, candidate: Any) -> Any:
+        met.append(sum(raw[0].size for raw, _ in trials.part.boxes))
+        return real(trials, candidate)
+
+    monkeypatch.setattr(calibrate, "_try_finalist", spy)
+    # No chunk divides these lengths.
+    x = np.cumsum(np.random.default_rng(3).normal(size=(35, 67, 67)), axis=1).astype(np.float32)
+    ds = xr.Dataset({"a": (("t", "y", "x"), x)})
+    hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear", chunk=0.25, threads=1)
+    with Archive(tmp_path / "a.hbae") as archive:
+        points = [math.prod(s.stop - s.start for s in box) for box in archive.parts[0].boxes]
+    assert len(set(points)) > 1
+    assert met
+    assert min(met) >= max(points)
 
 
 def test_where_little_happens_the_plan_is_chosen_where_it_does(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, ByteWriter
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
-from hbae.codecs.ints import LEVELS, Magnitudes, decode_ints, encode_ints
+from hbae.codecs.ints import LEVELS, KnownSizes, decode_ints, encode_ints
 from hbae.errors import FormatError
 
 BUCKETS = 40
@@ -39,7 +39,7 @@ def encode_coefficients(q: Array, logs: list[Array]) -> bytes:
     """
     runs = _runs(q)
     symbols = SymbolWriter(CONTEXTS)
-    sizes = Magnitudes(q.shape)
+    sizes = KnownSizes(q.shape)
     for s in range(len(q)):
         places = _places(runs[s], logs, s)
         if places is not None:
@@ -70,7 +70,7 @@ def decode_coefficients(reader: ByteReader, tiles: int, logs: list[Array]) -> Ar
     if not runs.any():
         return q
     symbols = SymbolReader(reader, CONTEXTS)
-    sizes = Magnitudes(q.shape)
+    sizes = KnownSizes(q.shape)
     for s in range(slabs):
         places = _places(runs[s], logs, s)
         if places is not None:
@@ -114,7 +114,7 @@ def _others(a: Array, axis: int) -> tuple[int, ...]:
     return tuple(k for k in range(a.ndim) if k != axis)
 
 
-def _contexts(sizes: Magnitudes, s: int, places: _Places) -> Array:
+def _contexts(sizes: KnownSizes, s: int, places: _Places) -> Array:
     """Contexts (B * places) of slab s; uses slabs before s only."""
     # One place more on each side, as neighbours outside the box count.
     wide = (places.box[0], *(slice(0, k.stop + 1) for k in places.box[1:]))

@@ -38,7 +38,7 @@ def encode_ints(q: Array, far: int = 0) -> bytes:
     q = _folded(np.ascontiguousarray(q, np.int64), folds)
     live = np.array([q[s].any() for s in range(len(q))], bool)
     symbols = SymbolWriter(LEVELS)
-    sizes = Magnitudes(q.shape)
+    sizes = KnownSizes(q.shape)
     for s in range(len(q)):
         if live[s]:
             symbols.add(q[s].ravel(), sizes.levels(s, first).ravel())
@@ -65,7 +65,7 @@ def decode_ints(reader: ByteReader, shape: tuple[int, ...], far: int = 0) -> Arr
     q = np.zeros(inner, np.int64)
     if live.any():
         symbols = SymbolReader(reader, LEVELS)
-        sizes = Magnitudes(inner)
+        sizes = KnownSizes(inner)
         for s in np.flatnonzero(live):
             q[s] = symbols.take(sizes.levels(int(s), first).ravel()).reshape(inner[1:])
             sizes.put(int(s), q[s])
@@ -91,7 +91,7 @@ def _folded(q: Array, folds: int) -> Array:
     return np.ascontiguousarray(np.moveaxis(full.reshape(folds, SLABS, *q.shape[1:]), 1, 0))
 
 
-class Magnitudes:
+class KnownSizes:
     """Sizes of the values of the slabs that are known so far; slabs that were not put are zero."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:

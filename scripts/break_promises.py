@@ -25,7 +25,18 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 LIST = Path(__file__).with_suffix(".yaml")
-COPIED = ("hbae", "tests", "docs", "scripts", "examples", "benchmarks", "pyproject.toml", "README.md")
+COPIED = (
+    "hbae",
+    "tests",
+    "docs",
+    "scripts",
+    "examples",
+    "benchmarks",
+    "pyproject.toml",
+    "setup.py",
+    "README.md",
+    "LICENSE",
+)
 CAUGHT = "caught"
 
 
@@ -90,6 +101,15 @@ def run_tests(folder: Path, tests: tuple[str, ...], limit: float) -> tuple[str, 
     return verdict, (done.stdout + done.stderr)[-3000:]
 
 
+def rebuilt(folder: Path, source: Path) -> bool:
+    """Build a copy's kernels again; tell whether the one of that source is another now."""
+    (kernel,) = source.parent.glob(f"{source.stem}.*.so")
+    before = kernel.read_bytes()
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--force"]
+    subprocess.run(command, cwd=folder, capture_output=True, check=True)
+    return kernel.read_bytes() != before
+
+
 def try_break(b: Break, limit: float) -> tuple[str, str, float]:
     """Give what came of a change, the last lines of the tests' output, and seconds."""
     begin = time.monotonic()
@@ -99,6 +119,8 @@ def try_break(b: Break, limit: float) -> tuple[str, str, float]:
             path.write_text(b.applied(path.read_text()))
         except ValueError as e:
             return str(e), "", 0.0
+        if path.suffix == ".c" and not rebuilt(folder, path):
+            return "the changed kernel was not built", "", time.monotonic() - begin
         verdict, tail = run_tests(folder, b.tests, limit)
     return ("MISSED" if verdict == "passed" else verdict), tail, time.monotonic() - begin
 

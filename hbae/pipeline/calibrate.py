@@ -44,6 +44,9 @@ _QUIET = 0.25
 # A plan that takes this many times the bytes on a part will not win on the whole; nor one of the best one's kind that
 # takes so many times its bytes, as more room serves both alike.
 _FAR, _FAR_ALIKE = 1.6, 1.1
+# A small part flatters transforms at tight bounds: the best family of a kind stays on though others of one kind are
+# ahead of it, if it takes no more than that many times the best one's bytes.
+_NEAR = 1.1
 AIM_SAMPLED = 0.98
 # Steps are right after a correction by no more than that; a correction of the error asks for that power of it.
 _SETTLED, _SLOWER = 0.05, 1.1
@@ -84,8 +87,8 @@ def choose_plan(
     """Give the plan with the fewest bytes among the methods allowed; ties go to the simpler one.
 
     ``draft`` holds all that is fixed (names, geometry, ranges). A first round weighs one plan of each family on a
-    small part of the sample, a second one the variants of the best three families, a third one the finalists on a
-    whole chunk.
+    small part of the sample, a second one the variants of the best families, a third one the finalists on a whole
+    chunk.
     """
     own = get_backend(backend)
     bases: list[ModelOption | None] = [None] if "linear" in methods else []
@@ -103,9 +106,7 @@ def choose_plan(
     if not able or ("lossless" in methods and not all(lossy for *_, lossy in first)):
         plain = Candidate("lossless", draft, None, 0, True)
         able.insert(0, (_weigh(plain, targets, few, own)[0], Family([plain])))
-    near = _nearest(able)
-    # Plans of their own sample take nobody's place.
-    kept = [f for f in near if not f[1].members[0].tall][:_FINALISTS] + [f for f in near if f[1].members[0].tall]
+    kept = _kept(able)
     bare = replace(trials, settings=[])
     # A small part says nothing about plans whose tiles are larger than that.
     variants = [(k, c) for k, (_, f) in enumerate(kept) for c in f.members[1:] if not c.tall]
@@ -124,6 +125,20 @@ def choose_plan(
 
 def _points(sample: Sample) -> int:
     return sum(raw.size for raw, _ in sample.boxes)
+
+
+def _kept(able: list[tuple[float, Family]]) -> list[tuple[float, Family]]:
+    """Give the families that go on: the best three, the best of each kind that is near, those with their own sample."""
+    near = _nearest(able)
+    # Plans of their own sample take nobody's place.
+    alike, tall = ([f for f in near if f[1].members[0].tall is own] for own in (False, True))
+    kept, late = alike[:_FINALISTS], alike[_FINALISTS:]
+    kinds = {f.members[0].kind for _, f in kept}
+    for size, f in late:
+        if f.members[0].kind not in kinds and size < _NEAR * near[0][0]:
+            kinds.add(f.members[0].kind)
+            kept.append((size, f))
+    return kept + tall
 
 
 def _finalists(best: list[tuple[float, Candidate]]) -> list[Candidate]:

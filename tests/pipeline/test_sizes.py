@@ -98,6 +98,29 @@ def test_finalists_meet_on_a_whole_chunk(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert min(met) >= max(points)
 
 
+def test_a_kind_that_is_near_is_weighed_on_a_whole_chunk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first round's small part flatters transforms: wavelets were out before they met on a whole chunk."""
+    real, met = calibrate._try_family, []
+
+    def flattered(trials: Any, setting: int, task: tuple[str, ...]) -> Any:
+        family, _, lossy = real(trials, setting, task)
+        kind = family.members[0].kind if family.members else ""
+        return family, {"transform": 1000.0, "wavelet": 1050.0}.get(kind, 1200.0), lossy
+
+    def spy(trials: Any, candidate: Any) -> Any:
+        met.append(candidate.kind)
+        return math.inf if candidate.kind == "transform" else 1.0, candidate
+
+    monkeypatch.setattr(calibrate, "_try_family", flattered)
+    monkeypatch.setattr(calibrate, "_try_plan", lambda *_: math.inf)
+    monkeypatch.setattr(calibrate, "_try_finalist", spy)
+    x = np.cumsum(np.random.default_rng(3).normal(size=(3, 24, 64, 64)), axis=2).astype(np.float32)
+    ds = xr.Dataset({n: (("t", "y", "x"), a) for n, a in zip("abc", x, strict=True)})
+    hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-5", method="linear", threads=1)
+    assert met.count("transform") >= calibrate._FINALISTS
+    assert set(met) == {"transform", "wavelet"}
+
+
 def test_where_little_happens_the_plan_is_chosen_where_it_does(tmp_path: Path) -> None:
     """P7: one wave somewhere in a field of zeros; random boxes would hold nothing."""
     rng = np.random.default_rng(0)

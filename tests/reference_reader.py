@@ -21,7 +21,6 @@ from reference_codes import (
     Bytes,
     Symbols,
     bits_of,
-    class_of,
     coefficients,
     integers,
     inverse,
@@ -214,11 +213,11 @@ def halvings(n):
 
 
 def wavelet_bands(groups, grid):
-    """(slices, parent) of all bands."""
-    found = [({}, -1)]
+    """(slices, parent, siblings, cousin) of all bands."""
+    lists = []
     for group in groups:
         level = {a: halvings(grid[a]) for a in group}
-        own, last = [({a: slice(0, None, 2 ** level[a]) for a in group}, -1)], {}
+        own, last = [({a: slice(0, None, 2 ** level[a]) for a in group}, None)], {}
         for n in range(max(level.values()), 0, -1):
             active = [a for a in group if level[a] >= n]
             for parity in itertools.product((0, 1), repeat=len(active)):
@@ -226,10 +225,29 @@ def wavelet_bands(groups, grid):
                     place = {a: slice(0, None, 2 ** level[a]) for a in group}
                     place |= {a: slice(odd * 2 ** (n - 1), None, 2**n) for a, odd in zip(active, parity, strict=True)}
                     kind = frozenset(a for a, odd in zip(active, parity, strict=True) if odd)
-                    own.append((place, last.get(kind, -1)))
+                    own.append((place, last.get(kind)))
                     last[kind] = len(own) - 1
-        found = [(f | o, i * len(own) + p if p >= 0 else -1) for i, (f, _) in enumerate(found) for o, p in own]
-    return [(tuple(f[a] for a in range(len(grid))), p) for f, p in found]
+        lists.append(own)
+    combinations = list(itertools.product(*(range(len(own)) for own in lists)))
+    number = {c: i for i, c in enumerate(combinations)}
+    out = []
+    for c in combinations:
+        place = {}
+        for own, k in zip(lists, c, strict=True):
+            place |= own[k][0]
+        up = lists[-1][c[-1]][1]
+        step = [s.step for s in lists[-1][c[-1]][0].values()]
+        alike = [k for k in range(c[-1]) if [s.step for s in lists[-1][k][0].values()] == step]
+        before = number[(c[0] - 1, *c[1:])] if len(groups) > 1 and c[0] else None
+        out.append(
+            (
+                tuple(place[a] for a in range(len(grid))),
+                None if up is None else number[(*c[:-1], up)],
+                [number[(*c[:-1], k)] for k in alike],
+                before,
+            )
+        )
+    return out
 
 
 def waved(r, shape, groups):
@@ -237,11 +255,16 @@ def waved(r, shape, groups):
     bands = wavelet_bands(groups, grid)
     live = bits_of(r.packed((len(bands) * shape[0] + 7) // 8), len(bands) * shape[0]).reshape(-1, shape[0]).astype(bool)
     q = np.zeros(shape, np.int64)
-    symbols = Symbols(r, 1395) if live.any() else None
-    for (place, parent), used in zip(bands, live, strict=True):
-        if used.any():
-            above = None if parent < 0 else np.abs(q[(used, *bands[parent][0])])
-            q[(used, *place)] = one_band(symbols, q[(used, *place)], above)
+    symbols = Symbols(r, 526) if live.any() else None
+    for band, used in zip(bands, live, strict=True):
+        rows, count, guide = np.flatnonzero(used), 1, None
+        while len(rows):
+            mine, rows = rows[:count], rows[count:]
+            found = found_for(q, bands, band, mine, guide)
+            q[(mine, *band[0])] = one_band(symbols, q[(mine, *band[0])], found, guide)
+            mean = 16 * sizes(q[(mine, *band[0])]).sum(0) // len(mine)
+            guide = mean if guide is None else (3 * mean + guide) >> 2
+            count *= 2
     if symbols:
         symbols.end()
     out = np.zeros(shape, np.int64)
@@ -253,20 +276,44 @@ def waved(r, shape, groups):
     return out
 
 
-def one_band(symbols, band, above):
+def found_for(q, bands, band, rows, guide):
+    """The hint for each point of the band's variables, or None."""
+    place, parent, siblings, cousin = band
+
+    def seen(i):
+        there = sizes(q[(rows, *bands[i][0])])
+        for axis, (a, b, n) in enumerate(zip(place, bands[i][0], q.shape[1:], strict=True), 1):
+            index = np.arange(len(range(*a.indices(n)))) * a.step // b.step
+            there = np.take(there, np.minimum(index, there.shape[axis] - 1), axis=axis)
+        return there
+
+    parts = []
+    if parent is not None:
+        parts.append((2, 4 * seen(parent)))
+    if cousin is not None:
+        parts.append((2, 16 * seen(cousin)))
+    if siblings:
+        parts.append((2, 16 * sum(seen(i) for i in siblings) // len(siblings)))
+    if guide is not None:
+        parts.append((1, np.array([guide] * len(rows))))
+    return sum(w * p for w, p in parts) // sum(w for w, _ in parts) if parts else None
+
+
+def one_band(symbols, band, found, guide):
     size = band.shape[1:]
     parities = sorted(itertools.product(*((0, 1) if n > 1 else (0,) for n in size)), key=lambda p: (sum(p) % 2, p))
-    steps = [d for d in itertools.product((-1, 0, 1), repeat=len(size)) if 1 <= sum(map(abs, d)) <= 2]
+    steps = itertools.product((-1, 0, 1), repeat=len(size))
     steps = [d for d in steps if all(n > 1 or k == 0 for n, k in zip(size, d, strict=True))]
     done = []
     for p in parities:
-        near = [d for d in steps if tuple((a + k) % 2 for a, k in zip(p, d, strict=True)) in done]
-        total = sum(3 - sum(map(abs, d)) for d in near)
+        far = 1 if sum(p) % 2 else 2
+        near = [d for d in steps if sum(map(abs, d)) == far]
+        near = [d for d in near if tuple((a + k) % 2 for a, k in zip(p, d, strict=True)) in done]
         index = [
             c.ravel() for c in np.meshgrid(*(np.arange(a, n, 2) for a, n in zip(p, size, strict=True)), indexing="ij")
         ]
         contexts = [
-            [context(band, v, x, near, total, p, above) for x in zip(*index, strict=True)] for v in range(len(band))
+            [context(band, v, x, near, p, found, guide) for x in zip(*index, strict=True)] for v in range(len(band))
         ]
         for v, row in enumerate(symbols.step(np.array(contexts))):
             band[(v, *index)] = row
@@ -274,20 +321,25 @@ def one_band(symbols, band, above):
     return band
 
 
-def context(band, v, x, near, total, parity, above):
+EXPECTED = [1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, *range(1024, 7969, 496)]
+
+
+def context(band, v, x, near, parity, found, guide):
     """Context of the point x of variable v."""
-    size, around, cls = band.shape[1:], 0, 14
+    if not near and found is None:
+        return 525
+    around = 0
     for d in near:
         y = tuple(a + k for a, k in zip(x, d, strict=True))
-        if all(0 <= a < n for a, n in zip(y, size, strict=True)):
-            around += (3 - sum(map(abs, d))) * size_of(band[(v, *y)])
-    level = int(class_of(around, total))
-    if above is not None:
-        pairs = zip(x, above.shape[1:], size, strict=True)
-        up = tuple(a if m == n else min(a // 2, m - 1) for a, m, n in pairs)
-        limits = (1, 2, 3, 5, 9, 17, 33, 64, 112, 160, 208, 256, 352)
-        cls = sum(size_of(above[(v, *up)]) >= k for k in limits)
-    return 45 * level + 3 * cls + (1 + sum(parity) % 2 if near else 0)
+        if all(0 <= a < n for a, n in zip(y, band.shape[1:], strict=True)):
+            around += size_of(band[(v, *y)])
+    mean = 16 * around // len(near) if near else 0
+    kind = 1 + sum(parity) % 2 if near else 0
+    parts, hint = (16, 0) if found is None else ((0, 11, 14)[kind], int(found[(v, *x)]))
+    expected = (parts * mean + (16 - parts) * hint) >> 4
+    cls = sum(expected >= k for k in EXPECTED)
+    guided = 0 if guide is None else sum(int(guide[x]) >= k for k in (2, 8, 24, 64))
+    return 5 * (35 * kind + cls) + guided
 
 
 def lift_back(x, groups):

@@ -18,6 +18,8 @@
 #define OCTAVE 48
 #define CLIP 511
 #define FAR 43008
+/* Lowest bits of hints: the class of the guide. */
+#define GUIDE_BITS 3
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define FOR_ANY_UNIT __attribute__((target_clones("avx2", "default")))
@@ -26,33 +28,41 @@
 #endif
 
 typedef struct {
-    const uint16_t *near, *table, *parent;
+    const uint16_t *near, *hints, *classes;
+    const uint32_t *table;
     uint16_t *out, *sums;
-    Py_ssize_t rank, counts[MOST_AXES], near_steps[MOST_AXES], parent_steps[MOST_AXES], places[MOST_NEIGHBOURS];
+    Py_ssize_t rank, counts[MOST_AXES], near_steps[MOST_AXES], hint_steps[MOST_AXES], places[MOST_NEIGHBOURS];
     Py_ssize_t neighbours;
-    uint16_t weights[MOST_NEIGHBOURS], base;
+    uint32_t parts;
+    uint16_t base;
 } Phase;
 
-FOR_ANY_UNIT static void add_weighted(uint16_t *sums, const uint16_t *near, uint16_t weight, Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++) sums[i] = (uint16_t)(sums[i] + weight * near[2 * i]);
+FOR_ANY_UNIT static void add_sizes(uint16_t *sums, const uint16_t *near, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) sums[i] = (uint16_t)(sums[i] + near[2 * i]);
 }
 
-static void row(Phase *p, const uint16_t *near, const uint16_t *parent) {
+static void row(Phase *p, const uint16_t *near, const uint16_t *hints) {
     Py_ssize_t n = p->counts[p->rank - 1];
     memset(p->sums, 0, (size_t)n * sizeof(uint16_t));
-    for (Py_ssize_t k = 0; k < p->neighbours; k++) add_weighted(p->sums, near + p->places[k], p->weights[k], n);
-    for (Py_ssize_t i = 0; i < n; i++)
-        p->out[i] = (uint16_t)(p->table[p->sums[i]] + (parent ? parent[2 * i] : 0) + p->base);
+    for (Py_ssize_t k = 0; k < p->neighbours; k++) add_sizes(p->sums, near + p->places[k], n);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        /* Sizes and hints keep these limits; whatever they hold, nothing outside the tables is read. */
+        uint32_t sum = p->sums[i] < CLIP * p->neighbours ? p->sums[i] : CLIP * (uint32_t)p->neighbours;
+        uint32_t hint = hints ? hints[2 * i] : 0;
+        uint32_t expected = (p->table[sum] + (hint >> GUIDE_BITS) * p->parts) >> 4;
+        if (expected > 16 * CLIP) expected = 16 * CLIP;
+        p->out[i] = (uint16_t)(p->classes[expected] + (hint & ((1 << GUIDE_BITS) - 1)) + p->base);
+    }
     p->out += n;
 }
 
-static void walk(Phase *p, Py_ssize_t axis, const uint16_t *near, const uint16_t *parent) {
+static void walk(Phase *p, Py_ssize_t axis, const uint16_t *near, const uint16_t *hints) {
     if (axis == p->rank - 1) {
-        row(p, near, parent);
+        row(p, near, hints);
         return;
     }
     for (Py_ssize_t i = 0; i < p->counts[axis]; i++)
-        walk(p, axis + 1, near + i * p->near_steps[axis], parent ? parent + i * p->parent_steps[axis] : NULL);
+        walk(p, axis + 1, near + i * p->near_steps[axis], hints ? hints + i * p->hint_steps[axis] : NULL);
 }
 
 static int read_tuple(PyObject *t, Py_ssize_t n, Py_ssize_t *out) {
@@ -62,25 +72,27 @@ static int read_tuple(PyObject *t, Py_ssize_t n, Py_ssize_t *out) {
 }
 
 PyDoc_STRVAR(contexts_doc,
-             "phase_contexts(near, shape, starts, places, weights, table, parent, base, out)\n--\n\n"
-             "Write table[weighted sum of neighbours] + parent + base for one parity of a band.\n\n"
-             "`near`: uint16 magnitudes (V, *shape + 2). `starts`: parity by axis. `places`: flat offsets of the\n"
-             "neighbours. `parent`: uint16 (V, *shape), or empty. `out`: uint16.");
+             "phase_contexts(near, shape, starts, places, table, hints, parts, classes, base, out)\n--\n\n"
+             "Write the contexts of one parity of a band: the class of what is expected, the guide, the base.\n\n"
+             "`near`: uint16 sizes (V, *shape + 2). `starts`: parity by axis. `places`: flat offsets of the neighbours.\n"
+             "`table`: uint32, parts of the mean for each sum. `hints`: uint16 (V, *shape), or empty. `parts`: theirs.\n"
+             "`classes`: uint16. `out`: uint16.");
 
 static PyObject *phase_contexts(PyObject *self, PyObject *args) {
-    Py_buffer near, table, parent, out;
-    PyObject *shape, *starts, *places, *weights;
-    unsigned short base;
-    if (!PyArg_ParseTuple(args, "y*OOOOy*y*Hw*", &near, &shape, &starts, &places, &weights, &table, &parent, &base, &out))
+    Py_buffer near, table, hints, classes, out;
+    PyObject *shape, *starts, *places;
+    unsigned short parts, base;
+    if (!PyArg_ParseTuple(args, "y*OOOy*y*Hy*Hw*", &near, &shape, &starts, &places, &table, &hints, &parts, &classes, &base,
+                          &out))
         return NULL;
     Phase p = {0};
-    Py_ssize_t sizes[MOST_AXES], first[MOST_AXES], factor[MOST_NEIGHBOURS], total = 0;
+    Py_ssize_t sizes[MOST_AXES], first[MOST_AXES];
     Py_ssize_t rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
     p.neighbours = PyTuple_Check(places) ? PyTuple_Size(places) : 0;
-    int good = rank >= 2 && rank <= MOST_AXES && p.neighbours <= MOST_NEIGHBOURS && read_tuple(shape, rank, sizes) &&
-               read_tuple(starts, rank - 1, first + 1) && read_tuple(places, p.neighbours, p.places) &&
-               read_tuple(weights, p.neighbours, factor);
-    Py_ssize_t near_all = 1, parent_all = 1, out_all = 1, near_at = 0, parent_at = 0;
+    int good = rank >= 2 && rank <= MOST_AXES && p.neighbours <= MOST_NEIGHBOURS && parts <= 16 &&
+               read_tuple(shape, rank, sizes) && read_tuple(starts, rank - 1, first + 1) &&
+               read_tuple(places, p.neighbours, p.places);
+    Py_ssize_t near_all = 1, hint_all = 1, out_all = 1, near_at = 0, hint_at = 0;
     first[0] = 0;
     for (Py_ssize_t a = rank - 1; good && a >= 0; a--) {
         Py_ssize_t step = a ? 2 : 1, pad = a ? 1 : 0;
@@ -89,40 +101,40 @@ static PyObject *phase_contexts(PyObject *self, PyObject *args) {
         if (!good) break;
         p.counts[a] = (sizes[a] - first[a] + step - 1) / step;
         p.near_steps[a] = near_all * step;
-        p.parent_steps[a] = parent_all * step;
+        p.hint_steps[a] = hint_all * step;
         near_at += (first[a] + pad) * near_all;
-        parent_at += first[a] * parent_all;
+        hint_at += first[a] * hint_all;
         near_all *= sizes[a] + 2 * pad;
-        parent_all *= sizes[a];
+        hint_all *= sizes[a];
         out_all *= p.counts[a];
     }
     for (Py_ssize_t k = 0; good && k < p.neighbours; k++) {
         /* One step along each of at most two axes stays inside the padding. */
-        good = factor[k] >= 1 && factor[k] <= 2;
-        p.weights[k] = (uint16_t)factor[k];
-        total += factor[k];
         Py_ssize_t end = near_at + p.places[k];
         for (Py_ssize_t a = 0; a < rank; a++) end += (p.counts[a] - 1) * p.near_steps[a];
-        good = good && near_at + p.places[k] >= 0 && end < near_all;
+        good = near_at + p.places[k] >= 0 && end < near_all;
     }
-    good = good && near.len == near_all * 2 && out.len == out_all * 2 && table.len >= (CLIP * total + 1) * 2 &&
-           (parent.len == 0 || parent.len == parent_all * 2);
+    good = good && near.len == near_all * 2 && out.len == out_all * 2 && table.len >= (CLIP * p.neighbours + 1) * 4 &&
+           classes.len >= (16 * CLIP + 1) * 2 && (hints.len == 0 || hints.len == hint_all * 2);
     p.sums = good ? malloc((size_t)p.counts[rank - 1] * sizeof(uint16_t)) : NULL;
     if (p.sums) {
         p.rank = rank;
         p.near = near.buf;
         p.table = table.buf;
+        p.classes = classes.buf;
         p.out = out.buf;
+        p.parts = parts;
         p.base = base;
         Py_BEGIN_ALLOW_THREADS;
-        walk(&p, 0, p.near + near_at, parent.len ? (const uint16_t *)parent.buf + parent_at : NULL);
+        walk(&p, 0, p.near + near_at, hints.len ? (const uint16_t *)hints.buf + hint_at : NULL);
         Py_END_ALLOW_THREADS;
         free(p.sums);
     } else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "phase_contexts: shapes and buffers do not fit");
     PyBuffer_Release(&near);
     PyBuffer_Release(&table);
-    PyBuffer_Release(&parent);
+    PyBuffer_Release(&hints);
+    PyBuffer_Release(&classes);
     PyBuffer_Release(&out);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;

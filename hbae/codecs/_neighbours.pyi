@@ -5,9 +5,10 @@ def phase_contexts(
     shape: tuple[int, ...],
     starts: tuple[int, ...],
     places: tuple[int, ...],
-    weights: tuple[int, ...],
     table: Array,
-    parent: Array,
+    hints: Array,
+    parts: int,
+    classes: Array,
     base: int,
     out: Array,
 ) -> None: ...

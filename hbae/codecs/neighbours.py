@@ -8,6 +8,7 @@ where ``_neighbours.c`` is built, it does the same faster.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -28,15 +29,27 @@ _FAR = np.array(
 # Limits of the mean size of neighbours, in 16ths.
 _LIMITS = np.array([1, 2, 3, 5, 8, 12, 18, 28, 44, 68, 108, 172, 270, 424, 664, *range(1024, 16 * CLIP, 496)])
 NEAR = len(_LIMITS) + 1
+# Limits of a point's expected size, in 16ths: half octaves below 64.
+_EXPECTED = np.array([1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, *_LIMITS[15:]])
+# Of 16 parts of what is expected, those that known neighbours give, by kind; all of them where nothing else is known.
+_PARTS, _ALL = (0, 11, 14), 16
+# Classes of the guide, the lowest bits of hints.
+GUIDES, GUIDE_BITS = 5, 3
+PHASE_CONTEXTS = 3 * (len(_EXPECTED) + 1) * GUIDES + 1
+_CLASSES = (np.searchsorted(_EXPECTED, np.arange(16 * CLIP + 1), side="right") * GUIDES).astype(np.uint16)
 _NOTHING = np.zeros(0, np.uint16)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One parity: which points of a band it holds, and its known neighbours, as steps by axis with weights."""
+    """One parity: which points of a band it holds, and its known neighbours.
+
+    ``near``: as steps by axis. ``places``: as steps in the flat sizes of a band with their border.
+    """
 
     parity: tuple[int, ...]
-    near: tuple[tuple[tuple[int, ...], int], ...]
+    near: tuple[tuple[int, ...], ...]
+    places: tuple[int, ...]
 
     @property
     def target(self) -> tuple[slice, ...]:
@@ -48,32 +61,36 @@ class Phase:
         """0 where nothing is known, 1 for even sums of parities, 2 for odd ones."""
         return 1 + sum(self.parity) % 2 if self.near else 0
 
-    def contexts(self, known: Array, parent: Array | None, stride: int, base: int) -> Array:
-        """Class of the mean size of known neighbours times ``stride``, the parent's part, and ``base``; flat uint16.
+    def contexts(self, known: Array, hints: Array | None) -> Array:
+        """Join known neighbours with what other bands and variables tell; flat uint16.
 
-        ``known``: sizes (V, *shape + 2), with a border of zeros. ``parent``: uint16 (V, *shape).
+        ``known``: sizes (V, *shape + 2), with a border of zeros. ``hints``: uint16 (V, *shape), the size that is
+        expected from elsewhere in 16ths, and below it the class of the guide in ``GUIDE_BITS`` bits.
         """
         counts = self._counts(known)
-        weights = tuple(w for _, w in self.near)
-        table = class_of(sum(weights), stride)
+        if hints is None and not self.near:
+            return np.full(counts, PHASE_CONTEXTS - 1, np.uint16).ravel()
+        parts = _ALL if hints is None else _PARTS[self.kind]
+        table, base = _mean_parts(len(self.near), parts), self.kind * int(_CLASSES[-1] + GUIDES)
         if _neighbours is not None:
-            steps = [s // known.itemsize for s in known.strides[1:]]
-            places = tuple(sum(k * s for k, s in zip(d, steps, strict=True)) for d, _ in self.near)
             shape = (len(known), *(n - 2 for n in known.shape[1:]))
+            rest = _NOTHING if hints is None else hints
             out = np.empty(counts, np.uint16)
-            up = _NOTHING if parent is None else parent
-            _neighbours.phase_contexts(known, shape, self.parity, places, weights, table, up, base, out)
+            call = (known, shape, self.parity, self.places, table, rest, _ALL - parts, _CLASSES, base, out)
+            _neighbours.phase_contexts(*call)
             return out.ravel()
-        level = np.zeros(counts, np.uint16)
-        for d, weight in self.near:
+        total = np.zeros(counts, np.uint16)
+        for d in self.near:
             starts = [1 + a + k for a, k in zip(self.parity, d, strict=True)]
             place = (slice(s, s + 2 * c - 1, 2) for s, c in zip(starts, counts[1:], strict=True))
-            level += known[(slice(None), *place)] * np.uint16(weight)
-        level = table[level]
-        if parent is not None:
-            level += parent[self.target]
-        level += np.uint16(base)
-        return level.ravel()
+            total += known[(slice(None), *place)]
+        expected, guide = table[total], np.uint16(0)
+        if hints is not None:
+            rest = hints[self.target]
+            expected = expected + (rest >> GUIDE_BITS) * np.uint32(_ALL - parts)
+            guide = rest & np.uint16((1 << GUIDE_BITS) - 1)
+        out = _CLASSES[expected >> 4] + guide + np.uint16(base)
+        return out.ravel()
 
     def load(self, spot: Spot, known: Array) -> Array:
         """Give this parity's values of a band (int64, flat), and note their sizes in ``known``."""
@@ -145,30 +162,41 @@ def sizes_of(values: Array) -> Array:
 
 
 @lru_cache(maxsize=256)
-def class_of(total: int, stride: int = 1) -> Array:
-    """Class of the mean, times ``stride``, for every weighted sum of sizes; ``total``: the weights' sum."""
+def class_of(total: int) -> Array:
+    """Class of the mean for every weighted sum of sizes; ``total``: the weights' sum."""
     sums = np.arange(CLIP * total + 1)
-    classes = (np.searchsorted(_LIMITS, sums * 16 // max(total, 1), side="right") * stride).astype(np.uint16)
+    classes = np.searchsorted(_LIMITS, sums * 16 // max(total, 1), side="right").astype(np.uint16)
     classes.setflags(write=False)
     return classes
+
+
+@lru_cache(maxsize=256)
+def _mean_parts(count: int, parts: int) -> Array:
+    """So many parts of the mean of ``count`` sizes, in 16ths, for every sum of them; uint32."""
+    means = 16 * np.arange(CLIP * count + 1) // max(count, 1)
+    table: Array = (parts * means).astype(np.uint32)
+    table.setflags(write=False)
+    return table
 
 
 @lru_cache(maxsize=4096)
 def phases_of(shape: tuple[int, ...]) -> tuple[Phase, ...]:
     """Parities of a band in coding order; axes of length 1 have one parity.
 
-    Neighbours are one step away along one axis (weight 2) or two (weight 1).
+    Neighbours of even sums of parities are one step away along two axes, those of odd ones along one.
     """
     parities = list(itertools.product(*((0, 1) if n > 1 else (0,) for n in shape)))
     parities.sort(key=lambda p: (sum(p) % 2, p))
     steps = [d for d in itertools.product((-1, 0, 1), repeat=len(shape)) if 1 <= sum(map(abs, d)) <= 2]
     steps = [d for d in steps if all(n > 1 or not k for n, k in zip(shape, d, strict=True))]
+    # From one point of the sizes with their borders to the next, by axis.
+    strides = [math.prod(n + 2 for n in shape[a + 1 :]) for a in range(len(shape))]
     known: set[tuple[int, ...]] = set()
     out = []
     for p in parities:
-        near = [
-            (d, 3 - sum(map(abs, d))) for d in steps if tuple((a + k) % 2 for a, k in zip(p, d, strict=True)) in known
-        ]
-        out.append(Phase(p, tuple(near)))
+        far = 2 - sum(p) % 2
+        near = [d for d in steps if sum(map(abs, d)) == far]
+        near = [d for d in near if tuple((a + k) % 2 for a, k in zip(p, d, strict=True)) in known]
+        out.append(Phase(p, tuple(near), tuple(sum(k * n for k, n in zip(d, strides, strict=True)) for d in near)))
         known.add(p)
     return tuple(out)

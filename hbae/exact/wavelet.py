@@ -11,6 +11,7 @@ NumPy is the reference; where ``_lifting.c`` is built, it does the same operatio
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,10 +36,16 @@ Slices = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class Band:
-    """A subband of a grid: where it lies, and the number of the coarser band of the same kind (-1: none)."""
+    """A subband of a grid: where it lies, and the numbers of bands before it that tell of it (-1: none).
+
+    ``parent``: the coarser one of the same kind. ``siblings``: those of the same steps in the last group, and the same
+    band in all others. ``cousin``: the band before in the first group, the same in all others.
+    """
 
     place: Slices
-    parent: int
+    parent: int = -1
+    siblings: tuple[int, ...] = ()
+    cousin: int = -1
 
 
 @dataclass(frozen=True)
@@ -76,15 +83,25 @@ class Wavelet:
 
     def bands(self, shape: tuple[int, ...]) -> list[Band]:
         """List all bands, coarser before finer ones of the same kind; together they hold every point once."""
-        found = [(dict[int, slice](), -1)]
-        for group in self.groups:
-            own = _group_bands(group, shape)
-            found = [
-                ({**places, **mine}, i * len(own) + parent if parent >= 0 else -1)
-                for i, (places, _) in enumerate(found)
-                for mine, parent in own
-            ]
-        return [Band(tuple(places[a] for a in range(self.rank)), parent) for places, parent in found]
+        own = [_group_bands(group, shape) for group in self.groups]
+        last = own[-1]
+        # Places in the list from one band of the first group to the next, for more than one group.
+        stride = math.prod(len(o) for o in own[1:]) if len(own) > 1 else 0
+        found = []
+        for i, parts in enumerate(itertools.product(*own)):
+            places = {a: s for p, _ in parts for a, s in p.items()}
+            first = i - i % len(last)
+            mine, parent = parts[-1]
+            alike = [k for k in range(i % len(last)) if _steps(last[k][0]) == _steps(mine)]
+            found.append(
+                Band(
+                    tuple(places[a] for a in range(self.rank)),
+                    first + parent if parent >= 0 else -1,
+                    tuple(first + k for k in alike),
+                    i - stride if stride and i >= stride else -1,
+                )
+            )
+        return found
 
 
 def scale_and_round(x: Array, factor: float, limit: float) -> bool:
@@ -120,6 +137,10 @@ def _group_bands(group: tuple[int, ...], shape: tuple[int, ...]) -> list[tuple[d
             out.append((place, kinds.get(kind, -1)))
             kinds[kind] = len(out) - 1
     return out
+
+
+def _steps(places: dict[int, slice]) -> list[int]:
+    return [s.step for s in places.values()]
 
 
 def _lift(x: Array, axis: int, strides: dict[int, int], *, inverse: bool) -> None:

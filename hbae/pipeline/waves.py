@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The point stage by wavelets: quantised subbands, coded phase by phase with contexts from all that is known.
 
-A band is coded in phases (:mod:`hbae.codecs.neighbours`). The context of a value joins the mean size of known
-neighbours with the size at the same place in the coarser band.
+A band is coded set by set of its variables (1, 2, 4, ... of them), in phases (:mod:`hbae.codecs.neighbours`). The
+context of a value joins the mean size of known neighbours with sizes at the same place in bands and sets before.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from hbae.arrays import Array
 from hbae.codecs import ByteReader, ByteWriter, pack
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
 from hbae.codecs.masks import read_bits
-from hbae.codecs.neighbours import CLIP, NEAR, Phase, Spot, phases_of
+from hbae.codecs.neighbours import CLIP, GUIDE_BITS, PHASE_CONTEXTS, Phase, Spot, phases_of
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.wavelet import Band, Wavelet, scale_and_round
 from hbae.pipeline.rounding import round_by_worth
 
-# Limits of the parent's size.
-_PARENT_LIMITS = np.array([1, 2, 3, 5, 9, 17, 33, 64, 112, 160, 208, 256, 352])
-_PARENT, _KINDS = len(_PARENT_LIMITS) + 2, 3
-CONTEXTS = _KINDS * NEAR * _PARENT
+# Weights of what is known elsewhere: parent (a quarter of its size), siblings, cousin; the guide.
+_BAND, _GUIDE = 2, 1
+# Limits of the guide, in 16ths.
+_GUIDE_LIMITS = np.array([2, 8, 24, 64])
 _LARGEST = 2.0**52
-_PARENT_OF = (np.searchsorted(_PARENT_LIMITS, np.arange(CLIP + 1), side="right") * _KINDS).astype(np.uint16)
-_NO_PARENT = (_PARENT - 1) * _KINDS
+_GUIDE_CLASS = np.searchsorted(_GUIDE_LIMITS, np.arange(16 * CLIP + 1), side="right").astype(np.uint16)
 
 
 def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool, known: bool = False) -> tuple[bytes, Array | None]:
@@ -39,7 +38,7 @@ def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool, known: bool = Fal
     bands = wavelet.bands(x.shape[1:])
     q = _quantised(x, wavelet, bands, nearest)
     live = np.array([q[_at(slice(None), b)].reshape(len(q), -1).any(axis=1) for b in bands])
-    symbols = SymbolWriter(CONTEXTS)
+    symbols = SymbolWriter(PHASE_CONTEXTS)
     for spot, sizes, p, contexts in _walk(q, bands, live):
         symbols.add(p.load(spot, sizes), contexts)
     w = ByteWriter()
@@ -70,7 +69,7 @@ def decode_waves(reader: ByteReader, shape: tuple[int, ...], wavelet: Wavelet) -
     live = read_bits(reader, count).astype(bool).reshape(len(bands), shape[0])
     q = np.zeros(shape)
     if live.any():
-        symbols = SymbolReader(reader, CONTEXTS)
+        symbols = SymbolReader(reader, PHASE_CONTEXTS)
         for spot, known, p, contexts in _walk(q, bands, live):
             p.store(spot, known, symbols.take(contexts))
         symbols.end()
@@ -110,44 +109,72 @@ def _walk(q: Array, bands: list[Band], live: Array) -> Iterator[tuple[Spot, Arra
 
     After each one its values must be in q (V, *grid) and in the sizes.
     """
-    parents = {b.parent for b in bands}
-    known_of: dict[int, tuple[Array, Array]] = {}
-    for i, (band, used) in enumerate(zip(bands, live, strict=True)):
+    sizes = np.zeros(q.shape, np.uint16)
+    for band, used in zip(bands, live, strict=True):
         rows = np.flatnonzero(used)
         if not rows.size:
             continue
-        spot = Spot(q, band.place, rows)
-        shape = spot.shape
-        known = np.zeros((len(rows), *(n + 2 for n in shape)), np.uint16)
-        parent = None
-        if band.parent >= 0:
-            coarse = Spot(q, bands[band.parent].place, rows).shape
-            parent = _of_parent(known_of.get(band.parent), coarse, rows, shape)
-        for p in phases_of(shape):
-            base = p.kind + (_NO_PARENT if parent is None else 0)
-            yield spot, known, p, p.contexts(known, parent, _PARENT * _KINDS, base)
-        if i in parents:
-            known_of[i] = rows, known
+        guide = None
+        total, weight = _from_bands(sizes, bands, band, rows)
+        for part in _sets(len(rows)):
+            spot = Spot(q, band.place, rows[part])
+            known = np.zeros((len(spot.rows), *(n + 2 for n in spot.shape)), np.uint16)
+            hints = _hints(None if total is None else total[part], weight, guide, len(known))
+            for p in phases_of(spot.shape):
+                yield spot, known, p, p.contexts(known, hints)
+            mine = known[(slice(None), *(slice(1, -1),) * len(spot.shape))]
+            sizes[_at(spot.rows, band)] = mine
+            mean = 16 * mine.sum(axis=0, dtype=np.uint32) // len(mine)
+            guide = mean if guide is None else (3 * mean + guide) >> 2
+
+
+def _sets(count: int) -> Iterator[slice]:
+    """Split a band's variables into sets of 1, 2, 4, ...: each is coded with those before it known."""
+    size, begin = 1, 0
+    while begin < count:
+        yield slice(begin, begin + size)
+        begin, size = begin + size, 2 * size
 
 
 def _at(variables: Any, band: Band) -> tuple[Any, ...]:
     return (variables, *band.place)
 
 
-def _of_parent(
-    found: tuple[Array, Array] | None, coarse: tuple[int, ...], rows: Array, shape: tuple[int, ...]
-) -> Array:
-    """Context part (uint16) for variables ``rows`` from what the coarser band holds: its variables and sizes.
+def _from_bands(sizes: Array, bands: list[Band], band: Band, rows: Array) -> tuple[Array | None, int]:
+    """Weighted sum (16ths) of what bands before tell of the sizes of a band, uint16 (rows, *shape), and the weights."""
+    found: list[Array] = []
+    for i, factor in ((band.parent, 4), (band.cousin, 16)):
+        if i >= 0:
+            found.append(_seen_from(band, bands[i], sizes, rows) * np.uint16(_BAND * factor))
+    if band.siblings:
+        seen = [_seen_from(band, bands[i], sizes, rows) for i in band.siblings]
+        if len(seen) > 1:
+            seen[0] = np.asarray(16 * np.sum(seen, axis=0, dtype=np.uint32) // len(seen), np.uint16)
+        found.append(seen[0] * np.uint16(_BAND if len(seen) > 1 else 16 * _BAND))
+    for more in found[1:]:
+        found[0] += more
+    return found[0] if found else None, _BAND * len(found)
 
-    Children have twice the index of their parent, or one more.
+
+def _hints(total: Array | None, weight: int, guide: Array | None, count: int) -> Array | None:
+    """Weighted mean (16ths) of what bands and the guide tell ``count`` variables, and the guide's class.
+
+    uint16 (count, *shape); none where nothing is known.
     """
-    sizes = np.zeros((len(rows), *coarse), np.uint16)
-    if found is not None:
-        there = np.isin(rows, found[0])
-        inner: tuple[Any, ...] = (np.isin(found[0], rows), *(slice(1, -1) for _ in coarse))
-        sizes[there] = found[1][inner]
-    part = _PARENT_OF[sizes]
-    for axis, (m, n) in enumerate(zip(coarse, shape, strict=True), 1):
-        if m != n:
-            part = np.take(part, np.minimum(np.arange(n) // 2, m - 1), axis=axis)
-    return np.ascontiguousarray(part)
+    if guide is None:
+        return None if total is None else total // np.uint16(weight) << GUIDE_BITS
+    near = guide.astype(np.uint16)
+    every = np.repeat(near[None], count, axis=0)
+    mean: Array = every if total is None else (total + near) // np.uint16(weight + _GUIDE)
+    hints: Array = (mean << GUIDE_BITS) + _GUIDE_CLASS[near]
+    return hints
+
+
+def _seen_from(band: Band, other: Band, sizes: Array, rows: Array) -> Array:
+    """Sizes of another band at the places of a band, (rows, *shape)."""
+    seen: Array = sizes[_at(rows, other)]
+    for axis, (mine, there, n) in enumerate(zip(band.place, other.place, sizes.shape[1:], strict=True), 1):
+        count, ratio = len(range(*mine.indices(n))), there.step // mine.step
+        if ratio != 1 or count != seen.shape[axis]:
+            seen = np.take(seen, np.minimum(np.arange(count) // ratio, seen.shape[axis] - 1), axis=axis)
+    return seen

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import hbae.codecs.neighbours as module
-from hbae.codecs.neighbours import CLIP, Spot, phases_of, sizes_of
+from hbae.codecs.neighbours import CLIP, GUIDE_BITS, GUIDES, PHASE_CONTEXTS, Spot, phases_of, sizes_of
 
 SHAPES = [(1,), (2,), (7,), (1, 5), (4, 1, 9), (6, 7, 8), (2, 3, 2, 3), (3, 2, 3, 2, 3, 2)]
 
@@ -44,26 +44,31 @@ def test_every_point_lies_in_one_phase(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("with_parent", [False, True])
+@pytest.mark.parametrize("with_hints", [False, True])
 def test_compiled_contexts_are_those_of_numpy(
-    shape: tuple[int, ...], with_parent: bool, compiled: Any, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...], with_hints: bool, compiled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(3)
     known = np.zeros((3, *(n + 2 for n in shape)), np.uint16)
     inside = (slice(None), *(slice(1, -1) for _ in shape))
     known[inside] = np.where(rng.random((3, *shape)) < 0.3, CLIP, rng.integers(0, 30, (3, *shape)))
-    parent = rng.integers(0, 90, (3, *shape)).astype(np.uint16) if with_parent else None
+    hints = None
+    if with_hints:
+        means = np.where(rng.random((3, *shape)) < 0.3, 16 * CLIP, rng.integers(0, 90, (3, *shape)))
+        hints = (means << GUIDE_BITS | rng.integers(0, GUIDES, means.shape)).astype(np.uint16)
     for p in phases_of(shape):
         found = []
         for kernel in (compiled, None):
             monkeypatch.setattr(module, "_neighbours", kernel)
-            found.append(p.contexts(known, parent, 45, p.kind))
+            found.append(p.contexts(known, hints))
         assert np.array_equal(*found)
+        assert found[0].max() < PHASE_CONTEXTS
 
 
 def test_contexts_refuse_what_does_not_fit(compiled: Any) -> None:
-    near, table, none = np.zeros((1, 5, 5), np.uint16), np.zeros(511 * 4 + 1, np.uint16), np.zeros(0, np.uint16)
-    good = ((1, 3, 3), (0, 0), (1, -1), (2, 2), table, none, 0, np.zeros((1, 2, 2), np.uint16))
+    near, table, none = np.zeros((1, 5, 5), np.uint16), np.zeros(511 * 2 + 1, np.uint32), np.zeros(0, np.uint16)
+    classes = np.zeros(16 * CLIP + 1, np.uint16)
+    good = ((1, 3, 3), (0, 0), (1, -1), table, none, 2, classes, 0, np.zeros((1, 2, 2), np.uint16))
     call = compiled.phase_contexts
     call(near, *good)
     for place, bad in (
@@ -74,16 +79,26 @@ def test_contexts_refuse_what_does_not_fit(compiled: Any) -> None:
         (1, (0,)),
         (2, (1, -9)),
         (2, (20, 1)),
-        (3, (2, 3)),
-        (3, (2,)),
-        (4, table[:-1]),
-        (5, np.zeros(3, np.uint16)),
-        (7, np.zeros((1, 2, 3), np.uint16)),
+        (2, (1, -1, 1)),
+        (3, table[:-1]),
+        (4, np.zeros(3, np.uint16)),
+        (5, 17),
+        (6, classes[:-1]),
+        (8, np.zeros((1, 2, 3), np.uint16)),
     ):
         args = list(good)
         args[place] = bad
         with pytest.raises((ValueError, OverflowError)):
             call(near, *args)
+
+
+def test_sizes_and_hints_out_of_range_read_no_strange_memory(compiled: Any) -> None:
+    """The kernel keeps to its tables, whatever it is given."""
+    near, hints = np.full((1, 5, 5), 65535, np.uint16), np.full((1, 3, 3), 65535, np.uint16)
+    table, classes = np.full(511 * 2 + 1, 1 << 31, np.uint32), np.full(16 * CLIP + 1, 9, np.uint16)
+    out = np.zeros((1, 2, 2), np.uint16)
+    compiled.phase_contexts(near, (1, 3, 3), (0, 0), (1, -1), table, hints, 5, classes, 100, out)
+    assert (out == 9 + 7 + 100).all()
 
 
 @pytest.mark.parametrize("shape", [(1,), (9,), (2, 5), (12, 1, 9), (3, 8, 5)])

@@ -305,6 +305,29 @@ def wavelet_together(path: Path) -> None:
 
 
 @case
+def wavelet_apart(path: Path) -> None:
+    """All axes apart, in another order; sets of 1, 2, 4 and 1 variables, large integers among them."""
+    data = {f"v{i}": wave(12, 10, 18, seed=i, noise=0.02 * i) for i in range(8)}
+
+    def change(d: GroupPlan, s: Any) -> dict[str, Any]:
+        units = 0.3 ** np.arange(8.0)
+        return {"point_unit": full(d, 0.1) * units, "wavelet": Wavelet(((2,), (0,), (1,)))}
+
+    forced(path, data, "nrmse=1e-1", change)
+
+
+@case
+def wavelet_pairs(path: Path) -> None:
+    """A first group of two axes of different numbers of levels."""
+    data = {f"v{i}": wave(35, 9, 10, seed=i, noise=0.03 * i) for i in range(3)}
+
+    def change(d: GroupPlan, s: Any) -> dict[str, Any]:
+        return {"point_unit": full(d, 0.05), "wavelet": Wavelet(((2, 0), (1,)))}
+
+    forced(path, data, "nrmse=1e-1", change)
+
+
+@case
 def mask_of_many_values(path: Path) -> None:
     """Masked points of different bits, on one variable only."""
     a, rng = wave(7, 9), np.random.default_rng(5)

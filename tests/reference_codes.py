@@ -247,6 +247,39 @@ def slabs_of(r, shape, first):
     return q
 
 
+EXPECTED = [1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, *range(1024, 7969, 496)]
+
+
+def phased(symbols, shape, hint, guide, *, live=None, unknown=525):
+    """Integers (B, ...) phase by phase; hint, guide: None or by point; unknown: contexts where nothing is known."""
+    q, size = np.zeros(shape, np.int64), shape[1:]
+    parities = sorted(itertools.product(*((0, 1) if n > 1 else (0,) for n in size)), key=lambda p: (sum(p) % 2, p))
+    done = []
+    for p in parities:
+        near = [d for d in itertools.product((-1, 0, 1), repeat=len(size)) if sum(map(abs, d)) == 2 - sum(p) % 2]
+        near = [d for d in near if tuple((a + k) % 2 for a, k in zip(p, d, strict=True)) in done]
+        near = [d for d in near if all(n > 1 or k == 0 for n, k in zip(size, d, strict=True))]
+        known = np.pad(sizes(q), [(0, 0), *((1, 1) for _ in size)])
+        around = np.zeros(shape, np.int64)
+        for d in near:
+            around += known[(slice(None), *(slice(1 + k, 1 + k + n) for k, n in zip(d, size, strict=True)))]
+        kind = 1 + sum(p) % 2 if near else 0
+        parts, more = (16, 0) if hint is None else ((0, 11, 14)[kind], hint)
+        expected = (parts * (16 * around // max(len(near), 1)) + (16 - parts) * more) >> 4
+        contexts = 5 * (35 * kind + np.searchsorted(EXPECTED, expected, side="right"))
+        if guide is not None:
+            contexts = contexts + np.searchsorted([2, 8, 24, 64], guide, side="right")
+        if not near and hint is None:
+            contexts = np.broadcast_to(unknown, shape)
+        here = np.zeros(shape, bool)
+        here[(slice(None), *(slice(a, None, 2) for a in p))] = True
+        here &= True if live is None else live
+        if here.any():
+            q[here] = symbols.step(contexts[here])
+        done.append(p)
+    return q
+
+
 def coefficients(r, tiles, logs):
     """(S, B, R1, ..., Rm) for log scales of S, R1, ..., Rm."""
     slabs, *rest = (len(log) for log in logs)
@@ -254,20 +287,29 @@ def coefficients(r, tiles, logs):
     runs = integers(r, table).reshape(slabs, *rest[:-1])
     need(runs.min() >= 0 and runs.max() <= rest[-1], "run out of range")
     q = np.zeros((slabs, tiles, *rest), np.int64)
-    symbols = Symbols(r, 1280) if runs.any() else None
-    known = np.zeros(q.shape, np.int64)
+    symbols = Symbols(r, 565) if runs.any() else None
+    bucket = np.zeros(rest, np.int64) + logs[0][0]
+    for i, log in enumerate(logs[1:]):
+        bucket = bucket + log.reshape([-1 if k == i else 1 for k in range(len(rest))])
+    guide = None
     for s in range(slabs):
         live = np.broadcast_to(np.arange(rest[-1]) < runs[s][..., None], q[s].shape)
         if live.any():
-            bucket = np.zeros(rest, np.int64) + logs[0][s]
-            for i, log in enumerate(logs[1:]):
-                bucket = bucket + log.reshape([-1 if k == i else 1 for k in range(len(rest))])
-            contexts = np.clip(bucket, 0, 39) + 40 * level_at(known, s, 1)
-            q[s][live] = symbols.step(contexts[live])
-            known[s] = sizes(q[s])
+            hint = None if guide is None else around_of(guide)
+            q[s] = phased(symbols, q[s].shape, hint, guide, live=live, unknown=525 + np.clip(bucket, 0, 39))
+        guide = 16 * sizes(q[s]) if guide is None else (16 * sizes(q[s]) + guide) >> 1
     if symbols:
         symbols.end()
     return q
+
+
+def around_of(guide):
+    axes = [a for a in range(1, guide.ndim) if guide.shape[a] > 1]
+    total = (4 + 2 * len(axes)) * guide
+    for axis in axes:
+        wide = np.pad(guide, [(int(k == axis),) * 2 for k in range(guide.ndim)])
+        total = total + wide.take(range(guide.shape[axis]), axis) + wide.take(range(2, guide.shape[axis] + 2), axis)
+    return total // (4 + 4 * len(axes))
 
 
 def summed(d, axes):

@@ -28,7 +28,7 @@ from reference_codes import (
     mask_of,
     named,
     need,
-    size_of,
+    phased,
     sizes,
     summed,
     transform_of,
@@ -261,7 +261,7 @@ def waved(r, shape, groups):
         while len(rows):
             mine, rows = rows[:count], rows[count:]
             found = found_for(q, bands, band, mine, guide)
-            q[(mine, *band[0])] = one_band(symbols, q[(mine, *band[0])], found, guide)
+            q[(mine, *band[0])] = phased(symbols, q[(mine, *band[0])].shape, found, guide)
             mean = 16 * sizes(q[(mine, *band[0])]).sum(0) // len(mine)
             guide = mean if guide is None else (3 * mean + guide) >> 2
             count *= 2
@@ -297,49 +297,6 @@ def found_for(q, bands, band, rows, guide):
     if guide is not None:
         parts.append((1, np.array([guide] * len(rows))))
     return sum(w * p for w, p in parts) // sum(w for w, _ in parts) if parts else None
-
-
-def one_band(symbols, band, found, guide):
-    size = band.shape[1:]
-    parities = sorted(itertools.product(*((0, 1) if n > 1 else (0,) for n in size)), key=lambda p: (sum(p) % 2, p))
-    steps = itertools.product((-1, 0, 1), repeat=len(size))
-    steps = [d for d in steps if all(n > 1 or k == 0 for n, k in zip(size, d, strict=True))]
-    done = []
-    for p in parities:
-        far = 1 if sum(p) % 2 else 2
-        near = [d for d in steps if sum(map(abs, d)) == far]
-        near = [d for d in near if tuple((a + k) % 2 for a, k in zip(p, d, strict=True)) in done]
-        index = [
-            c.ravel() for c in np.meshgrid(*(np.arange(a, n, 2) for a, n in zip(p, size, strict=True)), indexing="ij")
-        ]
-        contexts = [
-            [context(band, v, x, near, p, found, guide) for x in zip(*index, strict=True)] for v in range(len(band))
-        ]
-        for v, row in enumerate(symbols.step(np.array(contexts))):
-            band[(v, *index)] = row
-        done.append(p)
-    return band
-
-
-EXPECTED = [1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, *range(1024, 7969, 496)]
-
-
-def context(band, v, x, near, parity, found, guide):
-    """Context of the point x of variable v."""
-    if not near and found is None:
-        return 525
-    around = 0
-    for d in near:
-        y = tuple(a + k for a, k in zip(x, d, strict=True))
-        if all(0 <= a < n for a, n in zip(y, band.shape[1:], strict=True)):
-            around += size_of(band[(v, *y)])
-    mean = 16 * around // len(near) if near else 0
-    kind = 1 + sum(parity) % 2 if near else 0
-    parts, hint = (16, 0) if found is None else ((0, 11, 14)[kind], int(found[(v, *x)]))
-    expected = (parts * mean + (16 - parts) * hint) >> 4
-    cls = sum(expected >= k for k in EXPECTED)
-    guided = 0 if guide is None else sum(int(guide[x]) >= k for k in (2, 8, 24, 64))
-    return 5 * (35 * kind + cls) + guided
 
 
 def lift_back(x, groups):

@@ -3,12 +3,15 @@
 
 An array (S, B, R1, ..., Rm) holds, for each of B tiles, coefficients whose magnitude is expected to fall along S and
 along every R axis. For each slab and each place (R1, ..., Rm-1) a run tells how many places along Rm can be other than
-zero in any tile; the rest is zero and costs nothing, neither bytes nor time. The context of a value joins a bucket (the
-expected magnitude, from log scales of the axes) with a level from the slab before (see :mod:`hbae.codecs.ints`).
+zero in any tile; the rest is zero and costs nothing, neither bytes nor time. A slab is coded in phases
+(:mod:`hbae.codecs.neighbours`): the context of a value joins the mean size of known neighbours in its tile with a
+guide, the decaying mean of sizes in the slabs before. Where nothing is known it is the expected magnitude, from log
+scales of the axes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,20 +19,46 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, ByteWriter
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
-from hbae.codecs.ints import LEVELS, KnownSizes, decode_ints, encode_ints
+from hbae.codecs.ints import decode_ints, encode_ints
+from hbae.codecs.neighbours import GUIDE_BITS, PHASE_CONTEXTS, Phase, guide_classes, phases_of, sizes_of
 from hbae.errors import FormatError
 
 BUCKETS = 40
-CONTEXTS = BUCKETS * LEVELS
+# The last one of phases, for values of which nothing is known, is the first of the buckets.
+CONTEXTS = PHASE_CONTEXTS - 1 + BUCKETS
 
 
 @dataclass(frozen=True)
 class _Places:
-    """Where a slab has values: the box (B, R1', ..., Rm') that holds them, flat places in it, their buckets."""
+    """Where a slab has values: the box (B, R1', ..., Rm') that holds them, which are under runs, their buckets."""
 
     box: tuple[slice, ...]
-    flat: Array
+    under: Array
     buckets: Array
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Values of a phase that are under runs: flat places in the phase of each tile (None: all), and their contexts."""
+
+    phase: Phase
+    flat: Array | None
+    contexts: Array
+
+    def pick(self, box: Array) -> Array:
+        """Give the step's values of a box (B, ...)."""
+        values = box[self.phase.target].reshape(len(box), -1)
+        return (values if self.flat is None else np.take(values, self.flat, axis=1)).ravel()
+
+    def put(self, box: Array, values: Array) -> None:
+        """Put the step's values into a box (B, ...)."""
+        target = box[self.phase.target]
+        if self.flat is None:
+            target[...] = values.reshape(target.shape)
+            return
+        every = np.zeros((len(box), target[0].size), box.dtype)
+        every[:, self.flat] = values.reshape(len(box), -1)
+        target[...] = every.reshape(target.shape)
 
 
 def encode_coefficients(q: Array, logs: list[Array]) -> bytes:
@@ -39,14 +68,8 @@ def encode_coefficients(q: Array, logs: list[Array]) -> bytes:
     """
     runs = _runs(q)
     symbols = SymbolWriter(CONTEXTS)
-    sizes = KnownSizes(q.shape)
-    for s in range(len(q)):
-        places = _places(runs[s], logs, s)
-        if places is not None:
-            inside = q[s][places.box]
-            values = np.take(inside.reshape(len(inside), -1), places.flat, axis=1)
-            symbols.add(values.astype(np.int64).ravel(), _contexts(sizes, s, places))
-            sizes.put(s, inside, places.box)
+    for inside, step in _walk(np.asarray(q, np.int64), runs, logs):
+        symbols.add(step.pick(inside), step.contexts)
     w = ByteWriter()
     w.raw(encode_ints(_tabled(runs)))
     if runs.any():
@@ -70,15 +93,8 @@ def decode_coefficients(reader: ByteReader, tiles: int, logs: list[Array]) -> Ar
     if not runs.any():
         return q
     symbols = SymbolReader(reader, CONTEXTS)
-    sizes = KnownSizes(q.shape)
-    for s in range(slabs):
-        places = _places(runs[s], logs, s)
-        if places is not None:
-            shape = q[s][places.box].shape
-            got = np.zeros((tiles, int(np.prod(shape[1:]))), np.int64)
-            got[:, places.flat] = symbols.take(_contexts(sizes, s, places)).reshape(tiles, -1)
-            q[s][places.box] = got.reshape(shape)
-            sizes.put(s, got.reshape(shape), places.box)
+    for inside, step in _walk(q, runs, logs):
+        step.put(inside, symbols.take(step.contexts))
     symbols.end()
     return q
 
@@ -95,29 +111,71 @@ def _tabled(runs: Array) -> Array:
     return runs if runs.ndim > 1 else runs[None]
 
 
+def _walk(q: Array, runs: Array, logs: list[Array]) -> Iterator[tuple[Array, _Step]]:
+    """Give, slab by slab and phase by phase, the box that holds a slab's values (a view of q), and what to code in it.
+
+    After each one its values must be in the box.
+    """
+    guide = np.zeros(q.shape[1:], np.uint16)
+    for s, slab in enumerate(q):
+        places = _places(runs[s], logs, s)
+        known = None
+        if places is not None:
+            inside = slab[places.box]
+            known = np.zeros((len(inside), *(n + 2 for n in inside.shape[1:])), np.uint16)
+            mine = known[(slice(None), *(slice(1, -1),) * (known.ndim - 1))]
+            hints = _hints(guide, places.box) if s else None
+            for p in phases_of(inside.shape[1:]):
+                under = places.under[p.target[1:]].ravel()
+                flat = None if under.all() else np.flatnonzero(under)
+                if flat is None or flat.size:
+                    yield inside, _Step(p, flat, _contexts(p, flat, known, hints, places))
+                    mine[p.target] = sizes_of(inside[p.target])
+        # The mean of the slab's sizes, in 16ths, and of what was known.
+        guide >>= 1 if s else 0
+        if known is not None and places is not None:
+            guide[places.box] += mine * np.uint16(8 if s else 16)
+
+
+def _contexts(p: Phase, flat: Array | None, known: Array, hints: Array | None, places: _Places) -> Array:
+    found = p.contexts(known, hints).reshape(len(known), -1)
+    if hints is None and p.kind == 0:
+        found = found + places.buckets[p.target[1:]].ravel()
+    return (found if flat is None else np.take(found, flat, axis=1)).ravel()
+
+
+def _hints(guide: Array, box: tuple[slice, ...]) -> Array:
+    """Mean of the guide around each point of a box, most of it its own, and the class of the guide there."""
+    # One place more on each side, as neighbours outside the box count.
+    wide = guide[(box[0], *(slice(0, k.stop + 1) for k in box[1:]))]
+    axes = [a for a in range(1, wide.ndim) if guide.shape[a] > 1]
+    total = wide * np.uint32(4 + 2 * len(axes))
+    for axis in axes:
+        ahead = tuple(slice(1, None) if a == axis else slice(None) for a in range(wide.ndim))
+        back = tuple(slice(None, -1) if a == axis else slice(None) for a in range(wide.ndim))
+        total[ahead] += wide[back]
+        total[back] += wide[ahead]
+    inner = (slice(None), *(slice(0, k.stop) for k in box[1:]))
+    mean = (total[inner] // np.uint32(4 + 4 * len(axes))).astype(np.uint16)
+    hints: Array = (mean << GUIDE_BITS) + guide_classes(guide[box])
+    return hints
+
+
 def _places(runs: Array, logs: list[Array], s: int) -> _Places | None:
     if not runs.any():
         return None
     seen = runs > 0
     box = [int(np.flatnonzero(seen.any(axis=_others(seen, i)))[-1]) + 1 for i in range(seen.ndim)]
     box.append(int(runs.max()))
-    inside = runs[tuple(slice(0, n) for n in box[:-1])]
-    flat = np.flatnonzero(np.arange(box[-1]) < inside[..., None])
+    # Both parities of an axis are in the box.
+    box = [max(n, min(len(log), 2)) for n, log in zip(box, logs[1:], strict=True)]
+    under = np.arange(box[-1]) < runs[tuple(slice(0, n) for n in box[:-1])][..., None]
     total = np.full(box, int(logs[0][s]), np.int64)
     for i, n in enumerate(box):
         total += logs[i + 1][:n].reshape([-1 if k == i else 1 for k in range(len(box))])
-    buckets = np.clip(total.ravel()[flat], 0, BUCKETS - 1).astype(np.uint16)
-    return _Places((slice(None), *(slice(0, n) for n in box)), flat, buckets)
+    buckets = np.clip(total, 0, BUCKETS - 1).astype(np.uint16)
+    return _Places((slice(None), *(slice(0, n) for n in box)), under, buckets)
 
 
 def _others(a: Array, axis: int) -> tuple[int, ...]:
     return tuple(k for k in range(a.ndim) if k != axis)
-
-
-def _contexts(sizes: KnownSizes, s: int, places: _Places) -> Array:
-    """Contexts (B * places) of slab s; uses slabs before s only."""
-    # One place more on each side, as neighbours outside the box count.
-    wide = (places.box[0], *(slice(0, k.stop + 1) for k in places.box[1:]))
-    level = sizes.levels(s, 1, wide)[tuple(slice(0, k.stop) for k in places.box)]
-    out: Array = np.take(level.reshape(len(level), -1), places.flat, axis=1) * np.uint16(BUCKETS) + places.buckets
-    return out.ravel()

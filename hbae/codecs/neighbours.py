@@ -34,7 +34,9 @@ _EXPECTED = np.array([1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 25
 # Of 16 parts of what is expected, those that known neighbours give, by kind; all of them where nothing else is known.
 _PARTS, _ALL = (0, 11, 14), 16
 # Classes of the guide, the lowest bits of hints.
-GUIDES, GUIDE_BITS = 5, 3
+_GUIDE_LIMITS, GUIDE_BITS = np.array([2, 8, 24, 64]), 3
+GUIDES = len(_GUIDE_LIMITS) + 1
+_GUIDE_CLASS = np.searchsorted(_GUIDE_LIMITS, np.arange(16 * CLIP + 1), side="right").astype(np.uint16)
 PHASE_CONTEXTS = 3 * (len(_EXPECTED) + 1) * GUIDES + 1
 _CLASSES = (np.searchsorted(_EXPECTED, np.arange(16 * CLIP + 1), side="right") * GUIDES).astype(np.uint16)
 _NOTHING = np.zeros(0, np.uint16)
@@ -159,6 +161,12 @@ def sizes_of(values: Array) -> Array:
     if not big.any():
         return magnitudes
     return np.where(big, _LINEAR + np.searchsorted(_FAR, magnitudes, side="right"), magnitudes)
+
+
+def guide_classes(guide: Array) -> Array:
+    """Class (uint16) of a guide in 16ths."""
+    classes: Array = _GUIDE_CLASS[guide]
+    return classes
 
 
 @lru_cache(maxsize=256)

@@ -16,7 +16,7 @@ from hbae.arrays import Array
 from hbae.codecs import ByteReader, ByteWriter, pack
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
 from hbae.codecs.masks import read_bits
-from hbae.codecs.neighbours import CLIP, GUIDE_BITS, PHASE_CONTEXTS, Phase, Spot, phases_of
+from hbae.codecs.neighbours import GUIDE_BITS, PHASE_CONTEXTS, Phase, Spot, guide_classes, phases_of
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.wavelet import Band, Wavelet, scale_and_round
@@ -24,10 +24,7 @@ from hbae.pipeline.rounding import round_by_worth
 
 # Weights of what is known elsewhere: parent (a quarter of its size), siblings, cousin; the guide.
 _BAND, _GUIDE = 2, 1
-# Limits of the guide, in 16ths.
-_GUIDE_LIMITS = np.array([2, 8, 24, 64])
 _LARGEST = 2.0**52
-_GUIDE_CLASS = np.searchsorted(_GUIDE_LIMITS, np.arange(16 * CLIP + 1), side="right").astype(np.uint16)
 
 
 def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool, known: bool = False) -> tuple[bytes, Array | None]:
@@ -166,7 +163,7 @@ def _hints(total: Array | None, weight: int, guide: Array | None, count: int) ->
     near = guide.astype(np.uint16)
     every = np.repeat(near[None], count, axis=0)
     mean: Array = every if total is None else (total + near) // np.uint16(weight + _GUIDE)
-    hints: Array = (mean << GUIDE_BITS) + _GUIDE_CLASS[near]
+    hints: Array = (mean << GUIDE_BITS) + guide_classes(near)
     return hints
 
 

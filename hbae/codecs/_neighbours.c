@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * One phase of a wavelet band: contexts from the magnitudes of known neighbours, and its values moved between a list and the
- * grid. Integers only, the same as the NumPy code in hbae/codecs/neighbours.py.
+ * One phase of a wavelet band or of a slab of coefficients: contexts from the sizes of known neighbours and from hints, and
+ * its values moved between a list and the grid. Integers only, the same as the NumPy code in hbae/codecs/neighbours.py.
  */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030b0000
@@ -140,6 +140,68 @@ static PyObject *phase_contexts(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(hints_doc,
+             "hints(guide, shape, box, places, weight, classes, out)\n--\n\n"
+             "Write the mean of the guide around each point of a box, and below it the class of the guide.\n\n"
+             "`guide`: uint16 (V, *shape + 2), with a border of zeros. `places`: flat offsets of the neighbours, which weigh 1.\n"
+             "`weight`: of the point itself. `classes`: uint16 by value of the guide. `out`: uint16 (V, *box).");
+
+static PyObject *hints(PyObject *self, PyObject *args) {
+    Py_buffer guide, classes, out;
+    PyObject *shape, *box, *places;
+    unsigned short weight;
+    if (!PyArg_ParseTuple(args, "y*OOOHy*w*", &guide, &shape, &box, &places, &weight, &classes, &out)) return NULL;
+    Py_ssize_t sizes[MOST_AXES], counts[MOST_AXES], steps[MOST_AXES], offsets[MOST_NEIGHBOURS], at[MOST_AXES] = {0};
+    Py_ssize_t rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0, all = 1, out_all = 1, first = 0, far = 0;
+    Py_ssize_t neighbours = PyTuple_Check(places) ? PyTuple_Size(places) : 0;
+    int good = rank >= 2 && rank <= MOST_AXES && neighbours <= MOST_NEIGHBOURS && weight >= 1 && weight <= 64 &&
+               read_tuple(shape, rank, sizes) && read_tuple(box, rank, counts) && read_tuple(places, neighbours, offsets);
+    for (Py_ssize_t a = rank - 1; good && a >= 0; a--) {
+        Py_ssize_t pad = a ? 1 : 0;
+        good = sizes[a] >= 1 && counts[a] >= 1 && counts[a] <= sizes[a] && all <= PY_SSIZE_T_MAX / 4 / (sizes[a] + 2);
+        if (!good) break;
+        steps[a] = all;
+        first += pad * all;
+        far += (counts[a] - 1) * all;
+        all *= sizes[a] + 2 * pad;
+        out_all *= counts[a];
+    }
+    for (Py_ssize_t k = 0; good && k < neighbours; k++)
+        good = first + offsets[k] >= 0 && first + far + offsets[k] < all;
+    good = good && guide.len == all * 2 && out.len == out_all * 2 && classes.len >= (16 * CLIP + 1) * 2;
+    Py_ssize_t n = good ? counts[rank - 1] : 0;
+    uint32_t *sums = good ? malloc((size_t)n * sizeof(uint32_t)) : NULL;
+    if (sums) {
+        /* Exact for sums below 2^32 / divisor. */
+        uint32_t divisor = weight + (uint32_t)neighbours;
+        uint64_t inverse = (1ULL << 32) / divisor + 1;
+        const uint16_t *class = classes.buf;
+        uint16_t *to = out.buf;
+        Py_BEGIN_ALLOW_THREADS;
+        for (Py_ssize_t row = 0; row < out_all / n; row++) {
+            const uint16_t *from = (const uint16_t *)guide.buf + first;
+            for (Py_ssize_t a = 0; a < rank - 1; a++) from += at[a] * steps[a];
+            for (Py_ssize_t i = 0; i < n; i++) sums[i] = (uint32_t)weight * from[i];
+            for (Py_ssize_t k = 0; k < neighbours; k++)
+                for (Py_ssize_t i = 0; i < n; i++) sums[i] += from[i + offsets[k]];
+            for (Py_ssize_t i = 0; i < n; i++) {
+                uint16_t mean = (uint16_t)((sums[i] * inverse) >> 32);
+                to[i] = (uint16_t)((mean << GUIDE_BITS) + class[from[i] < 16 * CLIP ? from[i] : 16 * CLIP]);
+            }
+            to += n;
+            for (Py_ssize_t a = rank - 2; a >= 0 && ++at[a] == counts[a]; a--) at[a] = 0;
+        }
+        Py_END_ALLOW_THREADS;
+        free(sums);
+    } else if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "hints: shapes and buffers do not fit");
+    PyBuffer_Release(&guide);
+    PyBuffer_Release(&classes);
+    PyBuffer_Release(&out);
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
+}
+
 /* The values of a phase in its list, in the grid, and their magnitudes among the neighbours. */
 typedef struct {
     uint16_t *near;
@@ -155,6 +217,26 @@ static uint16_t size_of(int64_t v) {
     if (u < LINEAR) return (uint16_t)u;
     while (u >> k >= 2 * LINEAR) k++;
     return (uint16_t)(LINEAR + OCTAVE * k + (OCTAVE * (u - ((uint32_t)LINEAR << k)) >> k) / LINEAR);
+}
+
+PyDoc_STRVAR(sizes_doc, "sizes(values, out)\n--\n\nWrite the sizes (uint16) of integers (int64).");
+
+static PyObject *sizes(PyObject *self, PyObject *args) {
+    Py_buffer values, out;
+    if (!PyArg_ParseTuple(args, "y*w*", &values, &out)) return NULL;
+    Py_ssize_t n = values.len / 8;
+    if (values.len % 8 == 0 && out.len == 2 * n) {
+        const int64_t *v = values.buf;
+        uint16_t *to = out.buf;
+        Py_BEGIN_ALLOW_THREADS;
+        for (Py_ssize_t i = 0; i < n; i++) to[i] = size_of(v[i]);
+        Py_END_ALLOW_THREADS;
+    } else
+        PyErr_SetString(PyExc_ValueError, "sizes: buffers do not fit");
+    PyBuffer_Release(&values);
+    PyBuffer_Release(&out);
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
 }
 
 static void move_row(Move *m, uint16_t *near, double *grid) {
@@ -230,6 +312,8 @@ static PyObject *move(PyObject *self, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {{"phase_contexts", phase_contexts, METH_VARARGS, contexts_doc},
+                                {"hints", hints, METH_VARARGS, hints_doc},
+                                {"sizes", sizes, METH_VARARGS, sizes_doc},
                                 {"move", move, METH_VARARGS, move_doc},
                                 {NULL, NULL, 0, NULL}};
 

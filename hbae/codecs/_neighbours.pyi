@@ -22,3 +22,13 @@ def move(
     steps: tuple[int, ...],
     store: bool,
 ) -> None: ...
+def hints(
+    guide: Array,
+    shape: tuple[int, ...],
+    box: tuple[int, ...],
+    places: tuple[int, ...],
+    weight: int,
+    classes: Array,
+    out: Array,
+) -> None: ...
+def sizes(values: Array, out: Array) -> None: ...

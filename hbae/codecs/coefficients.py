@@ -20,7 +20,7 @@ from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, ByteWriter
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
 from hbae.codecs.ints import decode_ints, encode_ints
-from hbae.codecs.neighbours import GUIDE_BITS, PHASE_CONTEXTS, Phase, guide_classes, phases_of, sizes_of
+from hbae.codecs.neighbours import PHASE_CONTEXTS, Phase, hints_around, phases_of, sizes_of
 from hbae.errors import FormatError
 
 BUCKETS = 40
@@ -116,7 +116,9 @@ def _walk(q: Array, runs: Array, logs: list[Array]) -> Iterator[tuple[Array, _St
 
     After each one its values must be in the box.
     """
-    guide = np.zeros(q.shape[1:], np.uint16)
+    shape = q.shape[2:]
+    bordered = np.zeros((q.shape[1], *(n + 2 for n in shape)), np.uint16)
+    guide = bordered[(slice(None), *(slice(1, -1),) * len(shape))]
     for s, slab in enumerate(q):
         places = _places(runs[s], logs, s)
         known = None
@@ -124,7 +126,7 @@ def _walk(q: Array, runs: Array, logs: list[Array]) -> Iterator[tuple[Array, _St
             inside = slab[places.box]
             known = np.zeros((len(inside), *(n + 2 for n in inside.shape[1:])), np.uint16)
             mine = known[(slice(None), *(slice(1, -1),) * (known.ndim - 1))]
-            hints = _hints(guide, places.box) if s else None
+            hints = hints_around(bordered, shape, inside.shape[1:]) if s else None
             for p in phases_of(inside.shape[1:]):
                 under = places.under[p.target[1:]].ravel()
                 flat = None if under.all() else np.flatnonzero(under)
@@ -132,7 +134,7 @@ def _walk(q: Array, runs: Array, logs: list[Array]) -> Iterator[tuple[Array, _St
                     yield inside, _Step(p, flat, _contexts(p, flat, known, hints, places))
                     mine[p.target] = sizes_of(inside[p.target])
         # The mean of the slab's sizes, in 16ths, and of what was known.
-        guide >>= 1 if s else 0
+        bordered >>= 1 if s else 0
         if known is not None and places is not None:
             guide[places.box] += mine * np.uint16(8 if s else 16)
 
@@ -142,23 +144,6 @@ def _contexts(p: Phase, flat: Array | None, known: Array, hints: Array | None, p
     if hints is None and p.kind == 0:
         found = found + places.buckets[p.target[1:]].ravel()
     return (found if flat is None else np.take(found, flat, axis=1)).ravel()
-
-
-def _hints(guide: Array, box: tuple[slice, ...]) -> Array:
-    """Mean of the guide around each point of a box, most of it its own, and the class of the guide there."""
-    # One place more on each side, as neighbours outside the box count.
-    wide = guide[(box[0], *(slice(0, k.stop + 1) for k in box[1:]))]
-    axes = [a for a in range(1, wide.ndim) if guide.shape[a] > 1]
-    total = wide * np.uint32(4 + 2 * len(axes))
-    for axis in axes:
-        ahead = tuple(slice(1, None) if a == axis else slice(None) for a in range(wide.ndim))
-        back = tuple(slice(None, -1) if a == axis else slice(None) for a in range(wide.ndim))
-        total[ahead] += wide[back]
-        total[back] += wide[ahead]
-    inner = (slice(None), *(slice(0, k.stop) for k in box[1:]))
-    mean = (total[inner] // np.uint32(4 + 4 * len(axes))).astype(np.uint16)
-    hints: Array = (mean << GUIDE_BITS) + guide_classes(guide[box])
-    return hints
 
 
 def _places(runs: Array, logs: list[Array], s: int) -> _Places | None:

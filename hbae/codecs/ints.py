@@ -12,7 +12,6 @@ before.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -97,20 +96,18 @@ class KnownSizes:
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._known: Array = np.zeros(shape, np.uint16)
 
-    def put(self, s: int, values: Array, box: tuple[slice, ...] = ()) -> None:
-        """Note the values of a box of slab s."""
-        place: tuple[Any, ...] = (s, *box, ...)
-        self._known[place] = sizes_of(values)
+    def put(self, s: int, values: Array) -> None:
+        """Note the values of slab s."""
+        self._known[s] = sizes_of(values)
 
-    def levels(self, s: int, first: int, box: tuple[slice, ...] = ()) -> Array:
-        """Give levels for a box of slab s (uint16): 0 in slab 0, else 1 and more from the one or two slabs before.
+    def levels(self, s: int, first: int) -> Array:
+        """Give levels for slab s (uint16): 0 in slab 0, else 1 and more from the one or two slabs before.
 
-        Neighbours count along axes ``first`` and up, inside the box only.
+        Neighbours count along axes ``first`` and up.
         """
-        before: list[tuple[Any, ...]] = [(s - 1, *box, ...), (s - 2, *box, ...)]
         if s == 0:
-            return np.zeros(self._known[before[0]].shape, np.uint16)
-        p = self._known[before[0]]
+            return np.zeros(self._known.shape[1:], np.uint16)
+        p = self._known[s - 1]
         m, weight = p * np.uint16(2), 3
         for axis in range(first, p.ndim):
             if p.shape[axis] > 1:
@@ -120,6 +117,6 @@ class KnownSizes:
                 m[back] += p[ahead]
                 weight += 2
         if s > 1:
-            m += self._known[before[1]]
+            m += self._known[s - 2]
         out: Array = class_of(weight)[m] + np.uint16(1)
         return out

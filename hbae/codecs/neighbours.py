@@ -155,12 +155,38 @@ class Spot:
 
 
 def sizes_of(values: Array) -> Array:
-    """Give the sizes (int64) of integers: linear, then by the logarithm, so that contexts tell large ones apart."""
-    magnitudes: Array = np.abs(values)
-    big = magnitudes > _LINEAR
-    if not big.any():
-        return magnitudes
-    return np.where(big, _LINEAR + np.searchsorted(_FAR, magnitudes, side="right"), magnitudes)
+    """Give the sizes (uint16) of int64: linear, then by the logarithm, so that contexts tell large ones apart."""
+    if _neighbours is not None:
+        out = np.empty(values.shape, np.uint16)
+        _neighbours.sizes(np.ascontiguousarray(values, np.int64), out)
+        return out
+    magnitudes = np.abs(values)
+    far = _LINEAR + np.searchsorted(_FAR, magnitudes, side="right")
+    return np.where(magnitudes > _LINEAR, far, magnitudes).astype(np.uint16)
+
+
+def hints_around(guide: Array, shape: tuple[int, ...], box: tuple[int, ...]) -> Array:
+    """Give the mean of a guide around each point of a box, most of it its own, and the class of the guide there.
+
+    ``guide``: 16ths, uint16 (V, *shape + 2), with a border of zeros. uint16 (V, *box) as :meth:`Phase.contexts` wants.
+    """
+    axes = [a for a, n in enumerate(shape, 1) if n > 1]
+    weight, count = 4 + 2 * len(axes), len(guide)
+    if _neighbours is not None:
+        strides = [s // guide.itemsize for s in guide.strides]
+        places = tuple(sign * strides[a] for a in axes for sign in (-1, 1))
+        out = np.empty((count, *box), np.uint16)
+        _neighbours.hints(guide, (count, *shape), out.shape, places, weight, _GUIDE_CLASS, out)
+        return out
+    own = guide[(slice(None), *(slice(1, n + 1) for n in box))]
+    total = own * np.uint32(weight)
+    for axis in axes:
+        for sign in (-1, 1):
+            near = (slice(1 + sign * (a == axis), n + 1 + sign * (a == axis)) for a, n in enumerate(box, 1))
+            total += guide[(slice(None), *near)]
+    mean = (total // np.uint32(weight + 2 * len(axes))).astype(np.uint16)
+    hints: Array = (mean << GUIDE_BITS) + _GUIDE_CLASS[own]
+    return hints
 
 
 def guide_classes(guide: Array) -> Array:

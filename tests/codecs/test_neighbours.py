@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import hbae.codecs.neighbours as module
-from hbae.codecs.neighbours import CLIP, GUIDE_BITS, GUIDES, PHASE_CONTEXTS, Spot, phases_of, sizes_of
+from hbae.codecs.neighbours import CLIP, GUIDE_BITS, GUIDES, PHASE_CONTEXTS, Spot, hints_around, phases_of, sizes_of
 
 SHAPES = [(1,), (2,), (7,), (1, 5), (4, 1, 9), (6, 7, 8), (2, 3, 2, 3), (3, 2, 3, 2, 3, 2)]
 
@@ -21,8 +21,10 @@ def compiled(kernel_of: Callable[[ModuleType, str], Any]) -> Any:
     return kernel_of(module, "_neighbours")
 
 
-def test_sizes_are_those_of_the_format() -> None:
+@pytest.mark.parametrize("with_kernel", [False, True])
+def test_sizes_are_those_of_the_format(with_kernel: bool, compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The formula of docs/format.md: equal to the magnitude below 64, then 48 more for each doubling."""
+    monkeypatch.setattr(module, "_neighbours", compiled if with_kernel else None)
 
     def size(u: int) -> int:
         k = u.bit_length() - 7
@@ -99,6 +101,56 @@ def test_sizes_and_hints_out_of_range_read_no_strange_memory(compiled: Any) -> N
     out = np.zeros((1, 2, 2), np.uint16)
     compiled.phase_contexts(near, (1, 3, 3), (0, 0), (1, -1), table, hints, 5, classes, 100, out)
     assert (out == 9 + 7 + 100).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_compiled_hints_are_those_of_numpy(
+    shape: tuple[int, ...], compiled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those of the format: (4 + 2 m) parts of a point itself, one of each of 2 m neighbours."""
+    rng = np.random.default_rng(5)
+    inside = np.where(rng.random((3, *shape)) < 0.3, 16 * CLIP, rng.integers(0, 90, (3, *shape)))
+    guide = np.pad(inside, [(0, 0), *((1, 1) for _ in shape)]).astype(np.uint16)
+    for box in (shape, tuple(max(1, n - 1) for n in shape)):
+        found = []
+        for kernel in (compiled, None):
+            monkeypatch.setattr(module, "_neighbours", kernel)
+            found.append(hints_around(guide, shape, box))
+        assert np.array_equal(*found)
+        axes = [a for a, n in enumerate(shape, 1) if n > 1]
+        around = sum(np.roll(guide.astype(int), k, a) for a in axes for k in (-1, 1))
+        mean = ((4 + 2 * len(axes)) * guide.astype(int) + around) // (4 + 4 * len(axes))
+        here = (slice(None), *(slice(1, n + 1) for n in box))
+        classes = sum((guide >= k).astype(int) for k in (2, 8, 24, 64))
+        assert np.array_equal(found[0], ((mean << GUIDE_BITS) + classes)[here])
+
+
+def test_hints_and_sizes_refuse_what_does_not_fit(compiled: Any) -> None:
+    guide, classes = np.zeros((2, 5, 6), np.uint16), np.zeros(16 * CLIP + 1, np.uint16)
+    good = ((2, 3, 4), (2, 3, 2), (1, -1, 6, -6), 8, classes, np.zeros((2, 3, 2), np.uint16))
+    compiled.hints(guide, *good)
+    for place, bad in (
+        (0, (2, 3, 5)),
+        (0, (2, 1 << 62, 4)),
+        (0, ()),
+        (1, (2, 4, 2)),
+        (1, (2, 0, 2)),
+        (1, (2, 3)),
+        (2, (1, -8)),
+        (2, (1 << 40,)),
+        (3, 0),
+        (3, 65),
+        (4, classes[:-1]),
+        (5, np.zeros((2, 3, 3), np.uint16)),
+    ):
+        with pytest.raises((ValueError, OverflowError)):
+            compiled.hints(guide, *good[:place], bad, *good[place + 1 :])
+    for values, out in (
+        (np.zeros(3, np.int64), np.zeros(2, np.uint16)),
+        (np.zeros(3, np.int32), np.zeros(1, np.uint16)),
+    ):
+        with pytest.raises(ValueError, match="do not fit"):
+            compiled.sizes(values, out)
 
 
 @pytest.mark.parametrize("shape", [(1,), (9,), (2, 5), (12, 1, 9), (3, 8, 5)])

@@ -86,14 +86,14 @@ def interpolated(r, shape, levels):
     grid = shape[1:]
     need(sorted(order) == list(range(len(grid))), "bad order of axes")
     top = max(0, (max(grid, default=1) - 1).bit_length())
-    symbols = Symbols(r, 2176)
+    symbols = Symbols(r, 10880)
     t, q = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
 
     def step(level):
         return steps[min(level, len(steps) - 1)]
 
     corner = (slice(None), *(slice(0, 1) for _ in grid))
-    k = symbols.step(np.full(t[corner].shape, 2175))
+    k = symbols.step(np.full(t[corner].shape, 10879))
     t[corner], q[corner] = k * step(top), sizes(k)
     for level in range(top - 1, -1, -1):
         s = 1 << level
@@ -127,11 +127,25 @@ def interpolated(r, shape, levels):
             rough = BIT_LENGTH[np.minimum(slope >> 6, 32767)]
             limits = [1, 2, 4, 8, 16, 32, 64, 128, 224, 320, 416, 512, 608, 704, 800, 896]
             ctx = 272 * min(level, 7) + 16 * np.searchsorted(limits, around, side="right") + rough
-            k = symbols.step(np.moveaxis(ctx, 0, axis + 1))
+            ctx = 5 * np.moveaxis(ctx, 0, axis + 1)
+            k = np.zeros_like(ctx)
+            for mine, guide in guided(k):
+                k[mine] = symbols.step(ctx[mine] + np.searchsorted([2, 8, 24, 64], guide, side="right"))
             t[target] = np.moveaxis(guess, 0, axis + 1) + k * step(level)
             q[target] = sizes(k)
     symbols.end()
     return t
+
+
+def guided(q):
+    """Sets of variables of q (V, ...), which the caller fills in, each with the guide from those before (0: none)."""
+    first, count, guide = 0, 1, 0
+    while first < len(q):
+        mine = slice(first, first + count)
+        yield mine, guide
+        mean = 16 * sizes(q[mine]).sum(0) // len(q[mine])
+        guide = (3 * mean + guide) >> 2 if first else mean
+        first, count = first + count, 2 * count
 
 
 # Section 11: block decoder.
@@ -257,14 +271,13 @@ def waved(r, shape, groups):
     q = np.zeros(shape, np.int64)
     symbols = Symbols(r, 526) if live.any() else None
     for band, used in zip(bands, live, strict=True):
-        rows, count, guide = np.flatnonzero(used), 1, None
-        while len(rows):
-            mine, rows = rows[:count], rows[count:]
-            found = found_for(q, bands, band, mine, guide)
-            q[(mine, *band[0])] = phased(symbols, q[(mine, *band[0])].shape, found, guide)
-            mean = 16 * sizes(q[(mine, *band[0])]).sum(0) // len(mine)
-            guide = mean if guide is None else (3 * mean + guide) >> 2
-            count *= 2
+        rows, place = np.flatnonzero(used), band[0]
+        values = q[(rows, *place)]
+        for mine, guide in guided(values):
+            guide = guide if mine.start else None
+            hint = hint_for(q, bands, band, rows[mine], guide)
+            values[mine] = phased(symbols, values[mine].shape, hint, guide)
+        q[(rows, *place)] = values
     if symbols:
         symbols.end()
     out = np.zeros(shape, np.int64)
@@ -276,7 +289,7 @@ def waved(r, shape, groups):
     return out
 
 
-def found_for(q, bands, band, rows, guide):
+def hint_for(q, bands, band, rows, guide):
     """The hint for each point of the band's variables, or None."""
     place, parent, siblings, cousin = band
 

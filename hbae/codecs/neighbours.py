@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -187,6 +188,20 @@ def hints_around(guide: Array, shape: tuple[int, ...], box: tuple[int, ...]) -> 
     mean = (total // np.uint32(weight + 2 * len(axes))).astype(np.uint16)
     hints: Array = (mean << GUIDE_BITS) + _GUIDE_CLASS[own]
     return hints
+
+
+def sets_of(count: int) -> Iterator[slice]:
+    """Split variables into sets of 1, 2, 4, ...: each is coded with those before it known."""
+    size, begin = 1, 0
+    while begin < count:
+        yield slice(begin, begin + size)
+        begin, size = begin + size, 2 * size
+
+
+def next_guide(guide: Array | None, sizes: Array) -> Array:
+    """Give the guide (16ths, by place) after a set of variables from that before it and the set's sizes (V, ...)."""
+    mean: Array = 16 * sizes.sum(axis=0, dtype=np.uint32) // len(sizes)
+    return mean if guide is None else (3 * mean + guide) >> 2
 
 
 def guide_classes(guide: Array) -> Array:

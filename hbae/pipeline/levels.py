@@ -9,7 +9,7 @@ from hbae.arrays import Array
 from hbae.bound import ROUNDING
 from hbae.codecs import ByteReader
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
-from hbae.codecs.neighbours import CLIP, sizes_of
+from hbae.codecs.neighbours import CLIP, GUIDES, guide_classes, next_guide, sets_of, sizes_of
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION, first_points, passes, predict, top_level
 from hbae.pipeline.plan import Levels
@@ -17,9 +17,9 @@ from hbae.pipeline.plan import Levels
 # Limits of the two neighbours' sizes, summed.
 _LIMITS = np.array([*(1 << np.arange(8)), *range(224, 900, 96)])
 _LEVEL, _NEAR, _SLOPE = 8, len(_LIMITS) + 1, 16
-CONTEXTS = _LEVEL * _NEAR * _SLOPE
-_NEAR_PART = (np.searchsorted(_LIMITS, np.arange(2 * CLIP + 1), side="right") * _SLOPE).astype(np.uint16)
-_SLOPE_PART = np.array([n.bit_length() for n in range(1 << (_SLOPE - 1))], np.uint16)
+CONTEXTS = _LEVEL * _NEAR * _SLOPE * GUIDES
+_NEAR_PART = (np.searchsorted(_LIMITS, np.arange(2 * CLIP + 1), side="right") * _SLOPE * GUIDES).astype(np.uint16)
+_SLOPE_PART = np.array([n.bit_length() * GUIDES for n in range(1 << (_SLOPE - 1))], np.uint16)
 
 
 def encode_levels(x: Array, levels: Levels, rounding: float) -> tuple[bytes, Array]:
@@ -52,8 +52,12 @@ def quantise_levels(x: Array, levels: Levels, rounding: float = ROUNDING, symbol
         k = np.copysign(np.floor(np.abs(e) + rounding), e).astype(np.int64)
         t[p.target] = guess + k * step
         if symbols is not None:
-            symbols.add(k.ravel(), _contexts(q[p.known], slope, p.axis, p.level).ravel())
-            q[p.target] = sizes_of(k)
+            contexts = _contexts(q[p.known], slope, p.axis, p.level)
+            q[p.target] = sizes = sizes_of(k)
+            guide = None
+            for part in sets_of(len(k)):
+                symbols.add(k[part].ravel(), _guided(contexts[part], guide))
+                guide = next_guide(guide, sizes[part])
     return t
 
 
@@ -79,11 +83,23 @@ def decode_levels(reader: ByteReader, shape: tuple[int, ...], levels: Levels) ->
         target = t[p.target]
         guess, slope = predict(t[p.known], target.shape[p.axis], p.axis, cubic=levels.cubic)
         step = levels.step(p.level)
-        k = symbols.take(_contexts(q[p.known], slope, p.axis, p.level).ravel()).reshape(guess.shape)
+        contexts = _contexts(q[p.known], slope, p.axis, p.level)
+        k, sizes = np.empty(guess.shape, np.int64), np.empty(guess.shape, np.uint16)
+        guide = None
+        for part in sets_of(len(k)):
+            k[part] = symbols.take(_guided(contexts[part], guide)).reshape(k[part].shape)
+            sizes[part] = sizes_of(k[part])
+            guide = next_guide(guide, sizes[part])
         t[p.target] = guess + k * step
-        q[p.target] = sizes_of(k)
+        q[p.target] = sizes
     symbols.end()
     return t
+
+
+def _guided(contexts: Array, guide: Array | None) -> Array:
+    """Contexts of a set of variables, flat, with the class of what the sets before it tell."""
+    out: Array = contexts if guide is None else contexts + guide_classes(guide)
+    return out.ravel()
 
 
 def _contexts(near: Array, slope: Array, axis: int, level: int) -> Array:
@@ -93,7 +109,7 @@ def _contexts(near: Array, slope: Array, axis: int, level: int) -> Array:
     both = min(count, len(n) - 1)
     m = n[:count].copy()
     m[:both] += n[1 : both + 1]
-    base = min(level, _LEVEL - 1) * _NEAR * _SLOPE
+    base = min(level, _LEVEL - 1) * _NEAR * _SLOPE * GUIDES
     ctx = np.moveaxis(_NEAR_PART[m], 0, axis) + _SLOPE_PART[np.minimum(slope >> FRACTION, len(_SLOPE_PART) - 1)]
     out: Array = ctx + np.uint16(base)
     return out

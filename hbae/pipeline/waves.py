@@ -16,7 +16,16 @@ from hbae.arrays import Array
 from hbae.codecs import ByteReader, ByteWriter, pack
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
 from hbae.codecs.masks import read_bits
-from hbae.codecs.neighbours import GUIDE_BITS, PHASE_CONTEXTS, Phase, Spot, guide_classes, phases_of
+from hbae.codecs.neighbours import (
+    GUIDE_BITS,
+    PHASE_CONTEXTS,
+    Phase,
+    Spot,
+    guide_classes,
+    next_guide,
+    phases_of,
+    sets_of,
+)
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.wavelet import Band, Wavelet, scale_and_round
@@ -113,7 +122,7 @@ def _walk(q: Array, bands: list[Band], live: Array) -> Iterator[tuple[Spot, Arra
             continue
         guide = None
         total, weight = _from_bands(sizes, bands, band, rows)
-        for part in _sets(len(rows)):
+        for part in sets_of(len(rows)):
             spot = Spot(q, band.place, rows[part])
             known = np.zeros((len(spot.rows), *(n + 2 for n in spot.shape)), np.uint16)
             hints = _hints(None if total is None else total[part], weight, guide, len(known))
@@ -121,16 +130,7 @@ def _walk(q: Array, bands: list[Band], live: Array) -> Iterator[tuple[Spot, Arra
                 yield spot, known, p, p.contexts(known, hints)
             mine = known[(slice(None), *(slice(1, -1),) * len(spot.shape))]
             sizes[_at(spot.rows, band)] = mine
-            mean = 16 * mine.sum(axis=0, dtype=np.uint32) // len(mine)
-            guide = mean if guide is None else (3 * mean + guide) >> 2
-
-
-def _sets(count: int) -> Iterator[slice]:
-    """Split a band's variables into sets of 1, 2, 4, ...: each is coded with those before it known."""
-    size, begin = 1, 0
-    while begin < count:
-        yield slice(begin, begin + size)
-        begin, size = begin + size, 2 * size
+            guide = next_guide(guide, mine)
 
 
 def _at(variables: Any, band: Band) -> tuple[Any, ...]:

@@ -13,6 +13,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hbae.codecs import encode_coefficients
+from hbae.exact import Wavelet
+from hbae.pipeline.levels import encode_levels
+from hbae.pipeline.plan import Levels
+from hbae.pipeline.waves import encode_waves
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
@@ -105,6 +113,66 @@ MUST = {
     *("transform none", "transform matrix", "gae matrix", "mix matrix"),
     *("point wavelet", "point levels", "point differences", "point plain"),
 }
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=2, max_size=5).map(tuple),
+    tiles=st.integers(1, 3),
+    scale=st.integers(0, 20),
+    zeros=st.floats(0, 1),
+    seed=st.integers(0, 999),
+)
+def test_any_coefficients(shape: tuple[int, ...], tiles: int, scale: int, zeros: float, seed: int) -> None:
+    """Axes of length 1, tiles, runs of any length, zeros anywhere."""
+    rng = np.random.default_rng(seed)
+    logs = [rng.integers(0, 30, n) for n in shape]
+    q = rng.integers(-(2**scale), 2**scale + 1, (shape[0], tiles, *shape[1:]))
+    q *= rng.random(q.shape) >= zeros
+    r = reference.Bytes(encode_coefficients(q, logs))
+    assert np.array_equal(reference.coefficients(r, tiles, logs), q)
+    r.end()
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 13), min_size=1, max_size=3).map(tuple),
+    variables=st.integers(1, 8),
+    seed=st.integers(0, 999),
+    data=st.data(),
+)
+def test_any_wavelet(shape: tuple[int, ...], variables: int, seed: int, data: st.DataObject) -> None:
+    """Any grouping of the axes, edges of any length, variables of any size."""
+    rng = np.random.default_rng(seed)
+    axes = data.draw(st.permutations(range(len(shape))))
+    cuts = data.draw(st.lists(st.booleans(), min_size=len(shape) - 1, max_size=len(shape) - 1))
+    groups: list[list[int]] = [[axes[0]]]
+    for a, cut in zip(axes[1:], cuts, strict=True):
+        groups.append([a]) if cut else groups[-1].append(a)
+    wavelet = Wavelet(tuple(tuple(g) for g in groups))
+    x = rng.normal(size=(variables, *shape)) * 10.0 ** rng.uniform(-2, 4, (variables, *(1,) * len(shape)))
+    coded, known = encode_waves(x, wavelet, nearest=True, known=True)
+    r = reference.Bytes(coded)
+    assert np.array_equal(reference.waved(r, x.shape, groups), known)
+    r.end()
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 12), min_size=1, max_size=3).map(tuple),
+    variables=st.integers(1, 8),
+    cubic=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_any_interpolation(shape: tuple[int, ...], variables: int, cubic: bool, seed: int) -> None:
+    """Any number of variables of any size, any order of axes."""
+    rng = np.random.default_rng(seed)
+    levels = Levels(tuple(rng.permutation(len(shape)).tolist()), cubic, (64, 43, 28, 19))
+    x = rng.normal(size=(variables, *shape)) * 10.0 ** rng.uniform(-2, 4, (variables, *(1,) * len(shape)))
+    coded, known = encode_levels(x, levels, 0.5)
+    r = reference.Bytes(coded)
+    assert np.array_equal(reference.interpolated(r, x.shape, (levels.order, cubic, levels.steps)), known)
+    r.end()
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if n != "trained_model"])

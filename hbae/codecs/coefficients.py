@@ -36,6 +36,12 @@ class _Places:
     under: Array
     buckets: Array
 
+    def squeezed(self, axes: tuple[int, ...]) -> _Places:
+        """Leave out axes (of the box) of length 1."""
+        rest = tuple(a - 1 for a in axes)
+        box = tuple(k for a, k in enumerate(self.box) if a not in axes)
+        return _Places(box, np.squeeze(self.under, rest), np.squeeze(self.buckets, rest))
+
 
 @dataclass(frozen=True)
 class _Step:
@@ -116,14 +122,17 @@ def _walk(q: Array, runs: Array, logs: list[Array]) -> Iterator[tuple[Array, _St
 
     After each one its values must be in the box.
     """
-    shape = q.shape[2:]
+    # Axes of length 1 have no neighbours, and would be three times as long with their border.
+    flat_axes = tuple(a for a in range(1, q.ndim - 1) if q.shape[a + 1] == 1)[: q.ndim - 3]
+    shape = tuple(n for a, n in enumerate(q.shape[2:], 1) if a not in flat_axes)
     bordered = np.zeros((q.shape[1], *(n + 2 for n in shape)), np.uint16)
     guide = bordered[(slice(None), *(slice(1, -1),) * len(shape))]
     for s, slab in enumerate(q):
         places = _places(runs[s], logs, s)
         known = None
         if places is not None:
-            inside = slab[places.box]
+            inside = np.squeeze(slab[places.box], flat_axes)
+            places = places.squeezed(flat_axes)
             known = np.zeros((len(inside), *(n + 2 for n in inside.shape[1:])), np.uint16)
             mine = known[(slice(None), *(slice(1, -1),) * (known.ndim - 1))]
             hints = hints_around(bordered, shape, inside.shape[1:]) if s else None

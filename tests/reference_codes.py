@@ -264,7 +264,8 @@ def phased(symbols, shape, hint, guide, *, live=None, unknown=525):
         for d in near:
             around += known[(slice(None), *(slice(1 + k, 1 + k + n) for k, n in zip(d, size, strict=True)))]
         kind = 1 + sum(p) % 2 if near else 0
-        parts, more = (16, 0) if hint is None else ((0, 11, 14)[kind], hint)
+        parts = (0, 15, 16)[kind] if sum(n > 1 for n in size) > 3 else (0, 11, 14)[kind]
+        parts, more = (16, 0) if hint is None else (parts, hint)
         expected = (parts * (16 * around // max(len(near), 1)) + (16 - parts) * more) >> 4
         contexts = 5 * (35 * kind + np.searchsorted(EXPECTED, expected, side="right"))
         if guide is not None:

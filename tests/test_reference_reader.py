@@ -136,7 +136,10 @@ def test_any_coefficients(shape: tuple[int, ...], tiles: int, scale: int, zeros:
 
 @settings(max_examples=20, deadline=None)
 @given(
-    shape=st.lists(st.integers(1, 13), min_size=1, max_size=3).map(tuple),
+    shape=st.one_of(
+        st.lists(st.integers(1, 13), min_size=1, max_size=3).map(tuple),
+        st.lists(st.integers(2, 4), min_size=4, max_size=4).map(tuple),
+    ),
     variables=st.integers(1, 8),
     seed=st.integers(0, 999),
     data=st.data(),

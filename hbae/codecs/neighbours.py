@@ -32,8 +32,9 @@ _LIMITS = np.array([1, 2, 3, 5, 8, 12, 18, 28, 44, 68, 108, 172, 270, 424, 664, 
 NEAR = len(_LIMITS) + 1
 # Limits of a point's expected size, in 16ths: half octaves below 64.
 _EXPECTED = np.array([1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, *_LIMITS[15:]])
-# Of 16 parts of what is expected, those that known neighbours give, by kind; all of them where nothing else is known.
-_PARTS, _ALL = (0, 11, 14), 16
+# Of 16 parts of what is expected, those that known neighbours give, by kind; with more than _FEW_AXES there are so many
+# of them that their mean says it all. All parts where nothing else is known.
+_PARTS, _PARTS_MANY, _FEW_AXES, _ALL = (0, 11, 14), (0, 15, 16), 3, 16
 # Classes of the guide, the lowest bits of hints.
 _GUIDE_LIMITS, GUIDE_BITS = np.array([2, 8, 24, 64]), 3
 GUIDES = len(_GUIDE_LIMITS) + 1
@@ -47,12 +48,14 @@ _NOTHING = np.zeros(0, np.uint16)
 class Phase:
     """One parity: which points of a band it holds, and its known neighbours.
 
-    ``near``: as steps by axis. ``places``: as steps in the flat sizes of a band with their border.
+    ``near``: as steps by axis. ``places``: as steps in the flat sizes of a band with their border. ``many``: whether
+    the band has more long axes than a few.
     """
 
     parity: tuple[int, ...]
     near: tuple[tuple[int, ...], ...]
     places: tuple[int, ...]
+    many: bool
 
     @property
     def target(self) -> tuple[slice, ...]:
@@ -73,7 +76,7 @@ class Phase:
         counts = self._counts(known)
         if hints is None and not self.near:
             return np.full(counts, PHASE_CONTEXTS - 1, np.uint16).ravel()
-        parts = _ALL if hints is None else _PARTS[self.kind]
+        parts = _ALL if hints is None else (_PARTS_MANY if self.many else _PARTS)[self.kind]
         table, base = _mean_parts(len(self.near), parts), self.kind * int(_CLASSES[-1] + GUIDES)
         if _neighbours is not None:
             shape = (len(known), *(n - 2 for n in known.shape[1:]))
@@ -240,12 +243,14 @@ def phases_of(shape: tuple[int, ...]) -> tuple[Phase, ...]:
     steps = [d for d in steps if all(n > 1 or not k for n, k in zip(shape, d, strict=True))]
     # From one point of the sizes with their borders to the next, by axis.
     strides = [math.prod(n + 2 for n in shape[a + 1 :]) for a in range(len(shape))]
+    many = sum(n > 1 for n in shape) > _FEW_AXES
     known: set[tuple[int, ...]] = set()
     out = []
     for p in parities:
         far = 2 - sum(p) % 2
         near = [d for d in steps if sum(map(abs, d)) == far]
         near = [d for d in near if tuple((a + k) % 2 for a, k in zip(p, d, strict=True)) in known]
-        out.append(Phase(p, tuple(near), tuple(sum(k * n for k, n in zip(d, strides, strict=True)) for d in near)))
+        places = tuple(sum(k * n for k, n in zip(d, strides, strict=True)) for d in near)
+        out.append(Phase(p, tuple(near), places, many))
         known.add(p)
     return tuple(out)

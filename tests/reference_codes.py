@@ -253,6 +253,7 @@ EXPECTED = [1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 51
 def phased(symbols, shape, hint, guide, *, live=None, unknown=525):
     """Integers (B, ...) phase by phase; hint, guide: None or by point; unknown: contexts where nothing is known."""
     q, size = np.zeros(shape, np.int64), shape[1:]
+    need(sum(n > 1 for n in size) <= 7, "too many axes")
     parities = sorted(itertools.product(*((0, 1) if n > 1 else (0,) for n in size)), key=lambda p: (sum(p) % 2, p))
     done = []
     for p in parities:

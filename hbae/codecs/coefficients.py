@@ -20,7 +20,7 @@ from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, ByteWriter
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
 from hbae.codecs.ints import decode_ints, encode_ints
-from hbae.codecs.neighbours import PHASE_CONTEXTS, Phase, hints_around, phases_of, sizes_of
+from hbae.codecs.neighbours import MOST_LONG_AXES, PHASE_CONTEXTS, Phase, hints_around, phases_of, sizes_of
 from hbae.errors import FormatError
 
 BUCKETS = 40
@@ -92,6 +92,8 @@ def decode_coefficients(reader: ByteReader, tiles: int, logs: list[Array]) -> Ar
         When the bytes are damaged.
     """
     slabs, *rest = (len(log) for log in logs)
+    if sum(n > 1 for n in rest) > MOST_LONG_AXES:
+        raise FormatError(f"coefficients of more than {MOST_LONG_AXES} axes")
     runs = decode_ints(reader, (slabs, *rest[:-1]) if len(rest) > 1 else (1, slabs)).reshape(slabs, *rest[:-1])
     if runs.min(initial=0) < 0 or runs.max(initial=0) > rest[-1]:
         raise FormatError("a run of coefficients leaves its axis")

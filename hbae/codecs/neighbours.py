@@ -39,6 +39,8 @@ _PARTS, _PARTS_MANY, _FEW_AXES, _ALL = (0, 11, 14), (0, 15, 16), 3, 16
 _GUIDE_LIMITS, GUIDE_BITS = np.array([2, 8, 24, 64]), 3
 GUIDES = len(_GUIDE_LIMITS) + 1
 _GUIDE_CLASS = np.searchsorted(_GUIDE_LIMITS, np.arange(16 * CLIP + 1), side="right").astype(np.uint16)
+# Phases double with each axis.
+MOST_LONG_AXES = 7
 PHASE_CONTEXTS = 3 * (len(_EXPECTED) + 1) * GUIDES + 1
 _CLASSES = (np.searchsorted(_EXPECTED, np.arange(16 * CLIP + 1), side="right") * GUIDES).astype(np.uint16)
 _NOTHING = np.zeros(0, np.uint16)

@@ -22,7 +22,7 @@ from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.stats import VariableStats
 
 MAX_TOGETHER_BYTES = 48 << 20
-MAX_LOSSY_RANK = 16
+MAX_LOSSY_RANK = 7
 _LARGE = 1e140
 
 

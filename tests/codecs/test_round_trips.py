@@ -84,6 +84,13 @@ def test_coefficients(shape: tuple[int, ...], tiles: int, scale: int, zeros: flo
     assert np.array_equal(back, q)
 
 
+def test_coefficients_of_many_axes_are_refused_before_any_work() -> None:
+    """Phases double with each axis: ten would take minutes."""
+    logs = [np.zeros(2, np.int64)] * 11
+    with pytest.raises(FormatError, match="more than 7 axes"):
+        decode_coefficients(ByteReader(bytes(1000)), 1, logs)
+
+
 @pytest.mark.parametrize(
     "value", [0, 15, 16, -16, -17, 31, 32, 63, 64, 2**31, -(2**31), 2**53 + 1, 2**60, -(2**60), 2**61 - 1]
 )

@@ -26,6 +26,7 @@ HOLES = ("none", "nan", "payload", "inf", "fill", "all_nan", "one_valid", "mixed
 SHAPES = (
     (), (0,), (1,), (2,), (7,), (131,), (0, 5), (1, 1), (13, 17), (3, 129), (5, 1, 7), (11, 13, 5), (9, 10, 8),
     (0, 3, 4), (3, 5, 7, 2), (2, 1, 3, 1, 5), (2, 3, 2, 3, 2, 3), (1, 1, 1, 1, 1, 1),
+    (3, 2, 2, 3, 2, 2, 3), (2, 2, 3, 2, 2, 2, 3, 2), (2, 1, 1, 5, 1, 7, 1, 1, 3), (2,) * 11,
 )  # fmt: skip
 DTYPES = ("<f4", ">f4", "<f8", ">f8", "<f2", ">f2")
 FILL = -999.0
@@ -150,7 +151,7 @@ def test_linear_holds_every_bound(case: Any, judged: Callable[..., Any], tmp_pat
 
 
 @settings(max_examples=120)
-@given(case=CASES, block=st.lists(st.integers(1, 9), min_size=6, max_size=6), chunk=st.sampled_from([0.0625, 1.0]))
+@given(case=CASES, block=st.lists(st.integers(1, 9), min_size=11, max_size=11), chunk=st.sampled_from([0.0625, 1.0]))
 def test_auto_with_several_variables_and_any_blocks(
     case: Any, block: list[int], chunk: float, judged: Callable[..., Any], tmp_path: Path
 ) -> None:

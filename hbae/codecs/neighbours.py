@@ -51,13 +51,16 @@ class Phase:
     """One parity: which points of a band it holds, and its known neighbours.
 
     ``near``: as steps by axis. ``places``: as steps in the flat sizes of a band with their border. ``many``: whether
-    the band has more long axes than a few.
+    the band has more long axes than a few. ``shape``: of the band. ``counts``: how many of its points are of this
+    parity, by axis.
     """
 
     parity: tuple[int, ...]
     near: tuple[tuple[int, ...], ...]
     places: tuple[int, ...]
     many: bool
+    shape: tuple[int, ...]
+    counts: tuple[int, ...]
 
     @property
     def target(self) -> tuple[slice, ...]:
@@ -75,13 +78,13 @@ class Phase:
         ``known``: sizes (V, *shape + 2), with a border of zeros. ``hints``: uint16 (V, *shape), the size that is
         expected from elsewhere in 16ths, and below it the class of the guide in ``GUIDE_BITS`` bits.
         """
-        counts = self._counts(known)
+        counts = (len(known), *self.counts)
         if hints is None and not self.near:
             return np.full(counts, PHASE_CONTEXTS - 1, np.uint16).ravel()
         parts = _ALL if hints is None else (_PARTS_MANY if self.many else _PARTS)[self.kind]
         table, base = _mean_parts(len(self.near), parts), self.kind * int(_CLASSES[-1] + GUIDES)
         if _neighbours is not None:
-            shape = (len(known), *(n - 2 for n in known.shape[1:]))
+            shape = (len(known), *self.shape)
             rest = _NOTHING if hints is None else hints
             out = np.empty(counts, np.uint16)
             call = (known, shape, self.parity, self.places, table, rest, _ALL - parts, _CLASSES, base, out)
@@ -102,21 +105,17 @@ class Phase:
 
     def load(self, spot: Spot, known: Array) -> Array:
         """Give this parity's values of a band (int64, flat), and note their sizes in ``known``."""
-        out = np.empty(self._counts(known), np.int64)
+        out = np.empty((len(known), *self.counts), np.int64)
         self._move(spot, known, out, store=False)
         return out.ravel()
 
     def store(self, spot: Spot, known: Array, values: Array) -> None:
         """Put this parity's values into the band, and note their sizes in ``known``."""
-        self._move(spot, known, values.reshape(self._counts(known)), store=True)
-
-    def _counts(self, known: Array) -> tuple[int, ...]:
-        return (len(known), *((n - 1 - a) // 2 for n, a in zip(known.shape[1:], self.parity, strict=True)))
+        self._move(spot, known, values.reshape(len(known), *self.counts), store=True)
 
     def _move(self, spot: Spot, known: Array, values: Array, *, store: bool) -> None:
         if _neighbours is not None:
-            shape = tuple(n - 2 for n in known.shape[1:])
-            _neighbours.move(known, shape, self.parity, values, spot.grid, spot.firsts, spot.steps, store)
+            _neighbours.move(known, self.shape, self.parity, values, spot.grid, spot.firsts, spot.steps, store)
             return
         target = (
             spot.rows,
@@ -253,6 +252,7 @@ def phases_of(shape: tuple[int, ...]) -> tuple[Phase, ...]:
         near = [d for d in steps if sum(map(abs, d)) == far]
         near = [d for d in near if tuple((a + k) % 2 for a, k in zip(p, d, strict=True)) in known]
         places = tuple(sum(k * n for k, n in zip(d, strides, strict=True)) for d in near)
-        out.append(Phase(p, tuple(near), places, many))
+        counts = tuple((n + 1 - a) // 2 for n, a in zip(shape, p, strict=True))
+        out.append(Phase(p, tuple(near), places, many, shape, counts))
         known.add(p)
     return tuple(out)

@@ -130,7 +130,8 @@ def _walk(q: Array, bands: list[Band], live: Array) -> Iterator[tuple[Spot, Arra
                 yield spot, known, p, p.contexts(known, hints)
             mine = known[(slice(None), *(slice(1, -1),) * len(spot.shape))]
             sizes[_at(spot.rows, band)] = mine
-            guide = next_guide(guide, mine)
+            if part.stop < len(rows):
+                guide = next_guide(guide, mine)
 
 
 def _at(variables: Any, band: Band) -> tuple[Any, ...]:

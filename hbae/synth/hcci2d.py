@@ -18,7 +18,7 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.errors import ConfigError
 from hbae.processes import WorkerPool
-from hbae.synth.ignition import AIR, FUEL, MECHANISM, load_cantera, make_reactor, species_names
+from hbae.synth.ignition import AIR, FUEL, MECHANISM, fastest_rise, load_cantera, make_reactor, species_names
 from hbae.synth.stream import Piece, Stream, StreamVariable
 from hbae.synth.turbulence import Stencil, departure, diffuse, limited, random_field, solenoidal
 
@@ -111,7 +111,7 @@ def mean_delay(config: HCCI2DConfig) -> float:
         path.append(reactor.T)
     if path[-1] < burnt:
         raise ConfigError(f"hcci2d: {config.ratio[0]} at {config.temperature[0]} K does not ignite in {LONGEST:g} s")
-    return float(times[int(np.argmax(np.gradient(path, times)))])
+    return fastest_rise(np.array(times), np.array(path))
 
 
 def initial_state(config: HCCI2DConfig) -> tuple[Array, float]:

@@ -14,7 +14,7 @@ import pytest
 from hbae.errors import ConfigError, MissingExtraError
 from hbae.synth import HCCI2DConfig, S3DConfig, hcci2d, hcci2d_stream, s3d_stream, write_stream
 from hbae.synth.hcci2d import initial_state, transport
-from hbae.synth.ignition import IgnitionTable, unwarp, warp
+from hbae.synth.ignition import IgnitionTable, _row, fastest_rise, unwarp, warp
 from hbae.synth.s3d import make_table, sized
 from hbae.synth.turbulence import Stencil
 
@@ -73,6 +73,26 @@ def test_delay_falls_with_temperature_and_warp_is_undone(table: IgnitionTable) -
     assert 1e-4 < delays[-1] < delays[0] < 0.1
     r = np.linspace(0, 4, 50)
     assert np.allclose(unwarp(warp(r, 8.0), 8.0), r, rtol=0, atol=1e-12)
+
+
+def test_the_table_does_not_depend_on_a_processor_s_rounding(table: IgnitionTable) -> None:
+    relative = unwarp(table.warps, table.stretch)
+    # Another last digit in, other steps of the integrator all along.
+    (delay, states), (nearly, moved) = (
+        _row((t, table.ratios[[0, -1]], 40 * 101325.0, relative)) for t in (1100.0, 1100 + 1e-10)
+    )
+    assert delay == pytest.approx(nearly, rel=1e-5)
+    spans = np.ptp(states, axis=(0, 1))
+    assert spans.min() > 1e-18  # every species lives, argon too: none is a field of rounding errors
+    assert (np.sqrt(((states - moved) ** 2).mean((0, 1))) / spans).max() < 1e-5
+
+
+def test_the_fastest_rise_is_between_steps() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        times = np.cumsum(rng.uniform(0.05, 0.1, 60))
+        assert fastest_rise(times, np.tanh(2 * (times - 2.0))) == pytest.approx(2.0, abs=0.01)
+    assert fastest_rise(np.array([0.0, 1.0, 3.0]), np.array([0.0, 5.0, 6.0])) == 0.5
 
 
 def test_sized_gives_about_that_many_megabytes() -> None:

@@ -212,9 +212,9 @@ typedef struct {
 } Move;
 
 static uint16_t size_of(int64_t v) {
+    if (v < LINEAR && v > -LINEAR) return (uint16_t)(v < 0 ? -v : v);
     if (v >= FAR || v <= -FAR) return CLIP;
     uint32_t u = (uint32_t)(v < 0 ? -v : v), k = 0;
-    if (u < LINEAR) return (uint16_t)u;
     while (u >> k >= 2 * LINEAR) k++;
     return (uint16_t)(LINEAR + OCTAVE * k + (OCTAVE * (u - ((uint32_t)LINEAR << k)) >> k) / LINEAR);
 }
@@ -239,16 +239,34 @@ static PyObject *sizes(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* Four zeros are passed by: grid and sizes hold zeros where nothing was stored. */
+static void store_row(const int64_t *values, uint16_t *near, double *grid, Py_ssize_t n, Py_ssize_t step) {
+    Py_ssize_t i = 0;
+    while (i < n) {
+        Py_ssize_t end = n - i < 4 ? n : i + 4;
+        if (end == i + 4 && !(values[i] | values[i + 1] | values[i + 2] | values[i + 3]))
+            i = end;
+        else
+            for (; i < end; i++) {
+                grid[i * step] = (double)values[i];
+                near[2 * i] = size_of(values[i]);
+            }
+    }
+}
+
+static void load_row(int64_t *values, uint16_t *near, const double *grid, Py_ssize_t n, Py_ssize_t step) {
+    for (Py_ssize_t i = 0; i < n; i++) {
+        values[i] = (int64_t)grid[i * step];
+        near[2 * i] = size_of(values[i]);
+    }
+}
+
 static void move_row(Move *m, uint16_t *near, double *grid) {
     Py_ssize_t n = m->counts[m->rank - 1], step = m->grid_steps[m->rank - 1];
-    for (Py_ssize_t i = 0; i < n; i++) {
-        int64_t v;
-        if (m->store)
-            grid[i * step] = (double)(v = m->values[i]);
-        else
-            m->values[i] = v = (int64_t)grid[i * step];
-        near[2 * i] = size_of(v);
-    }
+    if (m->store)
+        store_row(m->values, near, grid, n, step);
+    else
+        load_row(m->values, near, grid, n, step);
     m->values += n;
 }
 

@@ -117,16 +117,30 @@ typedef struct {
     uint64_t state, words_left, bit, num_bits;
 } Stream;
 
-static int token_of(Stream *s, const uint8_t *token_at, const uint16_t *left) {
+static inline void refill(Stream *s) {
+    if (s->state >> 32 == 0 && s->words_left) s->state = s->state << 32 | s->words[--s->words_left];
+}
+
+static inline int token_of(Stream *s, const uint8_t *token_at, const uint16_t *left) {
     uint32_t slot = (uint32_t)(s->state & 0xFFFFFF);
     int t = token_at[slot >> 10];
     uint64_t start = (uint64_t)left[t] << 10, f = ((uint64_t)left[t + 1] << 10) - start;
     s->state = (s->state >> 24) * f + slot - start;
-    if (s->state >> 32 == 0 && s->words_left) s->state = s->state << 32 | s->words[--s->words_left];
+    refill(s);
     return t;
 }
 
-static int value_of(Stream *s, int t, int64_t *v) {
+/* Pass by zeros, whose token is the first: a guess that is mostly right waits for no table. How many, at most n. */
+static inline Py_ssize_t zeros_ahead(Stream *s, uint64_t share, Py_ssize_t n) {
+    Py_ssize_t k = 0;
+    for (; k < n && (s->state & 0xFFFFFF) < share; k++) {
+        s->state = (s->state >> 24) * share + (s->state & 0xFFFFFF);
+        refill(s);
+    }
+    return k;
+}
+
+static inline int value_of(Stream *s, int t, int64_t *v) {
     uint64_t u = (uint64_t)t;
     if (t >= DIRECT) {
         int low = (t - DIRECT) / 2 + 4;
@@ -168,7 +182,7 @@ static PyObject *take(PyObject *self, PyObject *args) {
         Stream s = {b[5].buf, b[6].buf, state[0], state[1], state[2], (uint64_t)b[6].len * 8};
         ends = malloc((size_t)(num ? num : 1) * sizeof(int64_t));
         at = ends ? starts_of(contexts, n, num, ends, &fault) : NULL;
-        sorted = at ? malloc((size_t)(n ? n : 1) * sizeof(int64_t)) : NULL;
+        sorted = at ? calloc((size_t)(n ? n : 1), sizeof(int64_t)) : NULL;
         Py_ssize_t i = 0;
         for (Py_ssize_t c = 0; sorted && c < num && fault == FINE; c++) {
             if (i == ends[c]) continue;
@@ -180,8 +194,16 @@ static PyObject *take(PyObject *self, PyObject *args) {
             const uint8_t *token_at = (const uint8_t *)b[3].buf + labels[c] * TABLE_SUM;
             const uint16_t *left = (const uint16_t *)b[4].buf + labels[c] * ENDS;
             int fixed = (int)constant[labels[c]];
-            for (; i < ends[c] && fault == FINE; i++)
+            uint64_t zeros = fixed < 0 && left[1] > TABLE_SUM / 2 ? (uint64_t)left[1] << 10 : 0;
+            while (i < ends[c] && fault == FINE) {
+                if (zeros) {
+                    /* The list holds zeros already. */
+                    i += zeros_ahead(&s, zeros, ends[c] - i);
+                    if (i == ends[c]) break;
+                }
                 fault = value_of(&s, fixed >= 0 ? fixed : token_of(&s, token_at, left), sorted + i);
+                i++;
+            }
         }
         for (i = 0; sorted && fault == FINE && i < n; i++) out[i] = sorted[at[contexts[i]]++];
         state[0] = s.state;

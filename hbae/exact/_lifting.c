@@ -23,69 +23,129 @@ static const double ALPHA = -1.586134342059924, BETA = -0.052980118572961, GAMMA
 #define FOR_ANY_UNIT
 #endif
 
+#if defined(__GNUC__)
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#else
+#define ALWAYS_INLINE static inline
+#endif
+
 /* y[i] += c * (a[i] + b[i]) for n values, each array with the same stride. */
-FOR_ANY_UNIT static void add_lifted(double *y, const double *a, const double *b, double c, Py_ssize_t n, Py_ssize_t s) {
+ALWAYS_INLINE void add_to(double *y, const double *a, const double *b, double c, Py_ssize_t n, Py_ssize_t s) {
     if (s == 1)
         for (Py_ssize_t i = 0; i < n; i++) y[i] += c * (a[i] + b[i]);
     else
         for (Py_ssize_t i = 0; i < n * s; i += s) y[i] += c * (a[i] + b[i]);
 }
 
-FOR_ANY_UNIT static void subtract_lifted(double *y, const double *a, const double *b, double c, Py_ssize_t n,
-                                         Py_ssize_t s) {
+ALWAYS_INLINE void subtract_from(double *y, const double *a, const double *b, double c, Py_ssize_t n, Py_ssize_t s) {
     if (s == 1)
         for (Py_ssize_t i = 0; i < n; i++) y[i] -= c * (a[i] + b[i]);
     else
         for (Py_ssize_t i = 0; i < n * s; i += s) y[i] -= c * (a[i] + b[i]);
 }
 
-FOR_ANY_UNIT static void multiply(double *y, Py_ssize_t n, Py_ssize_t s) {
-    for (Py_ssize_t i = 0; i < n * s; i += s) y[i] *= SCALE;
+ALWAYS_INLINE void multiply(double *y, Py_ssize_t n, Py_ssize_t s) {
+    if (s == 1)
+        for (Py_ssize_t i = 0; i < n; i++) y[i] *= SCALE;
+    else
+        for (Py_ssize_t i = 0; i < n * s; i += s) y[i] *= SCALE;
 }
 
-FOR_ANY_UNIT static void divide(double *y, Py_ssize_t n, Py_ssize_t s) {
-    for (Py_ssize_t i = 0; i < n * s; i += s) y[i] /= SCALE;
+ALWAYS_INLINE void divide(double *y, Py_ssize_t n, Py_ssize_t s) {
+    if (s == 1)
+        for (Py_ssize_t i = 0; i < n; i++) y[i] /= SCALE;
+    else
+        for (Py_ssize_t i = 0; i < n * s; i += s) y[i] /= SCALE;
 }
+
+/* The same for rows, each for the vector unit at hand. */
+FOR_ANY_UNIT static void add_row(double *y, const double *a, const double *b, double c, Py_ssize_t n, Py_ssize_t s) {
+    add_to(y, a, b, c, n, s);
+}
+
+FOR_ANY_UNIT static void subtract_row(double *y, const double *a, const double *b, double c, Py_ssize_t n, Py_ssize_t s) {
+    subtract_from(y, a, b, c, n, s);
+}
+
+FOR_ANY_UNIT static void multiply_row(double *y, Py_ssize_t n, Py_ssize_t s) { multiply(y, n, s); }
+
+FOR_ANY_UNIT static void divide_row(double *y, Py_ssize_t n, Py_ssize_t s) { divide(y, n, s); }
 
 typedef void (*lifter)(double *, const double *, const double *, double, Py_ssize_t, Py_ssize_t);
+typedef void (*scaler)(double *, Py_ssize_t, Py_ssize_t);
 
-/* Rows r[k] = x + k * e of `n` values with stride s; odd rows are lifted by even ones, or the reverse. */
-static void lift_odd(double *x, Py_ssize_t rows, Py_ssize_t e, Py_ssize_t n, Py_ssize_t s, double c, lifter f) {
-    for (Py_ssize_t k = 1; k < rows; k += 2)
-        f(x + k * e, x + (k - 1) * e, x + (k + 1 < rows ? k + 1 : k - 1) * e, c, n, s);
+/* Rows x + k * e of `n` values with stride s, for k from 0 to `rows`, mirrored at both ends. */
+typedef struct {
+    double *x;
+    Py_ssize_t rows, e, n, s;
+} Rows;
+
+/* Lift row k, if there is one, by its neighbours. */
+static void lift_row(const Rows *r, Py_ssize_t k, double c, lifter f) {
+    if (k < 0 || k >= r->rows) return;
+    Py_ssize_t before = k ? k - 1 : 1, after = k + 1 < r->rows ? k + 1 : k - 1;
+    f(r->x + k * r->e, r->x + before * r->e, r->x + after * r->e, c, r->n, r->s);
 }
 
-static void lift_even(double *x, Py_ssize_t rows, Py_ssize_t e, Py_ssize_t n, Py_ssize_t s, double c, lifter f) {
-    for (Py_ssize_t k = 0; k < rows; k += 2) {
-        Py_ssize_t before = k ? k - 1 : 1, after = k + 1 < rows ? k + 1 : before;
-        f(x + k * e, x + before * e, x + after * e, c, n, s);
+static void scale_row(const Rows *r, Py_ssize_t k, scaler f) {
+    if (k >= 0 && k < r->rows) f(r->x + k * r->e, r->n, r->s);
+}
+
+/* All steps in one sweep, each as soon as the rows that it needs are done: what is at work stays in the cache. */
+static void forward_rows(const Rows *r) {
+    for (Py_ssize_t k = 0; k - 3 < r->rows; k += 2) {
+        lift_row(r, k + 1, ALPHA, add_row);
+        lift_row(r, k, BETA, add_row);
+        lift_row(r, k - 1, GAMMA, add_row);
+        lift_row(r, k - 2, DELTA, add_row);
+        scale_row(r, k - 2, multiply_row);
+        scale_row(r, k - 3, divide_row);
     }
 }
 
-static void forward_rows(double *x, Py_ssize_t rows, Py_ssize_t e, Py_ssize_t n, Py_ssize_t s) {
-    lift_odd(x, rows, e, n, s, ALPHA, add_lifted);
-    lift_even(x, rows, e, n, s, BETA, add_lifted);
-    lift_odd(x, rows, e, n, s, GAMMA, add_lifted);
-    lift_even(x, rows, e, n, s, DELTA, add_lifted);
-    for (Py_ssize_t k = 0; k < rows; k++) (k % 2 ? divide : multiply)(x + k * e, n, s);
+static void inverse_rows(const Rows *r) {
+    for (Py_ssize_t k = 0; k - 3 < r->rows; k += 2) {
+        scale_row(r, k, divide_row);
+        scale_row(r, k + 1, multiply_row);
+        lift_row(r, k, DELTA, subtract_row);
+        lift_row(r, k - 1, GAMMA, subtract_row);
+        lift_row(r, k - 2, BETA, subtract_row);
+        lift_row(r, k - 3, ALPHA, subtract_row);
+    }
 }
 
-static void inverse_rows(double *x, Py_ssize_t rows, Py_ssize_t e, Py_ssize_t n, Py_ssize_t s) {
-    for (Py_ssize_t k = 0; k < rows; k++) (k % 2 ? multiply : divide)(x + k * e, n, s);
-    lift_even(x, rows, e, n, s, DELTA, subtract_lifted);
-    lift_odd(x, rows, e, n, s, GAMMA, subtract_lifted);
-    lift_even(x, rows, e, n, s, BETA, subtract_lifted);
-    lift_odd(x, rows, e, n, s, ALPHA, subtract_lifted);
+/* Even and odd values of a line, apart and together again; without gaps between them compilers shuffle vectors. */
+ALWAYS_INLINE void part(double *even, double *odd, const double *x, Py_ssize_t pairs, Py_ssize_t s) {
+    if (s == 1)
+        for (Py_ssize_t i = 0; i < pairs; i++) {
+            even[i] = x[2 * i];
+            odd[i] = x[2 * i + 1];
+        }
+    else
+        for (Py_ssize_t i = 0; i < pairs; i++) {
+            even[i] = x[2 * i * s];
+            odd[i] = x[(2 * i + 1) * s];
+        }
+}
+
+ALWAYS_INLINE void weave(double *x, const double *even, const double *odd, Py_ssize_t pairs, Py_ssize_t s) {
+    if (s == 1)
+        for (Py_ssize_t i = 0; i < pairs; i++) {
+            x[2 * i] = even[i];
+            x[2 * i + 1] = odd[i];
+        }
+    else
+        for (Py_ssize_t i = 0; i < pairs; i++) {
+            x[2 * i * s] = even[i];
+            x[(2 * i + 1) * s] = odd[i];
+        }
 }
 
 /* A line along the last axis: even and odd values side by side in `work`, which has a place before and after each. */
-static void lift_line(double *x, Py_ssize_t n, Py_ssize_t s, int inverse, double *work) {
+FOR_ANY_UNIT static void lift_line(double *x, Py_ssize_t n, Py_ssize_t s, int inverse, double *work) {
     Py_ssize_t evens = (n + 1) / 2, odds = n / 2;
     double *even = work + 1, *odd = work + evens + 3;
-    for (Py_ssize_t i = 0; i < odds; i++) {
-        even[i] = x[2 * i * s];
-        odd[i] = x[(2 * i + 1) * s];
-    }
+    part(even, odd, x, odds, s);
     if (evens > odds) even[odds] = x[2 * odds * s];
 #define EDGES_OF_EVEN if (evens == odds) even[evens] = even[evens - 1]
 #define EDGES_OF_ODD odd[-1] = odd[0], odd[odds] = odd[odds - 1]
@@ -93,29 +153,26 @@ static void lift_line(double *x, Py_ssize_t n, Py_ssize_t s, int inverse, double
         divide(even, evens, 1);
         multiply(odd, odds, 1);
         EDGES_OF_ODD;
-        subtract_lifted(even, odd - 1, odd, DELTA, evens, 1);
+        subtract_from(even, odd - 1, odd, DELTA, evens, 1);
         EDGES_OF_EVEN;
-        subtract_lifted(odd, even, even + 1, GAMMA, odds, 1);
+        subtract_from(odd, even, even + 1, GAMMA, odds, 1);
         EDGES_OF_ODD;
-        subtract_lifted(even, odd - 1, odd, BETA, evens, 1);
+        subtract_from(even, odd - 1, odd, BETA, evens, 1);
         EDGES_OF_EVEN;
-        subtract_lifted(odd, even, even + 1, ALPHA, odds, 1);
+        subtract_from(odd, even, even + 1, ALPHA, odds, 1);
     } else {
         EDGES_OF_EVEN;
-        add_lifted(odd, even, even + 1, ALPHA, odds, 1);
+        add_to(odd, even, even + 1, ALPHA, odds, 1);
         EDGES_OF_ODD;
-        add_lifted(even, odd - 1, odd, BETA, evens, 1);
+        add_to(even, odd - 1, odd, BETA, evens, 1);
         EDGES_OF_EVEN;
-        add_lifted(odd, even, even + 1, GAMMA, odds, 1);
+        add_to(odd, even, even + 1, GAMMA, odds, 1);
         EDGES_OF_ODD;
-        add_lifted(even, odd - 1, odd, DELTA, evens, 1);
+        add_to(even, odd - 1, odd, DELTA, evens, 1);
         multiply(even, evens, 1);
         divide(odd, odds, 1);
     }
-    for (Py_ssize_t i = 0; i < odds; i++) {
-        x[2 * i * s] = even[i];
-        x[(2 * i + 1) * s] = odd[i];
-    }
+    weave(x, even, odd, odds, s);
     if (evens > odds) x[2 * odds * s] = even[odds];
 }
 
@@ -125,8 +182,10 @@ static void walk(double *x, int rank, const Py_ssize_t *counts, const Py_ssize_t
     if (at == rank - 1) {
         if (axis == at)
             lift_line(x, counts[at], steps[at], inverse, work);
-        else
-            (inverse ? inverse_rows : forward_rows)(x, counts[axis], steps[axis], counts[at], steps[at]);
+        else {
+            Rows r = {x, counts[axis], steps[axis], counts[at], steps[at]};
+            (inverse ? inverse_rows : forward_rows)(&r);
+        }
         return;
     }
     Py_ssize_t n = at == axis ? 1 : counts[at];
@@ -168,30 +227,33 @@ static PyObject *lift(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-FOR_ANY_UNIT static int round_all(double *x, Py_ssize_t n, double factor, double limit) {
-    int fine = 1;
+/* The largest magnitude; infinite for what is not a number. */
+FOR_ANY_UNIT static double round_all(double *x, Py_ssize_t n, double factor) {
+    double largest[4] = {0, 0, 0, 0};
+    int odd = 0;
     for (Py_ssize_t i = 0; i < n; i++) {
-        double v = rint(x[i] * factor);
+        double v = rint(x[i] * factor), size = fabs(v);
         x[i] = v;
-        fine &= fabs(v) < limit;
+        odd |= v != v;
+        largest[i & 3] = size > largest[i & 3] ? size : largest[i & 3];
     }
-    return fine;
+    for (int k = 1; k < 4; k++) largest[0] = largest[k] > largest[0] ? largest[k] : largest[0];
+    return odd ? INFINITY : largest[0];
 }
 
 PyDoc_STRVAR(scale_doc,
-             "scale_and_round(values, factor, limit)\n--\n\n"
-             "Multiply float64 in place and round half to even; give whether all magnitudes are below the limit.");
+             "scale_and_round(values, factor)\n--\n\n"
+             "Multiply float64 in place and round half to even; give the largest magnitude (infinite with a NaN).");
 
 static PyObject *scale_and_round(PyObject *self, PyObject *args) {
     Py_buffer values;
-    double factor, limit;
-    int fine;
-    if (!PyArg_ParseTuple(args, "w*dd", &values, &factor, &limit)) return NULL;
+    double factor, largest;
+    if (!PyArg_ParseTuple(args, "w*d", &values, &factor)) return NULL;
     Py_BEGIN_ALLOW_THREADS;
-    fine = round_all(values.buf, values.len / (Py_ssize_t)sizeof(double), factor, limit);
+    largest = round_all(values.buf, values.len / (Py_ssize_t)sizeof(double), factor);
     Py_END_ALLOW_THREADS;
     PyBuffer_Release(&values);
-    return PyBool_FromLong(fine);
+    return PyFloat_FromDouble(largest);
 }
 
 static PyMethodDef methods[] = {{"lift", lift, METH_VARARGS, lift_doc},

@@ -9,6 +9,8 @@ before anything is computed. What is zero in q is left out: exact sums do not no
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isqrt
@@ -122,10 +124,49 @@ class Transform:
         FormatError
             When the overflow proof fails for these coefficients.
         """
-        qmax = float(max(abs(int(q.max(initial=0))), abs(int(q.min(initial=0)))))
-        if not (0 <= fraction <= MAX_FRACTION and self._worst(qmax, fraction) < F64_LIMIT):
+        out = np.empty((self.tile[0], q.shape[1], *self.tile[1:]))
+        for _ in self.inverse_by_columns(q, fraction, largest_of(q), out.reshape(len(out), -1)):
+            pass
+        return out
+
+    def inverse_by_columns(
+        self, q: Array, fraction: int, largest: float, out: Array | None = None
+    ) -> Iterator[tuple[slice, Array]]:
+        """Give the inverse some columns of (V, B * points of a tile) at a time, which fit the cache.
+
+        Each lasts until the next one is asked for, or is in its place in ``out``. ``largest``: no magnitude in q is
+        larger.
+
+        Raises
+        ------
+        FormatError
+            When the overflow proof fails for these coefficients.
+        """
+        if not (0 <= fraction <= MAX_FRACTION and self._worst(largest, fraction) < F64_LIMIT):
             raise FormatError("transform: coefficients are too large for exact arithmetic")
-        # The power of two goes into the matrices: products and sums stay integers times 2**-15, hence exact.
+        # Powers of two go into a matrix: products and sums stay integers times a power of two, hence exact.
+        first = self.axes[0].matrix
+        plain = all(a.matrix is None for a in self.axes[1:])
+        v, rows = _live_rows(q) if plain else self._inverse_of_grid(q, fraction)
+        m: Array | None = None
+        if first is not None:
+            m = np.asarray(np.ldexp(first.astype(np.float64), fraction * plain - BASIS_BITS))[:, rows]
+        count = math.prod((q.shape[1], *self.tile[1:]))
+        flat = v.reshape(len(v), count)
+        into = np.empty((self.tile[0], min(count, _COLUMNS))) if out is None else out
+        for k in range(0, count, _COLUMNS):
+            here = slice(k, min(k + _COLUMNS, count))
+            part = into[:, : here.stop - k] if out is None else into[:, here]
+            if m is None:
+                part[...] = 0
+                part[rows] = flat[:, here] * 2.0 ** (fraction * plain)
+            else:
+                np.matmul(m, flat[:, here], out=part)
+                np.rint(part, out=part)
+            yield here, part
+
+    def _inverse_of_grid(self, q: Array, fraction: int) -> tuple[Array, Array]:
+        """Undo the bases of the tile's axes: integers of the variables that are not all zero, and which these are."""
         scaled = [None if a.matrix is None else np.ldexp(a.matrix.T.astype(np.float64), -BASIS_BITS) for a in self.axes]
         slabs = [(i, _trimmed(slab, scaled[1:])) for i, slab in enumerate(q)]
         live = [i for i, y in slabs if y is not None]
@@ -138,11 +179,18 @@ class Transform:
                     y = np.rint(_along(y, m[: y.shape[axis]], axis))
             if y is not place:
                 place[...] = y
-        if scaled[0] is not None and live:
-            return _mixed(scaled[0].T[:, live], v, whole=True)
-        out = np.zeros((self.tile[0], *v.shape[1:]))
-        out[live] = v
-        return out
+        return v, np.array(live, np.int64)
+
+
+def largest_of(q: Array) -> float:
+    """Give the largest magnitude of integers, one variable at a time (it fits the cache); 0 for none."""
+    return max((float(max(int(row.max(initial=0)), -int(row.min(initial=0)))) for row in q), default=0.0)
+
+
+def _live_rows(q: Array) -> tuple[Array, Array]:
+    """Rows (V', ...) up to the last that is not all zero, as float64, and their numbers."""
+    last = next((i for i in range(len(q) - 1, -1, -1) if q[i].any()), -1)
+    return np.asarray(q[: last + 1], np.float64), np.arange(last + 1)
 
 
 def _dual(m: Array) -> Array:
@@ -163,15 +211,12 @@ def _trimmed(slab: Array, bases: list[Array | None]) -> Array | None:
     return slab[tuple(cut)]
 
 
-def _mixed(m: Array, x: Array, *, whole: bool = False) -> Array:
-    """Multiply (n, V) with (V, ...), some columns at a time (they fit the cache); ``whole`` rounds to integers."""
+def _mixed(m: Array, x: Array) -> Array:
+    """Multiply (n, V) with (V, ...), some columns at a time (they fit the cache)."""
     flat = x.reshape(len(x), -1)
     out = np.empty((len(m), flat.shape[1]))
     for k in range(0, flat.shape[1], _COLUMNS):
-        part = out[:, k : k + _COLUMNS]
-        np.matmul(m, flat[:, k : k + _COLUMNS], out=part)
-        if whole:
-            np.rint(part, out=part)
+        np.matmul(m, flat[:, k : k + _COLUMNS], out=out[:, k : k + _COLUMNS])
     return out.reshape(len(m), *x.shape[1:])
 
 

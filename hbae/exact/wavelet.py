@@ -104,13 +104,14 @@ class Wavelet:
         return found
 
 
-def scale_and_round(x: Array, factor: float, limit: float) -> bool:
-    """Multiply float64 in place and round half to even; tell whether all magnitudes are below ``limit``."""
+def scale_and_round(x: Array, factor: float) -> float:
+    """Multiply float64 in place and round half to even; give the largest magnitude, infinite where one is no number."""
     if _lifting is not None and x.flags.c_contiguous:
-        return bool(_lifting.scale_and_round(x, factor, limit))
+        return float(_lifting.scale_and_round(x, factor))
     x *= factor
     np.rint(x, out=x)
-    return bool(max(x.max(), -x.min()) < limit)
+    largest = float(max(x.max(), -x.min()))
+    return math.inf if math.isnan(largest) else largest
 
 
 def num_levels(n: int) -> int:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +13,12 @@ from hbae.arrays import Array
 from hbae.blocks import join_blocks, join_tiles
 from hbae.exact import Backend, Transform
 from hbae.exact.interpolate import FRACTION
+from hbae.exact.transform import largest_of
 from hbae.pipeline.logdomain import join_bits
 from hbae.pipeline.plan import GroupPlan, finer_steps
+
+# Columns of one stage that are finished together.
+_PIECE = 1024
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class Parts:
     and (N, K, L_b). ``coefs``, ``gae``: transform integers (V', B, ...). ``point``: (V, *grid) integers. ``signs``:
     (V, *grid), log domain only. ``coded_point``: the point stage's bytes where interpolation or wavelets made them
     (``point`` is then in units of 2**-6). ``exact``: flat indices and stored values of points kept as they are.
-    ``fine``: how much finer than the plan's the steps are, in 256ths.
+    ``fine``: how much finer than the plan's the steps are, in 256ths. ``largest``: magnitude in ``point``, where known.
     """
 
     mask: Array | None = None
@@ -37,6 +43,7 @@ class Parts:
     signs: Array | None = None
     exact: tuple[Array, Array] | None = None
     fine: int = 0
+    largest: float | None = None
 
 
 def values_of(parts: Parts, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) -> Array:
@@ -51,7 +58,10 @@ def values_of(parts: Parts, plan: GroupPlan, grid: tuple[int, ...], backend: Bac
     if plan.domain == "log":
         out = join_bits(parts.point, parts.signs, plan, shape)
     else:
-        out = _cast(linear_values(parts, plan, shape, backend), plan)
+        alone = _alone(parts, plan)
+        out = (
+            _cast(linear_values(parts, plan, shape, backend), plan) if alone is None else _piecewise(alone, plan, shape)
+        )
     if parts.mask is not None:
         out[parts.mask] = parts.filler
     if parts.exact is not None:
@@ -81,6 +91,56 @@ def linear_values(parts: Parts, plan: GroupPlan, shape: tuple[int, ...], backend
     return np.broadcast_to(_column(plan.offset, shape), shape).copy() if x is None else x
 
 
+@dataclass(frozen=True)
+class _Alone:
+    """The only stage of a chunk: integers (V', B, ...), their largest magnitude, basis, steps; tiles or the grid."""
+
+    q: Array
+    largest: float
+    basis: Transform | None
+    unit: Array
+    tiled: bool
+    fraction: int = 0
+
+
+def _alone(parts: Parts, plan: GroupPlan) -> _Alone | None:
+    """Give the stage that makes a chunk's values by itself, where there is no other."""
+    fine = finer_steps(plan, parts.fine)
+    found = [
+        _Alone(q, largest_of(q), basis, unit, tiled=True)
+        for q, basis, unit in ((parts.coefs, plan.transform, fine.unit), (parts.gae, plan.gae, fine.gae_unit))
+        if q is not None and basis is not None
+    ]
+    if parts.point is not None:
+        largest = largest_of(parts.point) if parts.largest is None else parts.largest
+        fraction = FRACTION if plan.predicts else 0
+        found.append(_Alone(parts.point, largest, plan.mix, fine.point_unit, tiled=False, fraction=fraction))
+    return found[0] if len(found) == 1 and parts.z is None else None
+
+
+def _piecewise(alone: _Alone, plan: GroupPlan, shape: tuple[int, ...]) -> Array:
+    """Clipped and cast values of one stage, some columns at a time: the operations of :func:`linear_values`."""
+    basis, q = alone.basis, alone.q if alone.tiled else alone.q.reshape(len(alone.q), -1)
+    fraction = 0 if basis is None else basis.fraction_for(alone.largest)
+    pieces = _columns(q) if basis is None else basis.inverse_by_columns(q, fraction, alone.largest)
+    cell = q.shape[1:] if basis is None else (q.shape[1], *basis.tile[1:])
+    out = np.empty((shape[0], math.prod(cell)), plan.dtype)
+    scale = (alone.unit * 2.0 ** -(fraction + alone.fraction))[:, None]
+    offset = plan.offset[:, None]
+    for here, t in pieces:
+        t *= scale
+        t += offset
+        _cast_into(out[:, here], t, plan)
+    return np.ascontiguousarray(join_tiles(out.reshape(-1, *cell), shape[1:])) if alone.tiled else out.reshape(shape)
+
+
+def _columns(q: Array) -> Iterator[tuple[slice, Array]]:
+    """Give integers (V, N) as float64, some columns at a time."""
+    for k in range(0, q.shape[1], _PIECE):
+        here = slice(k, k + _PIECE)
+        yield here, q[:, here].astype(np.float64)
+
+
 def _add_scaled(x: Array | None, scale: Array, t: Array, offset: Array) -> Array:
     """``x + scale * t`` with the offset for no x, one variable at a time (it fits the cache); may write over x or t."""
     if x is None:
@@ -95,20 +155,25 @@ def _add_scaled(x: Array | None, scale: Array, t: Array, offset: Array) -> Array
 
 def inverse_of(basis: Transform, q: Array) -> tuple[Array, int]:
     """Give a transform's exact inverse and the fraction bits F, which follow from max|q| alone."""
-    fraction = basis.fraction_for(float(max(int(q.max(initial=0)), -int(q.min(initial=0)))))
+    fraction = basis.fraction_for(largest_of(q))
     return basis.inverse(q, fraction), fraction
 
 
 def _cast(x: Array, plan: GroupPlan) -> Array:
-    shape = x.shape
-    np.clip(x, _column(plan.low, shape), _column(plan.high, shape), out=x)
-    if not any(plan.packing):
-        return x.astype(plan.dtype)
-    info = np.iinfo(plan.dtype)
-    for v, p in enumerate(plan.packing):
-        if p is not None:
-            x[v] = np.clip(np.rint((x[v] - p[1]) / p[0]), info.min, info.max)
-    return x.astype(plan.dtype)
+    out = np.empty(x.shape, plan.dtype)
+    _cast_into(out, x, plan)
+    return out
+
+
+def _cast_into(out: Array, x: Array, plan: GroupPlan) -> None:
+    """Clip x (V, ...), in place, and store it in the output's type."""
+    np.clip(x, _column(plan.low, x.shape), _column(plan.high, x.shape), out=x)
+    if any(plan.packing):
+        info = np.iinfo(plan.dtype)
+        for v, p in enumerate(plan.packing):
+            if p is not None:
+                x[v] = np.clip(np.rint((x[v] - p[1]) / p[0]), info.min, info.max)
+    out[...] = x
 
 
 def _column(a: Array, shape: tuple[int, ...]) -> Array:

@@ -51,17 +51,17 @@ def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool, known: bool = Fal
     w.raw(pack(np.packbits(live).tobytes(), 19))
     if live.any():
         w.raw(symbols.getvalue())
-    return w.getvalue(), _synthesised(q, wavelet, np.flatnonzero(live.any(axis=0))) if known else None
+    return w.getvalue(), _synthesised(q, wavelet, np.flatnonzero(live.any(axis=0)))[0] if known else None
 
 
 def quantise_waves(x: Array, wavelet: Wavelet, *, nearest: bool = False) -> Array:
     """Give the integers (in 2**-6 units) that a reader would get for x (V, *grid) in point units."""
     q = _quantised(x, wavelet, wavelet.bands(x.shape[1:]), nearest)
-    return _synthesised(q, wavelet, np.flatnonzero(q.reshape(len(q), -1).any(axis=1)))
+    return _synthesised(q, wavelet, np.flatnonzero(q.reshape(len(q), -1).any(axis=1)))[0]
 
 
-def decode_waves(reader: ByteReader, shape: tuple[int, ...], wavelet: Wavelet) -> Array:
-    """Give the integers (V, *grid) in 2**-6 units.
+def decode_waves(reader: ByteReader, shape: tuple[int, ...], wavelet: Wavelet) -> tuple[Array, float]:
+    """Give the integers (V, *grid) in 2**-6 units, and the largest magnitude.
 
     Raises
     ------
@@ -94,20 +94,22 @@ def _quantised(x: Array, wavelet: Wavelet, bands: list[Band], nearest: bool) -> 
     return c
 
 
-def _synthesised(q: Array, wavelet: Wavelet, rows: Array) -> Array:
-    """Integers in 2**-6 units, held in float64, from quantised coefficients of those variables; in place.
+def _synthesised(q: Array, wavelet: Wavelet, rows: Array) -> tuple[Array, float]:
+    """Integers in 2**-6 units, held in float64, from quantised coefficients of those variables; in place. The largest.
 
     Raises
     ------
     FormatError
         When they are too large to be exact.
     """
+    largest = 0.0
     for v in rows:
         y = q[v]
         wavelet.inverse(y)
-        if not scale_and_round(y, 1 << FRACTION, _LARGEST):
+        largest = max(largest, scale_and_round(y, 1 << FRACTION))
+        if not largest < _LARGEST:
             raise FormatError("wavelet: coefficients are too large for exact arithmetic")
-    return q
+    return q, largest
 
 
 def _walk(q: Array, bands: list[Band], live: Array) -> Iterator[tuple[Spot, Array, Phase, Array]]:

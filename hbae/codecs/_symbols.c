@@ -47,48 +47,54 @@ static int bit_length(uint64_t u) {
 }
 
 PyDoc_STRVAR(sort_doc,
-             "sort_tokens(values, contexts, counts, tokens, ends, nbits, raw)\n--\n\n"
+             "sort_tokens(values, contexts, counts, tokens, runs, nbits, raw)\n--\n\n"
              "Write the tokens of int64 values sorted by uint16 context (stable), and count them; give (fault, number of\n"
-             "raw values).\n\n"
-             "`counts`: int64 (contexts, 146), added to. `tokens`: int32. `ends`: int64, end of each context's run.\n"
-             "`nbits` (int64), `raw` (uint64): bits of the large ones, in sorted order.");
+             "runs, number of raw values).\n\n"
+             "`counts`: int64 (contexts, 146), added to. `tokens`: uint8. `runs`: int64, context and end of each run, room\n"
+             "for all. `nbits` (int64), `raw` (uint64): bits of the large ones, in sorted order.");
 
 static PyObject *sort_tokens(PyObject *self, PyObject *args) {
-    Py_buffer values, contexts, counts, tokens, ends, nbits, raw;
-    if (!PyArg_ParseTuple(args, "y*y*w*w*w*w*w*", &values, &contexts, &counts, &tokens, &ends, &nbits, &raw)) return NULL;
-    Py_ssize_t n = contexts.len / 2, num = ends.len / 8, large = 0;
-    int good = values.len == n * 8 && contexts.len == n * 2 && tokens.len == n * 4 && ends.len == num * 8 &&
-               counts.len == num * MAX_TOKENS * 8 && nbits.len == n * 8 && raw.len == n * 8;
+    Py_buffer values, contexts, counts, tokens, runs, nbits, raw;
+    if (!PyArg_ParseTuple(args, "y*y*w*w*w*w*w*", &values, &contexts, &counts, &tokens, &runs, &nbits, &raw)) return NULL;
+    Py_ssize_t n = contexts.len / 2, num = counts.len / 8 / MAX_TOKENS, large = 0, found = 0;
+    int good = values.len == n * 8 && contexts.len == n * 2 && tokens.len == n &&
+               runs.len / 16 >= (n < num ? n : num) && counts.len == num * MAX_TOKENS * 8 && nbits.len == n * 8 &&
+               raw.len == n * 8;
     int fault = FINE;
     Py_ssize_t *at = NULL;
-    int64_t *sorted = NULL;
+    int64_t *sorted = NULL, *ends = NULL;
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
         const uint16_t *context = contexts.buf;
         const int64_t *value = values.buf;
-        int32_t *token = tokens.buf;
-        at = starts_of(context, n, num, ends.buf, &fault);
+        uint8_t *token = tokens.buf;
+        int64_t *run = runs.buf;
+        ends = malloc((size_t)(num ? num : 1) * sizeof(int64_t));
+        at = ends ? starts_of(context, n, num, ends, &fault) : NULL;
         sorted = at ? malloc((size_t)(n ? n : 1) * sizeof(int64_t)) : NULL;
         if (sorted) {
             for (Py_ssize_t i = 0; i < n; i++) sorted[at[context[i]]++] = value[i];
             Py_ssize_t i = 0;
             for (Py_ssize_t c = 0; c < num && fault == FINE; c++) {
+                if (i == ends[c]) continue;
+                run[2 * found] = c;
+                run[2 * found++ + 1] = ends[c];
                 int64_t *seen = (int64_t *)counts.buf + c * MAX_TOKENS;
-                for (; i < ((int64_t *)ends.buf)[c]; i++) {
+                for (; i < ends[c]; i++) {
                     int64_t v = sorted[i];
                     if (v <= -LARGEST || v >= LARGEST) {
                         fault = TOO_LARGE;
                         break;
                     }
                     uint64_t u = ((uint64_t)v << 1) ^ (uint64_t)(v >> 63);
-                    int32_t t = (int32_t)u;
+                    int t = (int)u;
                     if (u >= DIRECT) {
                         int low = bit_length(u) - 2;
-                        t = DIRECT + 2 * (low - 4) + (int32_t)((u >> low) & 1);
+                        t = DIRECT + 2 * (low - 4) + (int)((u >> low) & 1);
                         ((int64_t *)nbits.buf)[large] = low;
                         ((uint64_t *)raw.buf)[large++] = u & (((uint64_t)1 << low) - 1);
                     }
-                    token[i] = t;
+                    token[i] = (uint8_t)t;
                     seen[t]++;
                 }
             }
@@ -98,16 +104,68 @@ static PyObject *sort_tokens(PyObject *self, PyObject *args) {
     } else
         PyErr_SetString(PyExc_ValueError, "sort_tokens: buffers do not fit");
     free(at);
+    free(ends);
     free(sorted);
     PyBuffer_Release(&values);
     PyBuffer_Release(&contexts);
     PyBuffer_Release(&counts);
     PyBuffer_Release(&tokens);
-    PyBuffer_Release(&ends);
+    PyBuffer_Release(&runs);
     PyBuffer_Release(&nbits);
     PyBuffer_Release(&raw);
     if (PyErr_Occurred()) return NULL;
-    return Py_BuildValue("in", fault, large);
+    return Py_BuildValue("inn", fault, found, large);
+}
+
+PyDoc_STRVAR(put_doc,
+             "put(tokens, runs, labels, const, left, state, words)\n--\n\n"
+             "Code the tokens of one step from the last to the first; give how many words it took.\n\n"
+             "`tokens`: uint8. `runs`: int64, context and end of each run. `labels`, `const`, `left`: as for take. `state`:\n"
+             "uint64, of the rANS coder. `words`: uint32, room for one of each token.");
+
+static PyObject *put(PyObject *self, PyObject *args) {
+    Py_buffer b[7];
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*w*w*", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6)) return NULL;
+    Py_ssize_t n = b[0].len, num_runs = b[1].len / 16, num = b[2].len / 8, tables = b[3].len / 8, written = 0;
+    const uint8_t *tokens = b[0].buf;
+    const int64_t *runs = b[1].buf, *labels = b[2].buf, *constant = b[3].buf;
+    uint32_t *words = b[6].buf;
+    int good = b[1].len == num_runs * 16 && b[2].len == num * 8 && b[3].len == tables * 8 &&
+               b[4].len == tables * ENDS * 2 && b[5].len == 8 && b[6].len / 4 >= n;
+    for (Py_ssize_t r = 0; good && r < num_runs; r++) {
+        int64_t c = runs[2 * r], end = runs[2 * r + 1];
+        good = c >= 0 && c < num && labels[c] >= 0 && labels[c] < tables && end > (r ? runs[2 * r - 1] : 0) && end <= n;
+    }
+    good = good && (num_runs ? runs[2 * num_runs - 1] : 0) == n;
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS;
+        uint64_t state = *(uint64_t *)b[5].buf;
+        for (Py_ssize_t r = num_runs - 1; r >= 0 && good; r--) {
+            int64_t label = labels[runs[2 * r]], first = r ? runs[2 * r - 1] : 0;
+            if (constant[label] >= 0) continue;
+            const uint16_t *left = (const uint16_t *)b[4].buf + label * ENDS;
+            for (int64_t i = runs[2 * r + 1] - 1; i >= first; i--) {
+                int t = tokens[i];
+                uint64_t start = t < MAX_TOKENS ? (uint64_t)left[t] << 10 : 0;
+                uint64_t f = t < MAX_TOKENS ? ((uint64_t)left[t + 1] << 10) - start : 0;
+                if (f == 0 || f > 0xFFFFFF) {
+                    good = 0;
+                    break;
+                }
+                if (state >> 40 >= f) {
+                    words[written++] = (uint32_t)state;
+                    state >>= 32;
+                }
+                state = (state / f) << 24 | (start + state % f);
+            }
+        }
+        *(uint64_t *)b[5].buf = state;
+        Py_END_ALLOW_THREADS;
+    }
+    if (!good) PyErr_SetString(PyExc_ValueError, "put: buffers do not fit");
+    for (int k = 0; k < 7; k++) PyBuffer_Release(b + k);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromSsize_t(written);
 }
 
 /* The stream, as a reader stands in it. */
@@ -222,6 +280,7 @@ static PyObject *take(PyObject *self, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {{"sort_tokens", sort_tokens, METH_VARARGS, sort_doc},
+                                {"put", put, METH_VARARGS, put_doc},
                                 {"take", take, METH_VARARGS, take_doc},
                                 {NULL, NULL, 0, NULL}};
 

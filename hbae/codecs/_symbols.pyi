@@ -1,8 +1,9 @@
 from hbae.arrays import Array
 
 def sort_tokens(
-    values: Array, contexts: Array, counts: Array, tokens: Array, ends: Array, nbits: Array, raw: Array
-) -> tuple[int, int]: ...
+    values: Array, contexts: Array, counts: Array, tokens: Array, runs: Array, nbits: Array, raw: Array
+) -> tuple[int, int, int]: ...
+def put(tokens: Array, runs: Array, labels: Array, const: Array, left: Array, state: Array, words: Array) -> int: ...
 def take(
     contexts: Array,
     labels: Array,

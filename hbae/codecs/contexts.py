@@ -46,31 +46,31 @@ class SymbolWriter:
     def __init__(self, num_contexts: int) -> None:
         self._num = num_contexts
         self._counts = np.zeros((num_contexts, MAX_TOKENS), np.int64)
-        self._steps: list[tuple[Array, list[tuple[int, slice]], Array, Array]] = []
+        # Tokens; context and end of each run of them (R, 2); lengths and bits of the large ones.
+        self._steps: list[tuple[Array, Array, Array, Array]] = []
 
     def add(self, values: Array, contexts: Array) -> None:
         """Append one step: flat int64 values (magnitudes below 2**61) and their contexts (uint16)."""
         if _symbols is not None:
-            tokens, ends, nbits, raw = self._sorted_tokens(values, contexts)
-        else:
-            order = np.argsort(contexts, kind="stable")
-            ends = np.cumsum(np.bincount(contexts))
-            tokens, nbits, raw = to_tokens(values[order])
-            self._count(contexts[order], tokens)
-        used = np.flatnonzero(np.diff(ends, prepend=0))
-        runs = [(c, slice(ends[c - 1] if c else 0, ends[c])) for c in used.tolist()]
-        self._steps.append((tokens, runs, nbits, raw))
+            self._steps.append(self._sorted_tokens(values, contexts))
+            return
+        order = np.argsort(contexts, kind="stable")
+        tokens, nbits, raw = to_tokens(values[order])
+        self._count(contexts[order], tokens)
+        sizes = np.bincount(contexts)
+        used = np.flatnonzero(sizes)
+        self._steps.append((tokens, np.column_stack([used, np.cumsum(sizes[used])]), nbits, raw))
 
     def _sorted_tokens(self, values: Array, contexts: Array) -> tuple[Array, Array, Array, Array]:
         n = len(contexts)
-        tokens, ends = np.empty(n, np.int32), np.empty(self._num, np.int64)
+        tokens, runs = np.empty(n, np.uint8), np.empty((min(n, self._num), 2), np.int64)
         nbits, raw = np.empty(n, np.int64), np.empty(n, np.uint64)
-        fault, large = _symbols.sort_tokens(values, contexts, self._counts, tokens, ends, nbits, raw)
+        fault, found, large = _symbols.sort_tokens(values, contexts, self._counts, tokens, runs, nbits, raw)
         if fault == _TOO_LARGE:
             raise FormatError("an integer is too large to be coded")
         if fault:
             raise ValueError("a context is out of range")
-        return tokens, ends, nbits[:large].copy(), raw[:large].copy()
+        return tokens, runs[:found].copy(), nbits[:large].copy(), raw[:large].copy()
 
     def _count(self, contexts: Array, tokens: Array) -> None:
         if len(tokens) < _FEW:
@@ -93,19 +93,37 @@ class SymbolWriter:
         if const:
             write_runs(side, labels)
         write_tables(side, tables)
-        models = _models(const, tables)
-        coder = constriction.stream.stack.AnsCoder()
-        for tokens, runs, _, _ in reversed(self._steps):
-            for c, run in reversed(runs):
-                model = models[labels[c]]
-                if not isinstance(model, int):
-                    coder.encode_reverse(tokens[run], model)
         bits = [pack_bits(n, r) for _, _, n, r in self._steps if len(n)]
         w = ByteWriter()
         w.raw(pack(side.getvalue(), 19))
         w.part(np.packbits(np.concatenate(bits)).tobytes() if bits else b"")
-        w.part(coder.get_compressed().astype("<u4").tobytes())
+        w.part(
+            (self._words if _symbols is None else self._compiled_words)(labels, const, tables).astype("<u4").tobytes()
+        )
         return w.getvalue()
+
+    def _words(self, labels: Array, const: list[int], tables: list[Array]) -> Array:
+        """Code all tokens, the last one first."""
+        models = _models(const, tables)
+        coder = constriction.stream.stack.AnsCoder()
+        for tokens, runs, _, _ in reversed(self._steps):
+            begins = [0, *runs[:-1, 1].tolist()]
+            for (c, end), begin in zip(runs[::-1].tolist(), reversed(begins), strict=True):
+                model = models[labels[c]]
+                if not isinstance(model, int):
+                    coder.encode_reverse(tokens[begin:end], model)
+        words: Array = coder.get_compressed()
+        return words
+
+    def _compiled_words(self, labels: Array, const: list[int], tables: list[Array]) -> Array:
+        constant, left = np.array(const, np.int64), _left_ends(const, tables)
+        state, found = np.zeros(1, np.uint64), []
+        for tokens, runs, _, _ in reversed(self._steps):
+            words = np.empty(len(tokens), np.uint32)
+            found.append(words[: _symbols.put(tokens, runs, labels, constant, left, state, words)].copy())
+        low, high = int(state[0]) & 0xFFFFFFFF, int(state[0]) >> 32
+        found.append(np.array([low, high] if high else [low] if low else [], np.uint32))
+        return np.concatenate(found)
 
 
 class SymbolReader:
@@ -211,10 +229,9 @@ class _Compiled:
     def __init__(self, labels: Array, const: list[int], tables: list[Array], bits: bytes, words: Array) -> None:
         self._labels, self._const = labels, np.array(const, np.int64)
         self._token_at = np.zeros((len(const), TABLE_SUM), np.uint8)
-        self._left = np.zeros((len(const), MAX_TOKENS + 1), np.uint16)
+        self._left = _left_ends(const, tables)
         for label, table in zip(np.flatnonzero(self._const < 0), tables, strict=True):
             self._token_at[label] = np.repeat(np.arange(len(table)), table)
-            self._left[label, 1 : len(table) + 1] = np.cumsum(table)
         self._bits, self._words = bits, words
         # rANS state, words left, bits read.
         state = 0
@@ -240,6 +257,14 @@ class _Compiled:
         BitCursor(self._bits, int(self._state[2])).end()
         if self._state[:2].any():
             raise FormatError("entropy-coded words are left over")
+
+
+def _left_ends(const: list[int], tables: list[Array]) -> Array:
+    """Where each token begins in its table, uint16 (tables, 147); zeros for tables of one token."""
+    left = np.zeros((len(const), MAX_TOKENS + 1), np.uint16)
+    for label, table in zip(np.flatnonzero(np.array(const) < 0), tables, strict=True):
+        left[label, 1 : len(table) + 1] = np.cumsum(table)
+    return left
 
 
 def _models(const: list[int], tables: list[Array]) -> list[object]:

@@ -81,8 +81,10 @@ class Transform:
         scaled = [
             None if a.matrix is None else _dual(np.ldexp(a.matrix.astype(np.float64), -BASIS_BITS)) for a in self.axes
         ]
-        out = np.empty((self.axes[0].kept, x.shape[1], *self.kept[1:]))
         mixed = x if scaled[0] is None else _mixed(scaled[0].T, x)
+        if all(m is None for m in scaled[1:]):
+            return mixed
+        out = np.empty((self.axes[0].kept, x.shape[1], *self.kept[1:]))
         for v, slab in enumerate(mixed):
             y = slab
             for i, m in enumerate(scaled[1:], 1):

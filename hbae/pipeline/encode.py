@@ -190,17 +190,14 @@ def _quantise(
     GAE builds on them.
     """
     grid, geometry = x.shape[1:], plan.geometry
-    column = (-1, *(1,) * len(grid))
     steps = finer_steps(plan, parts.fine)
     if plan.decoder is not None and model is not None:
         parts = latents_of(model, plan.decoder, split_blocks(x, geometry), parts)
     if plan.transform is not None:
-        left = x - linear_values(parts, plan, x.shape, backend)
-        left /= steps.unit.reshape(column)
+        left = _left_of(x, parts, plan, steps.unit, backend)
         parts = replace(parts, coefs=_coefficients(split_tiles(left, geometry.tile), plan.transform))
     if plan.point_unit.any():
-        left = x - linear_values(parts, plan, x.shape, backend)
-        left /= steps.point_unit.reshape(column)
+        left = _left_of(x, parts, plan, steps.point_unit, backend)
         if plan.mix is not None:
             left = plan.mix.forward(left.reshape(len(left), -1)).reshape(-1, *grid)
         rounding = 0.5 if any(k.by_point for k in targets) else ROUNDING
@@ -214,6 +211,17 @@ def _quantise(
     if plan.gae is not None:
         parts = _quantise_gae(x, valid, plan, targets, parts, backend)
     return parts
+
+
+def _left_of(x: Array, parts: Parts, plan: GroupPlan, unit: Array, backend: Backend) -> Array:
+    """What the stages so far leave of x (V, *grid), in units by variable; one variable at a time fits the cache."""
+    nothing = parts.z is None and parts.coefs is None and parts.gae is None and parts.point is None
+    known = plan.offset if nothing else linear_values(parts, plan, x.shape, backend)
+    left = np.empty_like(x)
+    for mine, values, before, u in zip(left, x, known, unit, strict=True):
+        np.subtract(values, before, out=mine)
+        mine /= u
+    return left
 
 
 def _coefficients(tiles: Array, transform: Transform) -> Array:

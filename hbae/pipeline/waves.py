@@ -39,7 +39,7 @@ _LARGEST = 2.0**52
 def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool, known: bool = False) -> tuple[bytes, Array | None]:
     """Quantise x (V, *grid), in point units; give bytes and, if they are to be ``known``, a reader's integers.
 
-    ``nearest``: every coefficient to the nearest step, else where bits are worth it.
+    x is written over. ``nearest``: every coefficient to the nearest step, else where bits are worth it.
     """
     bands = wavelet.bands(x.shape[1:])
     q = _quantised(x, wavelet, bands, nearest)
@@ -55,7 +55,7 @@ def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool, known: bool = Fal
 
 
 def quantise_waves(x: Array, wavelet: Wavelet, *, nearest: bool = False) -> Array:
-    """Give the integers (in 2**-6 units) that a reader would get for x (V, *grid) in point units."""
+    """Give the integers (in 2**-6 units) that a reader would get for x (V, *grid) in point units, written over."""
     q = _quantised(x, wavelet, wavelet.bands(x.shape[1:]), nearest)
     return _synthesised(q, wavelet, np.flatnonzero(q.reshape(len(q), -1).any(axis=1)))[0]
 
@@ -83,8 +83,8 @@ def decode_waves(reader: ByteReader, shape: tuple[int, ...], wavelet: Wavelet) -
 
 
 def _quantised(x: Array, wavelet: Wavelet, bands: list[Band], nearest: bool) -> Array:
-    """Integers, held in float64."""
-    c = np.array(x, np.float64, order="C")
+    """Integers, held in float64, in the place of x where that is possible."""
+    c = np.ascontiguousarray(x, np.float64)
     for grid in c:
         wavelet.forward(grid)
     if nearest:

@@ -131,10 +131,39 @@ def test_kernels_refuse_what_does_not_fit(compiled: Any) -> None:
     ):
         with pytest.raises(ValueError, match="do not fit"):
             take(*good[:place], bad, *good[place + 1 :])
-    put = [i64(5), u16(5), i64(3, 146), np.zeros(5, np.int32), i64(3), i64(5), np.zeros(5, np.uint64)]
+    sorting = [i64(5), u16(5), i64(3, 146), np.zeros(5, np.uint8), i64(3, 2), i64(5), np.zeros(5, np.uint64)]
     sort = compiled.sort_tokens
-    assert sort(*put) == (0, 0)
-    assert sort(put[0], u16(5) + np.uint16(3), *put[2:])[0] == 4
+    assert sort(*sorting) == (0, 1, 0)
+    assert sort(sorting[0], u16(5) + np.uint16(3), *sorting[2:])[0] == 4
     for place in range(7):
         with pytest.raises(ValueError, match="do not fit"):
-            sort(*put[:place], np.ascontiguousarray(put[place][:-1]), *put[place + 1 :])
+            sort(*sorting[:place], sorting[place].ravel()[:-1].copy(), *sorting[place + 1 :])
+
+
+def test_the_kernel_that_codes_refuses_what_does_not_fit(compiled: Any) -> None:
+    tokens, runs = np.array([0, 1, 0, 0, 1], np.uint8), np.array([[0, 2], [2, 5]])
+    left = np.zeros((2, 147), np.uint16)
+    left[:, 1], left[:, 2:] = 1 << 13, 1 << 14
+    labels, const, words = np.array([0, -1, 1]), np.full(2, -1), np.empty(5, np.uint32)
+    good = [tokens, runs, labels, const, left, np.zeros(1, np.uint64), words]
+    compiled.put(*good)
+    no_token = left.copy()
+    no_token[1] = 0
+    for place, bad in (
+        (0, tokens[:4]),
+        (0, np.array([0, 1, 0, 0, 200], np.uint8)),
+        (0, np.array([0, 1, 0, 0, 2], np.uint8)),
+        (1, np.array([[0, 2], [3, 5]])),
+        (1, np.array([[0, 2], [1, 5]])),
+        (1, np.array([[0, 5], [2, 2]])),
+        (1, np.array([[0, 2], [2, 6]])),
+        (1, runs[:1]),
+        (2, np.array([0, -1, 2])),
+        (3, np.full(1, -1)),
+        (4, left[:1]),
+        (4, no_token),
+        (5, np.zeros(2, np.uint64)),
+        (6, words[:4]),
+    ):
+        with pytest.raises(ValueError, match="do not fit"):
+            compiled.put(*good[:place], np.ascontiguousarray(bad), *good[place + 1 :])

@@ -20,7 +20,7 @@ import xarray as xr
 import hbae
 from hbae.codecs import contexts, neighbours
 from hbae.exact import wavelet
-from hbae.pipeline import calibrate, rounding
+from hbae.pipeline import calibrate, parts, rounding
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.chunk import CODED, LOSSLESS
 from hbae.pipeline.decompress import decompress_file
@@ -117,6 +117,19 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 assert case.wanted(a.plan(0)), name
                 assert kinds.count(CODED) >= len(kinds) - 1, name
     return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_stage_by_itself_is_finished_like_one_of_many(
+    name: str, archives: dict[str, Path], sha: Callable[[xr.Dataset], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = sha(hbae.decompress(archives[name], backend="numpy"))
+    real, alone = parts._piecewise, []
+    monkeypatch.setattr(parts, "_piecewise", lambda *args: alone.append(1) or real(*args))
+    hbae.decompress(archives[name], backend="numpy")
+    assert bool(alone) == (name not in ("log", "model", "lossless", "wavelet, gae", "transform, gae"))
+    monkeypatch.setattr(parts, "_alone", lambda parts, plan: None)
+    assert sha(hbae.decompress(archives[name], backend="numpy")) == want
 
 
 @pytest.mark.parametrize("name", CASES)

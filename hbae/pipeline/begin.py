@@ -20,7 +20,7 @@ from hbae.pipeline.inputs import scratch_space
 from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.regions import Regions
 from hbae.pipeline.size import ANY_SIZE
-from hbae.ranks import Team, seat_ranks, together
+from hbae.ranks import Team, seat_ranks
 
 
 def look(
@@ -45,8 +45,6 @@ def look(
 
 def for_ranks(team: Team, field: Field, wanted: dict[str, Any], options: CompressOptions, out: Path) -> CompressOptions:
     """Check that all ranks are about the same; deal out threads, and a scratch folder that every host sees."""
-    if options.by_size:
-        together(team, _refuse_size)
     alike = replace(options, progress=None, threads=None, scratch=None)
     text = json.dumps(field.to_json()) + repr((wanted, alike, str(out)))
     machines, threads = seat_ranks(team, hashlib.sha256(text.encode()).hexdigest())
@@ -54,10 +52,6 @@ def for_ranks(team: Team, field: Field, wanted: dict[str, Any], options: Compres
     if scratch is None and len({m.host for m in machines}) > 1:
         scratch = out.absolute().parent
     return replace(options, threads=options.threads or threads, scratch=scratch)
-
-
-def _refuse_size() -> None:
-    raise ConfigError("size and cr are searched by one process: give a bound, or do without ranks")
 
 
 def check_scratch(field: Field, wanted: dict[str, Any], options: CompressOptions) -> None:

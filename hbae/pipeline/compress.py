@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hbae import __version__
-from hbae.arrays import Field, Tiling, Variable
+from hbae.arrays import Field, Variable
 from hbae.bound import Target
 from hbae.config import BoundLike
 from hbae.container import MAX_CHUNKS, ArchiveWriter, SharedWriter, Writer
@@ -33,7 +33,14 @@ from hbae.pipeline.begin import check_scratch, for_ranks, look
 from hbae.pipeline.calibrate import Choice, choose_plan
 from hbae.pipeline.crew import Mapper, led
 from hbae.pipeline.encode import quiet
-from hbae.pipeline.exactvars import KeptChunks, chunk_step, encode_exact_chunks, encode_small, is_small
+from hbae.pipeline.exactvars import (
+    KeptChunks,
+    chunk_step,
+    encode_exact_chunks,
+    encode_small,
+    is_small,
+    num_chunks,
+)
 from hbae.pipeline.families import ModelOption, finer_plan
 from hbae.pipeline.groups import LossyVariable, judge_variable, make_drafts
 from hbae.pipeline.inputs import Inputs
@@ -47,7 +54,7 @@ from hbae.pipeline.report import Report
 from hbae.pipeline.sampling import Sample, take_sample
 from hbae.pipeline.size import Ask, loosest, scaled, write_to_size
 from hbae.pipeline.workers import Workers
-from hbae.ranks import FileTeam, Solo, agreed, together
+from hbae.ranks import FileTeam, Solo, agreed, share_of, together, total_of
 
 # Above this part of the raw bytes the file without loss is tried before any bound.
 _PLAIN_SHARE = 0.25
@@ -91,7 +98,7 @@ def compress_field(
         if most is None:
             report = _Run(field, wanted, inputs, options, workers, team=ranks).write(out)
         else:
-            report = _to_size(field, wanted, inputs, options, workers, most, out)
+            report = _to_size(field, wanted, inputs, options, workers, ranks, most, out)
         seconds, total = {"read": read - begin, **report.seconds}, time.monotonic() - begin
         if most is not None:
             # Passes before the last one.
@@ -106,22 +113,24 @@ def _to_size(
     inputs: Inputs,
     options: CompressOptions,
     workers: Workers,
+    team: FileTeam,
     most: int,
     out: str | os.PathLike[str],
 ) -> Report:
     """Write the file of the tightest bound that fits, in several runs with one model and the same lossless parts."""
     raw = sum(field.variable(p).nbytes for p in wanted)
     plain = replace(options, method="lossless", model=None, budget=None)
-    with KeptChunks(v for v in field.variables() if v.path not in wanted and not is_small(v)) as kept:
-        if kept.nbytes > most:
-            raise SizeNotMetError(f"size: {most:,} bytes cannot be met: what is not lossy alone takes {kept.nbytes:,}")
+    exact = [v for v in field.variables() if v.path not in wanted and not is_small(v)]
+    with together(team, lambda: KeptChunks(exact, team)) as kept:
+        least = total_of(team, kept.nbytes)
         last: list[_Run] = []
 
         def start(scale: float | None, near: bool) -> _Run:
             if scale is None:
-                return _Run(field, dict.fromkeys(wanted, ()), inputs, plain, workers, kept=kept)
+                return _Run(field, dict.fromkeys(wanted, ()), inputs, plain, workers, team=team, kept=kept)
             bounds = {p: scaled(b, scale) for p, b in wanted.items()}
-            run = _Run(field, bounds, inputs, options, workers, kept=kept, before=last[-1] if last else None, near=near)
+            before = last[-1] if last else None
+            run = _Run(field, bounds, inputs, options, workers, team=team, kept=kept, before=before, near=near)
             last[:] = [run]
             return run
 
@@ -132,7 +141,18 @@ def _to_size(
             lossless_first=options.method == "lossless" or most > _PLAIN_SHARE * raw,
             lossless_only=options.method == "lossless" or not wanted,
         )
-        return write_to_size(start, out, ask)
+        try:
+            if least > most:
+                raise SizeNotMetError(f"size: {most:,} bytes cannot be met: what is not lossy alone takes {least:,}")
+            return write_to_size(start, out, ask, team)
+        except SizeNotMetError as e:
+            # All ranks find the same; that they say so together tells them that none is left waiting.
+            agreed(team, partial(_refuse, e))
+            raise
+
+
+def _refuse(error: SizeNotMetError) -> None:
+    raise error
 
 
 @dataclass(frozen=True)
@@ -204,7 +224,7 @@ class _Run:
         paths = {p for g in groups for p in g.draft.paths}
         exact = [v for v in self.field.variables() if v.path not in paths and not is_small(v)]
         count = sum(g.draft.geometry.num_chunks for g in groups)
-        if count + sum(len(Tiling(v.shape, chunk_step(v))) for v in exact) > MAX_CHUNKS:
+        if count + sum(num_chunks(v) for v in exact) > MAX_CHUNKS:
             raise ConfigError(f"chunk: more than the {MAX_CHUNKS} chunks that an archive holds; give larger ones")
         return groups
 
@@ -253,10 +273,16 @@ class _Run:
         """Give the bytes to expect."""
         small, large = self._exact()
         known = sum(g.choice.estimate for g in self.groups if g.choice)
-        return known + len(encode_small(small)) + sum(len(c) for v in large for c in self._exact_chunks(v))
+        exact = total_of(self.team, together(self.team, lambda: sum(map(self._exact_bytes, large))))
+        return self.team.share(known + len(encode_small(small)) + exact)
 
-    def _exact_chunks(self, v: Variable, numbers: range | None = None) -> Iterator[bytes]:
-        return self.kept.of(v) if self.kept is not None else encode_exact_chunks(v, numbers)
+    def _exact_bytes(self, v: Variable) -> int:
+        """Bytes of this rank's share of a large lossless variable."""
+        mine = share_of(self.team, num_chunks(v))
+        return sum(len(c) for c in self._exact_chunks(v, mine))
+
+    def _exact_chunks(self, v: Variable, numbers: range) -> Iterator[bytes]:
+        return encode_exact_chunks(v, numbers) if self.kept is None else self.kept.of(v, numbers)
 
     def _writer(self, out: str | os.PathLike[str], header: dict[str, Any]) -> Writer:
         o = self.options
@@ -284,7 +310,7 @@ class _Run:
             for g in self.groups:
                 groups.write(w, g)
             for v in large:
-                mine = w.share(len(Tiling(v.shape, chunk_step(v))))
+                mine = w.share(num_chunks(v))
                 together(self.team, partial(self._write_exact, w, v, mine))
             model = self.model if used else None
             size = w.finish(lambda path: read_back(path, model))

@@ -14,6 +14,7 @@ from hbae.codecs import ByteReader, ByteWriter, decode_lossless, encode_lossless
 from hbae.errors import BoundViolationError, FieldError, FormatError
 from hbae.pipeline.chunk import LOSSLESS, check_digest, encode_lossless_chunk, open_chunk
 from hbae.pipeline.touchup import Spool
+from hbae.ranks import Team, share_of
 
 SMALL = 1 << 16
 CHUNK_BYTES = 8 << 20
@@ -34,6 +35,11 @@ def chunk_step(v: Variable) -> tuple[int, ...]:
         step.append(k)
         room = max(1, room // k)
     return tuple(reversed(step))
+
+
+def num_chunks(v: Variable) -> int:
+    """How many chunks a large lossless variable has."""
+    return len(Tiling(v.shape, chunk_step(v)))
 
 
 def encode_small(variables: list[Variable]) -> bytes:
@@ -108,35 +114,36 @@ def encode_exact_chunk(v: Variable, box: Box) -> bytes:
     return payload
 
 
-def encode_exact_chunks(v: Variable, numbers: range | None = None) -> Iterator[bytes]:
-    """Encode chunks of a large lossless variable, in order: those of the numbers, or all."""
+def encode_exact_chunks(v: Variable, numbers: range) -> Iterator[bytes]:
+    """Encode chunks of a large lossless variable, those of the numbers in order."""
     boxes = Tiling(v.shape, chunk_step(v))
-    for i in range(len(boxes)) if numbers is None else numbers:
+    for i in numbers:
         yield encode_exact_chunk(v, boxes[i])
 
 
 class KeptChunks:
-    """Keeps the coded chunks of lossless variables aside, for a file that is written several times."""
+    """Keeps this rank's coded chunks of lossless variables aside, for a file that is written several times."""
 
-    def __init__(self, variables: Iterable[Variable]) -> None:
-        self._numbers: dict[str, list[int]] = {}
+    def __init__(self, variables: Iterable[Variable], team: Team) -> None:
+        self._first: dict[str, tuple[int, range]] = {}
         self.nbytes = self._count = 0
-        self._spool = Spool(self._encode(variables))
+        self._spool = Spool(self._encode(variables, team))
 
-    def _encode(self, variables: Iterable[Variable]) -> Iterator[bytes]:
+    def _encode(self, variables: Iterable[Variable], team: Team) -> Iterator[bytes]:
         for v in variables:
-            numbers = self._numbers[v.path] = []
-            for payload in encode_exact_chunks(v):
-                numbers.append(self._count)
+            mine = share_of(team, num_chunks(v))
+            self._first[v.path] = self._count, mine
+            for payload in encode_exact_chunks(v, mine):
                 self._count += 1
                 self.nbytes += len(payload)
                 yield payload
 
-    def of(self, v: Variable) -> Iterator[bytes]:
-        """Give the chunks of a variable; what was not kept is encoded now."""
-        if v.path not in self._numbers:
-            return encode_exact_chunks(v)
-        return (self._spool.take(i) for i in self._numbers[v.path])
+    def of(self, v: Variable, numbers: range) -> Iterator[bytes]:
+        """Give the chunks of a variable of those numbers; what was not kept is encoded now."""
+        first, mine = self._first.get(v.path, (0, None))
+        if mine != numbers:
+            return encode_exact_chunks(v, numbers)
+        return (self._spool.take(first + i) for i in range(len(numbers)))
 
     def __enter__(self) -> KeptChunks:
         return self

@@ -17,6 +17,7 @@ from hbae.container import publish
 from hbae.errors import SizeNotMetError
 from hbae.pipeline.report import Report
 from hbae.pipeline.stats import VariableStats
+from hbae.ranks import Team, agreed
 
 ANY_SIZE = "nrmse=1"
 """The bound that is scaled when only a size is asked for."""
@@ -127,8 +128,10 @@ class _Curve:
         return min(self.top, max(_LEAST * self.top, float(f"{scale:.6g}")))
 
 
-def write_to_size(start: Start, out: str | os.PathLike[str], ask: Ask) -> Report:
+def write_to_size(start: Start, out: str | os.PathLike[str], ask: Ask, team: Team) -> Report:
     """Write the archive of the tightest bound that was found to fit; larger than asked it never is.
+
+    All ranks of a team search alike: what they go by is the same on all of them.
 
     Raises
     ------
@@ -136,13 +139,15 @@ def write_to_size(start: Start, out: str | os.PathLike[str], ask: Ask) -> Report
         When no bound makes it so small; nothing is written.
     """
     path = Path(out)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent))
+    parent = path.absolute().parent
+    folder = Path(agreed(team, lambda: tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=parent)))
     try:
-        search = _Search(start, ask, folder)
+        search = _Search(start, ask, folder, team)
         best = search.run()
-        publish(Path(best.path), path, ask.overwrite)
+        agreed(team, lambda: publish(Path(best.path), path, ask.overwrite))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if team.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
     share = f"{best.size:,} of at most {ask.most:,} bytes ({best.size / ask.most:.1%}), {search.passes} whole passes"
     return replace(best, path=str(out), most_bytes=ask.most, notes=(f"size: {share}", *best.notes))
 
@@ -150,8 +155,8 @@ def write_to_size(start: Start, out: str | os.PathLike[str], ask: Ask) -> Report
 class _Search:
     """Estimates first, whole passes then; files that are not the best so far go at once."""
 
-    def __init__(self, start: Start, ask: Ask, folder: Path) -> None:
-        self.start, self.ask, self.folder = start, ask, folder
+    def __init__(self, start: Start, ask: Ask, folder: Path, team: Team) -> None:
+        self.start, self.ask, self.folder, self.team = start, ask, folder, team
         self.curve = _Curve(ask.most, ask.top)
         self.passes = 0
         self.plain = False
@@ -186,13 +191,13 @@ class _Search:
             if report.size > self.ask.most:
                 if scale >= self.ask.top:
                     raise SizeNotMetError(self._refusal(report))
-                os.unlink(report.path)
+                self._drop(report)
             elif best is None or scale < best[0]:
                 if best is not None:
-                    os.unlink(best[1].path)
+                    self._drop(best[1])
                 best = scale, report
             else:
-                os.unlink(report.path)
+                self._drop(report)
             then = self.curve.next()
             if best is not None and (
                 best[1].size >= _ENOUGH * self.ask.most or self.passes >= _PASSES or then == scale
@@ -209,12 +214,15 @@ class _Search:
         report = self._write(self.start(None, False))
         if report.size <= self.ask.most:
             return replace(report, notes=("no loss is needed for the size asked for", *report.notes))
-        os.unlink(report.path)
+        self._drop(report)
         return None
 
     def _write(self, attempt: Attempt) -> Report:
         self.passes += 1
-        return attempt.write(self.folder / f"{self.passes}.hbae")
+        return self.team.share(attempt.write(self.folder / f"{self.passes}.hbae"))
+
+    def _drop(self, report: Report) -> None:
+        agreed(self.team, lambda: os.unlink(report.path))
 
     def _refusal(self, report: Report) -> str:
         bounds = ", ".join(sorted({b for v in report.variables for b in v.bounds})[:3])

@@ -3,7 +3,7 @@
 
 from hbae.ranks.alike import Machine, check_versions, fair_threads, make_machine, seat_ranks
 from hbae.ranks.mpi import MpiTeam, join, launched_size, team_of
-from hbae.ranks.team import FileTeam, Solo, Team, agreed, end_all, share_of, together
+from hbae.ranks.team import FileTeam, Solo, Team, agreed, end_all, share_of, together, total_of
 
 __all__ = [
     "FileTeam",
@@ -22,4 +22,5 @@ __all__ = [
     "share_of",
     "team_of",
     "together",
+    "total_of",
 ]

@@ -141,6 +141,11 @@ def share_of(team: Team, count: int, *, ahead: int = 0) -> range:
     return range(count * rank // team.size, count * (rank + 1) // team.size)
 
 
+def total_of(team: Team, value: int) -> int:
+    """Give everybody the sum of all ranks' values."""
+    return team.share(sum(team.gather(value) or ()))
+
+
 def end_all(team: Team, error: BaseException) -> None:
     """End the other ranks, unless all of them have raised the same: a rank that left would make them wait forever."""
     if team.size == 1 or error is team.failure:

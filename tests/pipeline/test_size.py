@@ -19,6 +19,7 @@ from hbae.errors import ConfigError, OutputExistsError, SizeNotMetError
 from hbae.pipeline.report import Report
 from hbae.pipeline.size import Ask, loosest, scaled, write_to_size
 from hbae.pipeline.stats import Validity, VariableStats
+from hbae.ranks import Solo
 
 
 def field(noise: float) -> xr.Dataset:
@@ -156,14 +157,14 @@ def test_not_one_byte_over(over: int, lossless_first: bool, tmp_path: Path) -> N
         return Sized(most + over if scale < 0.5 else most - 20_000)
 
     ask = Ask(most=most, top=1.0, overwrite=False, lossless_first=lossless_first)
-    report = write_to_size(start, tmp_path / "a.hbae", ask)
+    report = write_to_size(start, tmp_path / "a.hbae", ask, Solo())
     assert report.size == (tmp_path / "a.hbae").stat().st_size <= most
     assert [p.name for p in tmp_path.iterdir()] == ["a.hbae"]
 
 
 def test_nothing_is_left_when_none_fits(tmp_path: Path) -> None:
     with pytest.raises(SizeNotMetError, match="cannot be met"):
-        write_to_size(lambda *_: Sized(11), tmp_path / "a.hbae", Ask(most=10, top=1.0, overwrite=False))
+        write_to_size(lambda *_: Sized(11), tmp_path / "a.hbae", Ask(most=10, top=1.0, overwrite=False), Solo())
     with pytest.raises(ZeroDivisionError):
-        write_to_size(lambda *_: 1 // 0, tmp_path / "a.hbae", Ask(most=10, top=1.0, overwrite=False))  # type: ignore[arg-type]
+        write_to_size(lambda *_: 1 // 0, tmp_path / "a.hbae", Ask(most=10, top=1.0, overwrite=False), Solo())  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

@@ -60,6 +60,18 @@ def test_the_command_chooses_as_one_process_does(place: Place) -> None:
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("size", [700_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_a_size_that_ranks_search_together(size: int, place: Place) -> None:
+    """Each rank keeps the chunks without loss that it coded; of the files of a search one is left, the same one."""
+    alone, shared = place.job("s.hbae", size=size), place.job("a.hbae", ranks=2, size=size)
+    assert (alone.code, shared.code) == (0, 0), shared
+    assert (place.folder / "a.hbae").read_bytes() == (place.folder / "s.hbae").read_bytes()
+    assert 0.9 * size < (place.folder / "a.hbae").stat().st_size <= size
+    assert place.names() == ["a.hbae", "s.hbae"]
+    assert json.loads(shared.line) == json.loads(alone.line)
+
+
+@pytest.mark.mpi
 @pytest.mark.slow
 def test_a_model_that_the_root_trains(place: Place) -> None:
     pytest.importorskip("torch")
@@ -124,15 +136,16 @@ def test_an_unreadable_slab_leaves_no_file(place: Place) -> None:
     ("words", "message"),
     [
         ((), "2 ranks were started: give --ranks"),
-        (("--ranks", "--cr", "9"), "size and cr are searched by one process"),
+        (("--ranks", "--size", "9"), "size: 9 bytes cannot be met"),
         pytest.param(("--ranks", "--vars", "X"), "vars: 'X' matches no variable", marks=pytest.mark.slow),
     ],
-    ids=["no word about ranks", "a ratio", "a wrong name"],
+    ids=["no word about ranks", "too small a size", "a wrong name"],
 )
 def test_refused(words: tuple[str, ...], message: str, place: Place) -> None:
     done = place.hbae("compress", "in.nc", "-o", "a.hbae", *BOUND, *words, ranks=2)
-    assert done.code == 2
+    assert done.code == (3 if "--size" in words else 2)
     assert message in done.err
+    assert "all ranks end" not in done.err
     assert place.names() == []
 
 

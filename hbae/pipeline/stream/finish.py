@@ -16,7 +16,14 @@ from hbae import __version__
 from hbae.arrays import Array, Box, Source, Variable, box_shape
 from hbae.container import ArchiveWriter
 from hbae.pipeline.compress import read_back
-from hbae.pipeline.exactvars import chunk_step, decode_exact_chunk, encode_exact_chunks, encode_small, is_small
+from hbae.pipeline.exactvars import (
+    chunk_step,
+    decode_exact_chunk,
+    encode_exact_chunks,
+    encode_small,
+    is_small,
+    num_chunks,
+)
 from hbae.pipeline.plan import encode_plan
 from hbae.pipeline.stream.coder import CodedGroup, Coder
 from hbae.pipeline.stream.journal import new_journal
@@ -202,7 +209,7 @@ def _write(out: Path, coder: Coder, chunks: Chunks, steps: Array, section: bytes
                 for payload in chunks.payloads(g):
                     w.add_chunk(payload)
         for v in large:
-            for payload in encode_exact_chunks(v):
+            for payload in encode_exact_chunks(v, w.share(num_chunks(v))):
                 w.add_chunk(payload)
         return w.finish(lambda path: read_back(path, None))
 

@@ -430,7 +430,7 @@ class Plan:
         if self.doc["domain"] == "log":
             out = self.from_log(q, signs, spread)
         else:
-            x = np.clip(x, spread(self.low), spread(self.high))
+            x = np.clip(x, spread(self.low), spread(self.high)) + 0.0
             for v, p in enumerate(self.doc["packing"]):
                 if p:
                     info = np.iinfo(self.dtype)
@@ -454,7 +454,8 @@ class Plan:
         m |= signs.astype(np.uint64) << np.uint64(8 * size - 1)
         x = m.astype(f"u{size}").view(native)
         if self.doc.get("limits"):
-            x = np.clip(x, *(spread(np.array(a).astype(native)) for a in zip(*self.doc["limits"], strict=True)))
+            least, most = (spread(np.array(a).astype(native)) for a in zip(*self.doc["limits"], strict=True))
+            x = np.where(x < least, least, np.where(x > most, most, x))
         return x.astype(self.dtype)
 
 

@@ -107,7 +107,8 @@ class SymbolWriter:
         models = _models(const, tables)
         coder = constriction.stream.stack.AnsCoder()
         for tokens, runs, _, _ in reversed(self._steps):
-            begins = [0, *runs[:-1, 1].tolist()]
+            ends = runs[:, 1].tolist()
+            begins = [0, *ends][: len(ends)]
             for (c, end), begin in zip(runs[::-1].tolist(), reversed(begins), strict=True):
                 model = models[labels[c]]
                 if not isinstance(model, int):

@@ -110,7 +110,7 @@ class Phase:
         return out.ravel()
 
     def store(self, spot: Spot, known: Array, values: Array) -> None:
-        """Put this parity's values into the band, and note their sizes in ``known``."""
+        """Put this parity's values into the band, and note their sizes in ``known``; both hold zeros before."""
         self._move(spot, known, values.reshape(len(known), *self.counts), store=True)
 
     def _move(self, spot: Spot, known: Array, values: Array, *, store: bool) -> None:

@@ -54,5 +54,7 @@ def join_bits(q: Array | None, signs: Array | None, plan: GroupPlan, shape: tupl
     out = bits.astype(f"u{native.itemsize}").view(native)
     if plan.limits is not None:
         least, most = (np.array(a).astype(native).reshape(column) for a in zip(*plan.limits, strict=True))
-        np.clip(out, least, most, out=out)
+        # Comparisons, as clip leaves the sign of zeros open.
+        np.copyto(out, least, where=out < least)
+        np.copyto(out, most, where=out > most)
     return out.astype(plan.dtype)

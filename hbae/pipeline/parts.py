@@ -166,8 +166,9 @@ def _cast(x: Array, plan: GroupPlan) -> Array:
 
 
 def _cast_into(out: Array, x: Array, plan: GroupPlan) -> None:
-    """Clip x (V, ...), in place, and store it in the output's type."""
+    """Clip x (V, ...), in place, and store it in the output's type; zeros lose their sign, which clip leaves open."""
     np.clip(x, _column(plan.low, x.shape), _column(plan.high, x.shape), out=x)
+    x += 0.0
     if any(plan.packing):
         info = np.iinfo(plan.dtype)
         for v, p in enumerate(plan.packing):

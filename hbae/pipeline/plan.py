@@ -89,6 +89,8 @@ class GroupPlan:
             if a.shape != (v,) or not np.isfinite(a).all():
                 raise FormatError(f"group: {name} is malformed")
         g = self.geometry
+        if not g.shape:
+            raise FormatError("group: a grid without axes")
         if self.transform is not None and self.transform.tile != (v, *g.tile):
             raise FormatError("group: the transform does not fit the tile")
         if self.gae is not None and self.gae.tile != (v, *g.block):

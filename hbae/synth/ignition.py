@@ -54,8 +54,8 @@ def make_reactor(ct: Any, gas: Any, rtol: float = 1e-6, atol: float = 1e-14) -> 
 def fastest_rise(times: Array, values: Array) -> float:
     """Give the time of the fastest rise, between the steps of the integrator: they differ from processor to processor.
 
-    ``times`` (n >= 2) ascend. The peak of the slopes between steps is found by a parabola through it and its two
-    neighbours.
+    ``times`` (n >= 2) ascend strictly. The peak of the slopes between steps is found by a parabola through it and its
+    two neighbours.
     """
     middle = 0.5 * (times[1:] + times[:-1])
     slopes = np.diff(values) / np.diff(times)

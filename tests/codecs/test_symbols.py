@@ -30,7 +30,7 @@ def steps_of(seed: int) -> tuple[int, list[Step]]:
     num = int(rng.integers(1, 300))
     steps = []
     for _ in range(rng.integers(1, 5)):
-        n = int(rng.integers(0, 3000))
+        n = int(rng.integers(0, 3000)) * int(rng.integers(5) > 0)
         spread = np.exp(rng.normal(size=n) * rng.choice([0, 1, 8])) * rng.choice([0, 1, 5])
         values = np.rint(rng.laplace(size=n) * spread).astype(np.int64)
         if n and seed % 3 == 0:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import pytest
 import zstandard
 
 import hbae
+from hbae.blocks import Geometry
 from hbae.codecs import ByteReader, ByteWriter, pack, unpack
 from hbae.container.frames import MAGIC
 from hbae.errors import FormatError, UnsupportedVersionError
+from hbae.pipeline.archive import Archive
 
 from .hostile_files import Parts
 
@@ -252,3 +255,12 @@ def test_a_newer_format_is_told(tiny: Path, tmp_path: Path) -> None:
     path.write_bytes(head + struct.pack("<I", zlib.crc32(head)) + tiny.read_bytes()[16:])
     with pytest.raises(UnsupportedVersionError, match="format 9"):
         hbae.info(path)
+
+
+def test_a_grid_without_axes_is_no_plan(tiny: Path) -> None:
+    """One value: pieces of a stage and the whole of it would be scaled differently."""
+    with Archive(tiny) as a:
+        plan = a.plan(0)
+    none = Geometry(shape=(), block=(), hyper=(), tile=(), chunk=())
+    with pytest.raises(FormatError, match="without axes"):
+        replace(plan, geometry=none)

@@ -62,12 +62,13 @@ def _cast(value: Any, dtype: np.dtype[Any]) -> Array | None:
 
 
 def packing(variable: Variable) -> tuple[float, float] | None:
-    """Give (scale_factor, add_offset) of a packed integer, or None."""
+    """Give (scale_factor, add_offset) of an integer variable, (1, 0) where it names none.
+
+    None for all other types, and where the attributes make no sense.
+    """
     if variable.dtype.kind not in "iu":
         return None
     scale, offset = _numbers(variable, "scale_factor"), _numbers(variable, "add_offset")
-    if scale is None and offset is None:
-        return None
     if any(x is not None and (x.size != 1 or x.dtype.kind not in "iuf") for x in (scale, offset)):
         return None
     return (1.0 if scale is None else float(scale.ravel()[0]), 0.0 if offset is None else float(offset.ravel()[0]))

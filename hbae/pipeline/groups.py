@@ -59,14 +59,14 @@ def lossy_bounds(field: Field, rules: tuple[BoundRule, ...], globs: Iterable[str
     """Give the bounds of the variables that may lose something, in file order.
 
     Without a wildcard-free name only floating-point data variables are touched: no coordinates, bounds, formula terms,
-    integers, packed integers.
+    integers.
 
     Raises
     ------
     UnknownNameError
         When a name or glob matches nothing.
     ConfigError
-        When a named variable cannot be lossy (text, complex, plain integers).
+        When a named variable cannot be lossy (text, bool, complex, integers of 64 bits).
     """
     variables = list(field.variables())
     keep = _supporting(field)
@@ -83,9 +83,9 @@ def lossy_bounds(field: Field, rules: tuple[BoundRule, ...], globs: Iterable[str
     for n in chosen:
         v = field.variable(n)
         if not _is_float(v) and (packing(v) is None or v.dtype.itemsize > 4):
-            raise ConfigError(f"bound {n}: only floating-point and packed integer variables can be lossy ({v.dtype})")
+            raise ConfigError(f"bound {n}: only floats and integers of up to 32 bits can be lossy ({v.dtype})")
         if packing(v) is not None and any(b.kind == "pw_rel" for b in chosen[n]):
-            raise ConfigError(f"bound {n}: pw_rel is not defined for packed integers")
+            raise ConfigError(f"bound {n}: pw_rel is not defined for integers")
     return {n: chosen[n] for n in names if n in chosen}
 
 

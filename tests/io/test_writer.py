@@ -313,7 +313,9 @@ def test_facts() -> None:
         name="c", dims=("x",), kind="char", source=ArraySource(np.zeros(2, "S1")), attrs=(Attribute("_FillValue", "x"),)
     )
     assert [f.item() for f in fill_patterns(c)] == [b"x"]
-    assert packing(Variable(name="n", dims=(), source=ArraySource(np.array(1)))) is None
+    assert packing(Variable(name="n", dims=(), source=ArraySource(np.array(1)))) == (1.0, 0.0)
+    two = (Attribute("scale_factor", np.array([1.0, 2.0])),)
+    assert packing(Variable(name="n", dims=(), source=ArraySource(np.array(1)), attrs=two)) is None
 
 
 def test_import_is_light() -> None:

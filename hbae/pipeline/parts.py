@@ -51,17 +51,18 @@ def values_of(parts: Parts, plan: GroupPlan, grid: tuple[int, ...], backend: Bac
 
     float64, one IEEE operation at a time: ``x = offset + scale * y`` (base) or ``offset``; ``x = x + (unit * 2**-F) *
     t`` for the transform and then the block basis; ``x = x + (point_unit * 2**-F) * q``, where F counts the fraction
-    bits of mixing basis and of interpolation or wavelets; clip to [low, high]; packed variables ``rint((x -
-    add_offset) / scale_factor)``; cast to the type. Masked and exact points are then put in bit for bit.
+    bits of mixing basis and of interpolation or wavelets; clip to [low, high]; ``x + 0.0``; packed variables
+    ``rint((x - add_offset) / scale_factor)``; cast to the type. Masked and exact points are then put in bit for bit.
     """
     shape = (plan.num_variables, *grid)
     if plan.domain == "log":
         out = join_bits(parts.point, parts.signs, plan, shape)
     else:
         alone = _alone(parts, plan)
-        out = (
-            _cast(linear_values(parts, plan, shape, backend), plan) if alone is None else _piecewise(alone, plan, shape)
-        )
+        if alone is None:
+            out = _cast(linear_values(parts, plan, shape, backend), plan)
+        else:
+            out = _piecewise(alone, plan, shape)
     if parts.mask is not None:
         out[parts.mask] = parts.filler
     if parts.exact is not None:
@@ -93,37 +94,39 @@ def linear_values(parts: Parts, plan: GroupPlan, shape: tuple[int, ...], backend
 
 @dataclass(frozen=True)
 class _Alone:
-    """The only stage of a chunk: integers (V', B, ...), their largest magnitude, basis, steps; tiles or the grid."""
+    """The only stage of a chunk: integers (V', B, ...), basis, steps; tiles or the grid; the largest, where known."""
 
     q: Array
-    largest: float
     basis: Transform | None
     unit: Array
     tiled: bool
     fraction: int = 0
+    largest: float | None = None
 
 
 def _alone(parts: Parts, plan: GroupPlan) -> _Alone | None:
     """Give the stage that makes a chunk's values by itself, where there is no other."""
     fine = finer_steps(plan, parts.fine)
     found = [
-        _Alone(q, largest_of(q), basis, unit, tiled=True)
+        _Alone(q, basis, unit, tiled=True)
         for q, basis, unit in ((parts.coefs, plan.transform, fine.unit), (parts.gae, plan.gae, fine.gae_unit))
         if q is not None and basis is not None
     ]
     if parts.point is not None:
-        largest = largest_of(parts.point) if parts.largest is None else parts.largest
         fraction = FRACTION if plan.predicts else 0
-        found.append(_Alone(parts.point, largest, plan.mix, fine.point_unit, tiled=False, fraction=fraction))
+        found.append(_Alone(parts.point, plan.mix, fine.point_unit, False, fraction, parts.largest))
     return found[0] if len(found) == 1 and parts.z is None else None
 
 
 def _piecewise(alone: _Alone, plan: GroupPlan, shape: tuple[int, ...]) -> Array:
     """Clipped and cast values of one stage, some columns at a time: the operations of :func:`linear_values`."""
     basis, q = alone.basis, alone.q if alone.tiled else alone.q.reshape(len(alone.q), -1)
-    fraction = 0 if basis is None else basis.fraction_for(alone.largest)
-    pieces = _columns(q) if basis is None else basis.inverse_by_columns(q, fraction, alone.largest)
-    cell = q.shape[1:] if basis is None else (q.shape[1], *basis.tile[1:])
+    if basis is None:
+        pieces, fraction, cell = _columns(q), 0, q.shape[1:]
+    else:
+        largest = largest_of(q) if alone.largest is None else alone.largest
+        fraction, cell = basis.fraction_for(largest), (q.shape[1], *basis.tile[1:])
+        pieces = basis.inverse_by_columns(q, fraction, largest)
     out = np.empty((shape[0], math.prod(cell)), plan.dtype)
     scale = (alone.unit * 2.0 ** -(fraction + alone.fraction))[:, None]
     offset = plan.offset[:, None]

@@ -167,3 +167,19 @@ def test_the_kernel_that_codes_refuses_what_does_not_fit(compiled: Any) -> None:
     ):
         with pytest.raises(ValueError, match="do not fit"):
             compiled.put(*good[:place], np.ascontiguousarray(bad), *good[place + 1 :])
+
+
+@pytest.mark.parametrize("f", [1, 5000, (1 << 14) - 1])
+@pytest.mark.parametrize("off", [-1, 0, 1])
+def test_a_word_leaves_exactly_when_the_state_is_full(f: int, off: int, compiled: Any) -> None:
+    """One token of frequency f, coded at the edge, beside whole numbers."""
+    left = np.full((1, 147), 1 << 14, np.uint16)
+    left[0, :2] = 0, f
+    before = (f << 50) + off
+    state, words = np.array([before], np.uint64), np.zeros(1, np.uint32)
+    one = np.zeros(1, np.uint8), np.array([[0, 1]]), np.zeros(1, np.int64), np.full(1, -1)
+    count = compiled.put(*one, left, state, words)
+    full = before >> 40 >= f << 10
+    after = before >> 32 if full else before
+    assert (count, int(words[0])) == ((1, before & 0xFFFFFFFF) if full else (0, 0))
+    assert int(state[0]) == (after // (f << 10) << 24) + after % (f << 10)

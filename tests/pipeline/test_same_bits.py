@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import hbae
 from hbae.exact import ExactNet, backend, net
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.decompress import decompress_file
+from hbae.pipeline.logdomain import join_bits
 
 DECODE = """
 import hashlib, sys, hbae
@@ -168,3 +170,20 @@ def test_zeros_have_no_sign(tmp_path: Path) -> None:
     y = hbae.decompress(tmp_path / "a.hbae")["T"].values
     assert (y == 0).any()
     assert not np.signbit(y[y == 0]).any()
+
+
+def test_zeros_of_the_log_domain_keep_their_sign(tmp_path: Path) -> None:
+    """Under limits that are zeros of either sign; there, comparisons decide, and equal zeros stay as they are."""
+    x = np.random.default_rng(4).uniform(1, 2, (3, 40, 41)).astype("f4")
+    x[:, ::2] = 0.0
+    x[:, ::4] = -0.0
+    hbae.compress(xr.Dataset({"T": (("t", "y", "x"), x)}), tmp_path / "a.hbae", "pw_rel=1e-2", method="linear")
+    with Archive(tmp_path / "a.hbae") as a:
+        plan = a.plan(0)
+        assert plan.domain == "log"
+    y = hbae.decompress(tmp_path / "a.hbae")["T"].values
+    assert np.array_equal(np.signbit(y), np.signbit(x))
+    sizes, signs = (np.abs(x).view("u4").astype(np.int64)[None], np.signbit(x)[None])
+    for low in (0.0, -0.0):
+        one = replace(plan, limits=((low, 2.0),), low=np.zeros(1), point_unit=np.ones(1))
+        assert join_bits(sizes, signs, one, sizes.shape).tobytes() == x.tobytes()

@@ -7,6 +7,7 @@ from setuptools import Extension, setup
 EXACT = ["-O3", "-ffp-contract=off"]
 KERNELS = [
     "hbae/codecs/_neighbours.c",
+    "hbae/codecs/_related.c",
     "hbae/codecs/_symbols.c",
     "hbae/exact/_lifting.c",
     "hbae/pipeline/_rounding.c",

@@ -250,8 +250,11 @@ def slabs_of(r, shape, first):
 EXPECTED = [1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, *range(1024, 7969, 496)]
 
 
-def phased(symbols, shape, hint, guide, *, live=None, unknown=525):
-    """Integers (B, ...) phase by phase; hint, guide: None or by point; unknown: contexts where nothing is known."""
+def phased(symbols, shape, hint, guide, *, live=None, unknown=525, told=None):
+    """Integers (B, ...) phase by phase; hint, guide: None or by point; unknown: contexts where nothing is known.
+
+    told: for related variables, gives from parity, near steps and what is known class and sign of what is expected.
+    """
     q, size = np.zeros(shape, np.int64), shape[1:]
     need(sum(n > 1 for n in size) <= 7, "too many axes")
     parities = sorted(itertools.product(*((0, 1) if n > 1 else (0,) for n in size)), key=lambda p: (sum(p) % 2, p))
@@ -276,10 +279,48 @@ def phased(symbols, shape, hint, guide, *, live=None, unknown=525):
         here = np.zeros(shape, bool)
         here[(slice(None), *(slice(a, None, 2) for a in p))] = True
         here &= True if live is None else live
-        if here.any():
+        if told:
+            classes, negative = told(near, q)
+            q[here] = symbols.step((contexts // 5 * 16 + classes)[here])
+            q[here & negative] *= -1
+        elif here.any():
             q[here] = symbols.step(contexts[here])
         done.append(p)
     return q
+
+
+EXPECTED_PARTS = [1, 4, 8, 13, 22, 32, 48, 64, 96, 160, 256, 512, 1024, 2048, 4096]
+
+
+def expected_from(leaders, places):
+    """Class and sign of what is expected; leaders (J, ...) at the points; places: (leaders, integers) of each."""
+    f, few = np.float32, len(leaders)
+    a = [[sum((u[i] * u[j] for u, _ in places), start=f(0)) for j in range(i + 1)] for i in range(few)]
+    lower, times, pivot, w = [[] for _ in a], [[] for _ in a], [], list(leaders)
+    with np.errstate(all="ignore"):
+        for i in range(few):
+            a[i][i] = a[i][i] + a[i][i] * f(2.0**-12) + f(4)
+            for j in range(i + 1):
+                rest = a[i][j]
+                for k in range(j):
+                    rest = rest - times[i][k] * lower[j][k]
+                if j < i:
+                    times[i].append(rest)
+                    lower[i].append(rest / pivot[j])
+                else:
+                    pivot.append(np.where(rest > 4, rest, f(4)))
+            for k in range(i):
+                w[i] = w[i] - lower[i][k] * w[k]
+        w = [x / p for x, p in zip(w, pivot, strict=True)]
+        for i in range(few - 1, -1, -1):
+            for k in range(i + 1, few):
+                w[i] = w[i] - lower[k][i] * w[k]
+    w = [np.where(np.abs(x) < 2.0**64, x, f(0)) for x in w]
+    total = f(0)
+    for u, values in places:
+        total = total + sum((u[i] * w[i] for i in range(few)), start=f(0)) * values
+    classes = sum((np.abs(total) >= f(limit / 64)).astype(np.int64) for limit in EXPECTED_PARTS)
+    return np.where(np.any(np.array(leaders) != 0, axis=0), classes, 0), total < 0
 
 
 def coefficients(r, tiles, logs):

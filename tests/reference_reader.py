@@ -13,6 +13,7 @@ import math
 import struct
 import sys
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from reference_codes import (
     Symbols,
     bits_of,
     coefficients,
+    expected_from,
     integers,
     inverse,
     lossless,
@@ -264,19 +266,22 @@ def wavelet_bands(groups, grid):
     return out
 
 
-def waved(r, shape, groups):
+def waved(r, shape, groups, related):
     grid, rank = shape[1:], len(shape) - 1
     bands = wavelet_bands(groups, grid)
     live = bits_of(r.packed((len(bands) * shape[0] + 7) // 8), len(bands) * shape[0]).reshape(-1, shape[0]).astype(bool)
     q = np.zeros(shape, np.int64)
-    symbols = Symbols(r, 526) if live.any() else None
+    symbols = Symbols(r, 1696 if related else 526) if live.any() else None
     for band, used in zip(bands, live, strict=True):
         rows, place = np.flatnonzero(used), band[0]
         values = q[(rows, *place)]
+        others = [i for i in (band[1], band[3], *band[2]) if i is not None]
+        others = [seen_in(q, band[0], bands[i][0], rows) for i in others] if related else []
         for mine, guide in guided(values):
             guide = guide if mine.start else None
             hint = hint_for(q, bands, band, rows[mine], guide)
-            values[mine] = phased(symbols, values[mine].shape, hint, guide)
+            told = partial(relate, values, mine, others, len(band[2])) if related else None
+            values[mine] = phased(symbols, values[mine].shape, hint, guide, told=told)
         q[(rows, *place)] = values
     if symbols:
         symbols.end()
@@ -289,16 +294,47 @@ def waved(r, shape, groups):
     return out
 
 
+def relate(values, mine, others, siblings, near, q):
+    """Class and sign of what is expected of integers q (B, ...), those known of them not 0, of variables ``mine``.
+
+    values: the band of all variables (R, ...). others: what other bands have there, the siblings last.
+    """
+    known, shape = values.copy(), values.shape[1:]
+    known[mine] = q
+    known, *others = (np.clip(a, -(2**20), 2**20).astype(np.float32) for a in (known, *others))
+    few = min(mine.start, 15)
+
+    def moved(a, step):
+        wide = np.pad(a, [(0, 0), *((1, 1) for _ in shape)])
+        return wide[(slice(None), *(slice(1 + k, 1 + k + n) for k, n in zip(step, shape, strict=True)))]
+
+    around = [*others, *(moved(known, d) for d in near)]
+    for a in others[len(others) - siblings :] if siblings else []:
+        for axis in range(max(len(shape) - 2, 0), len(shape)):
+            steps = ([sign * (k == axis) for k in range(len(shape))] for sign in (-1, 1) if shape[axis] > 1)
+            around += [moved(a, d) for d in steps]
+    around = around[:24]
+    if not few or not around:
+        return np.zeros(q.shape, np.int64), np.zeros(q.shape, bool)
+    classes, negative = expected_from(known[:few], [(a[:few], a[mine]) for a in around])
+    return classes, negative & (known[:few] != 0).any(axis=0)
+
+
+def seen_in(q, here, there, rows):
+    """What the band at the places ``there`` has at each point of the band at the places ``here``."""
+    found = q[(rows, *there)]
+    for axis, (a, b, n) in enumerate(zip(here, there, q.shape[1:], strict=True), 1):
+        index = np.arange(len(range(*a.indices(n)))) * a.step // b.step
+        found = np.take(found, np.minimum(index, found.shape[axis] - 1), axis=axis)
+    return found
+
+
 def hint_for(q, bands, band, rows, guide):
     """The hint for each point of the band's variables, or None."""
     place, parent, siblings, cousin = band
 
     def seen(i):
-        there = sizes(q[(rows, *bands[i][0])])
-        for axis, (a, b, n) in enumerate(zip(place, bands[i][0], q.shape[1:], strict=True), 1):
-            index = np.arange(len(range(*a.indices(n)))) * a.step // b.step
-            there = np.take(there, np.minimum(index, there.shape[axis] - 1), axis=axis)
-        return there
+        return sizes(seen_in(q, place, bands[i][0], rows))
 
     parts = []
     if parent is not None:
@@ -416,7 +452,7 @@ class Plan:
             if levels:
                 q = interpolated(r, mixed, levels)
             elif self.doc["wavelet"]:
-                q = waved(r, mixed, self.doc["wavelet"])
+                q = waved(r, mixed, self.doc["wavelet"], self.doc.get("related", False))
             else:
                 slab = next((i for i, n in enumerate(mixed[1:], 1) if n > 1), 1)
                 q = integers(r, (mixed[slab], *(n for i, n in enumerate(mixed) if i != slab)), far=1)

@@ -91,6 +91,7 @@ class Watch:
         if flags & 32:
             wave, levels, diff = (bool(plan.doc.get(k)) for k in ("wavelet", "levels", "diff"))
             kind = "wavelet" if wave else "levels" if levels else "differences" if diff else "plain"
+            kind = "related" if plan.doc.get("related") else kind
             self.seen.add(f"point {kind}")
         if any(plan.doc["packing"]):
             self.seen.add("packing")
@@ -111,7 +112,7 @@ MUST = {
     *(f"flag {f}" for f in (1, 2, 4, 8, 16, 32, 64)),
     *("shuffle 0", "shuffle 1", "chunk kind 0", "chunk kind 1", "domain linear", "domain log", "packing"),
     *("transform none", "transform matrix", "gae matrix", "mix matrix"),
-    *("point wavelet", "point levels", "point differences", "point plain"),
+    *("point wavelet", "point related", "point levels", "point differences", "point plain"),
 }
 
 
@@ -140,12 +141,13 @@ def test_any_coefficients(shape: tuple[int, ...], tiles: int, scale: int, zeros:
         st.lists(st.integers(1, 13), min_size=1, max_size=3).map(tuple),
         st.lists(st.integers(2, 4), min_size=4, max_size=4).map(tuple),
     ),
-    variables=st.integers(1, 8),
+    variables=st.integers(1, 20),
+    related=st.booleans(),
     seed=st.integers(0, 999),
     data=st.data(),
 )
-def test_any_wavelet(shape: tuple[int, ...], variables: int, seed: int, data: st.DataObject) -> None:
-    """Any grouping of the axes, edges of any length, variables of any size."""
+def test_any_wavelet(shape: tuple[int, ...], variables: int, related: bool, seed: int, data: st.DataObject) -> None:
+    """Any grouping of the axes, edges of any length, variables of any size, related or not."""
     rng = np.random.default_rng(seed)
     axes = data.draw(st.permutations(range(len(shape))))
     cuts = data.draw(st.lists(st.booleans(), min_size=len(shape) - 1, max_size=len(shape) - 1))
@@ -153,10 +155,11 @@ def test_any_wavelet(shape: tuple[int, ...], variables: int, seed: int, data: st
     for a, cut in zip(axes[1:], cuts, strict=True):
         groups.append([a]) if cut else groups[-1].append(a)
     wavelet = Wavelet(tuple(tuple(g) for g in groups))
-    x = rng.normal(size=(variables, *shape)) * 10.0 ** rng.uniform(-2, 4, (variables, *(1,) * len(shape)))
-    coded, known = encode_waves(x, wavelet, nearest=True, known=True)
+    x = rng.normal(size=(variables, *shape)) + related * rng.normal(size=shape)
+    x *= 10.0 ** rng.uniform(-2, data.draw(st.sampled_from([1, 4, 9])), (variables, *(1,) * len(shape)))
+    coded, known = encode_waves(x, wavelet, nearest=True, related=related, known=True)
     r = reference.Bytes(coded)
-    assert np.array_equal(reference.waved(r, x.shape, groups), known)
+    assert np.array_equal(reference.waved(r, x.shape, groups, related), known)
     r.end()
 
 

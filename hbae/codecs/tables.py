@@ -12,11 +12,15 @@ from hbae.errors import FormatError
 
 TABLE_BITS = 14
 TABLE_SUM = 1 << TABLE_BITS
-_MOST_PAIRS = 80
+# Tables at the start of the search, turns of it, bits that another run of contexts costs, count of a token not seen.
+_MOST_TABLES, _TURNS, _RUN, _UNSEEN = 160, 5, 24.0, 0.02
 
 
 def merge_contexts(counts: Array) -> tuple[Array, Array]:
     """Give each context (row of counts) a table so that tables plus symbols cost few bits.
+
+    Neighbours are joined while that saves bits. Then, in turns, tables that are alike are joined, and every context
+    goes to the table that codes it in the fewest bits.
 
     Parameters
     ----------
@@ -30,29 +34,23 @@ def merge_contexts(counts: Array) -> tuple[Array, Array]:
     merged : (tables, A) array
         Summed counts.
     """
-    rows = np.flatnonzero(counts.sum(1))
-    labels = np.full(len(counts), -1)
-    groups: list[list[int]] = [[int(r)] for r in rows]
-    hist = counts[rows].astype(np.float64)
-    costs = _costs(hist)
-    while len(groups) > 1:
-        joint = _costs(hist[:-1] + hist[1:])
-        gain = costs[:-1] + costs[1:] - joint
-        best = np.flatnonzero(_local_maxima(gain) & (gain > 0))
-        if best.size == 0 and len(groups) > _MOST_PAIRS:
-            best = np.array([int(np.argmax(gain))])
-        if best.size == 0:
-            break
-        for i in best:
-            groups[i + 1] = groups[i] + groups[i + 1]
-            hist[i + 1] += hist[i]
-            costs[i + 1] = joint[i]
-        keep = np.setdiff1d(np.arange(len(groups)), best)
-        groups, hist, costs = [groups[k] for k in keep], hist[keep], costs[keep]
-    groups, hist = _merge_pairs(groups, hist, costs)
-    for k, members in enumerate(groups):
-        labels[members] = k
-    return labels, hist.astype(np.int64)
+    rows, labels = np.flatnonzero(counts.any(axis=1)), np.full(len(counts), -1)
+    if not rows.size:
+        return labels, np.zeros((0, counts.shape[1]), np.int64)
+    used = int(np.flatnonzero(counts.any(axis=0))[-1]) + 1
+    hist = counts[rows, :used].astype(np.float64)
+    table, merged = _join_neighbours(hist)
+    for turn in range(_TURNS):
+        table, merged = _join_alike(table, merged)
+        if turn < _TURNS - 1:
+            table, merged = _deal_out(hist, merged)
+    # Tables in the order in which contexts use them.
+    _, first = np.unique(table, return_index=True)
+    order = np.argsort(first)
+    labels[rows] = np.argsort(order)[table]
+    out = np.zeros((len(merged), counts.shape[1]), np.int64)
+    out[:, :used] = merged[order]
+    return labels, out
 
 
 def filled(labels: Array, used: Array) -> Array:
@@ -94,28 +92,64 @@ def read_runs(r: ByteReader, count: int) -> Array:
     return np.repeat(labels, lengths)
 
 
-def _merge_pairs(groups: list[list[int]], hist: Array, costs: Array) -> tuple[list[list[int]], Array]:
-    """Agglomerate any two tables while that saves bits."""
-    n = len(groups)
-    gain = np.full((n, n), -np.inf)
-    for i in range(n - 1):
-        gain[i, i + 1 :] = costs[i] + costs[i + 1 :] - _costs(hist[i] + hist[i + 1 :])
-    alive = np.ones(n, bool)
-    while n > 1:
-        i, j = divmod(int(np.argmax(gain)), n)
-        if not gain[i, j] > 0:
+def _join_neighbours(hist: Array) -> tuple[Array, Array]:
+    """Join rows that follow each other while that saves bits, until few are left: table of each row, sums."""
+    ends, merged, costs = np.arange(1, len(hist) + 1), hist.copy(), _costs(hist)
+    while len(merged) > 1:
+        joint = _costs(merged[:-1] + merged[1:])
+        gain = costs[:-1] + costs[1:] - joint
+        best = np.flatnonzero(_local_maxima(gain) & (gain > 0))
+        if not best.size and len(merged) > _MOST_TABLES:
+            best = np.flatnonzero(_local_maxima(gain))
+            best = np.sort(best[np.argsort(-gain[best], kind="stable")][: len(merged) - _MOST_TABLES])
+        if not best.size:
             break
-        groups[i] = groups[i] + groups[j]
-        hist[i] += hist[j]
-        costs[i] = _costs(hist[i : i + 1])[0]
-        alive[j] = False
-        gain[j, :] = gain[:, j] = -np.inf
-        others = np.flatnonzero(alive)
-        others = others[others != i]
-        fresh = costs[i] + costs[others] - _costs(hist[i] + hist[others])
-        gain[np.minimum(i, others), np.maximum(i, others)] = fresh
-    keep = np.flatnonzero(alive)
-    return [groups[k] for k in keep], hist[keep]
+        merged[best + 1] += merged[best]
+        costs[best + 1] = joint[best]
+        ends, merged, costs = (np.delete(a, best, axis=0) for a in (ends, merged, costs))
+    return np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0)), merged
+
+
+def _join_alike(table: Array, merged: Array) -> tuple[Array, Array]:
+    """Join any two tables while that saves bits, the best of disjoint pairs at a time."""
+    while len(merged) > 1:
+        costs, n = _costs(merged), len(merged)
+        gain = np.full((n, n), -np.inf)
+        for i in range(n - 1):
+            gain[i, i + 1 :] = costs[i] + costs[i + 1 :] - _costs(merged[i] + merged[i + 1 :])
+        into = np.arange(n)
+        free = np.ones(n, bool)
+        for pair in np.argsort(-gain, axis=None, kind="stable")[: int((gain > 0).sum())].tolist():
+            i, j = divmod(pair, n)
+            if free[i] and free[j]:
+                free[[i, j]] = False
+                into[j] = i
+        if free.all():
+            break
+        table, merged = _summed(into[table], merged, into)
+    return table, merged
+
+
+def _deal_out(hist: Array, merged: Array) -> tuple[Array, Array]:
+    """Give every row to the table that codes it in the fewest bits, or to the last row's if that is about as good."""
+    seen = merged + _UNSEEN
+    costs = hist @ -np.log2(seen / seen.sum(axis=1, keepdims=True)).T
+    best = costs.argmin(axis=1)
+    limits = costs[np.arange(len(hist)), best] + _RUN
+    table, last = best.copy(), -1
+    for i, (mine, limit) in enumerate(zip(costs, limits, strict=True)):
+        if last < 0 or mine[last] > limit:
+            last = int(best[i])
+        table[i] = last
+    return _summed(table, hist, table)
+
+
+def _summed(table: Array, rows: Array, into: Array) -> tuple[Array, Array]:
+    """Sum rows up by where they go ``into``, and number the tables that are left anew."""
+    kept, numbers = np.unique(into, return_inverse=True)
+    merged = np.zeros((len(kept), rows.shape[1]))
+    np.add.at(merged, numbers, rows)
+    return np.searchsorted(kept, table), merged
 
 
 def _local_maxima(gain: Array) -> Array:

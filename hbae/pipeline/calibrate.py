@@ -48,6 +48,8 @@ _FAR, _FAR_ALIKE = 1.6, 1.1
 # ahead of it, if it takes no more than that many times the best one's bytes.
 _NEAR = 1.1
 AIM_SAMPLED = 0.98
+# Related variables take longer to decode: for less than that part of the bytes they are left alone.
+_RELATED = 1.01
 # Steps are right after a correction by no more than that; a correction of the error asks for that power of it.
 _SETTLED, _SLOWER = 0.05, 1.1
 # Samples smaller than this are weighed sooner than a process starts.
@@ -267,6 +269,8 @@ def _weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend
     if size and _by_rmse(targets) and (c.plan.unit.any() or c.plan.point_unit.any()):
         ratio = np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
         factor = max(0.1, float(ratio.max()) / AIM) ** 0.8
+    if c.plan.related:
+        factor *= _RELATED
     estimate = c.extra + len(encode_plan(c.plan)) + (plain + size * factor) * sample.ratio
     return estimate, None if plain else ratio
 

@@ -188,7 +188,7 @@ def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...]) -> Parts:
         if plan.levels is not None:
             got["point"] = decode_levels(r, mixed, plan.levels)
         elif plan.wavelet is not None:
-            got["point"], got["largest"] = decode_waves(r, mixed, plan.wavelet)
+            got["point"], got["largest"] = decode_waves(r, mixed, plan.wavelet, related=plan.related)
         else:
             axis = _slab_axis(mixed)
             moved = (mixed[axis], *(n for i, n in enumerate(mixed) if i != axis))

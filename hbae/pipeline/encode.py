@@ -233,7 +233,7 @@ def _coefficients(tiles: Array, transform: Transform) -> Array:
 def _encode_points(left: Array, plan: GroupPlan, rounding: float, known: bool) -> tuple[bytes, Array | None]:
     """Bytes of the point stage by interpolation or wavelets (none for other plans), and maybe a reader's integers."""
     if plan.wavelet is not None:
-        return encode_waves(left, plan.wavelet, nearest=rounding == 0.5, known=known)
+        return encode_waves(left, plan.wavelet, related=plan.related, nearest=rounding == 0.5, known=known)
     if plan.levels is not None:
         return encode_levels(left, plan.levels, rounding)
     return b"", None

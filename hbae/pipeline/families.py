@@ -219,7 +219,10 @@ def _predicted(s: Setting, way: str, head: str) -> Family:
         else:
             waves = _wavelet_options(s.draft)
             steps = solve_points(s.left, s.sample, s.tol, start, partial(quantise_waves, wavelet=waves[0]))
-            plans += [replace(base, point_unit=steps, wavelet=k) for k in waves[few]]
+            tied = s.draft.num_variables > 1
+            plans += [replace(base, point_unit=steps, wavelet=k, related=tied) for k in waves[few]]
+            if tied and not degree:
+                plans.append(replace(base, point_unit=steps, wavelet=waves[0]))
     return s.family([(f"{way}({head})", p) for p in plans])
 
 

@@ -52,7 +52,8 @@ class GroupPlan:
     ``gae_unit``, ``point_unit``: (V,) steps of the three correctors, in the variables' units. ``packing``: (scale,
     offset) or None for each variable. ``diff_axes``: grid axes along which the point stage is differenced. ``mix``:
     basis over the variables for the point stage, or None. ``levels``: the point stage by interpolation instead of
-    differences, or None. ``wavelet``: the point stage by wavelets, or None. ``model``: SHA-256 of the decoder or None.
+    differences, or None. ``wavelet``: the point stage by wavelets, or None. ``related``: whether variables tell of each
+    other's wavelet coefficients. ``model``: SHA-256 of the decoder or None.
     ``limits``: smallest and largest value by variable in the log domain, where ``low`` and ``high`` are magnitudes;
     None where these say all.
     """
@@ -76,6 +77,7 @@ class GroupPlan:
     mix: Transform | None = None
     levels: Levels | None = None
     wavelet: Wavelet | None = None
+    related: bool = False
     model: str | None = None
     decoder: BlockDecoder | None = None
     limits: tuple[tuple[float, float], ...] | None = None
@@ -102,6 +104,8 @@ class GroupPlan:
             raise FormatError("group: the model does not fit the blocks")
         if self.wavelet is not None and (self.levels is not None or self.wavelet.rank != len(g.shape)):
             raise FormatError("group: the wavelet does not fit the grid, or another predictor is there too")
+        if self.related and self.wavelet is None:
+            raise FormatError("group: related variables without a wavelet")
         if self.domain == "log" and (self.levels is not None or self.wavelet is not None or self.mix is not None):
             raise FormatError("group: the log domain knows differences only")
         if self.limits is not None and (self.domain != "log" or len(self.limits) != v or not _rising(self.limits)):
@@ -160,6 +164,8 @@ def encode_plan(plan: GroupPlan) -> bytes:
         "gae": plan.gae is not None,
         "mix": plan.mix is not None,
     }
+    if plan.related:
+        doc["related"] = True
     if plan.limits is not None:
         doc["limits"] = plan.limits
     regions = [[[b.kind, b.value, b.region] for b in bs if b.region is not None] for bs in plan.bounds]
@@ -213,6 +219,7 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
             mix=mix,
             levels=levels,
             wavelet=wavelet,
+            related=bool(doc.get("related", False)),
             model=doc["model"],
             limits=None if doc.get("limits") is None else tuple((float(a), float(b)) for a, b in doc["limits"]),
             decoder=None if doc["model"] is None else find_model(str(doc["model"])),

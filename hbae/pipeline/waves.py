@@ -3,11 +3,14 @@
 
 A band is coded set by set of its variables (1, 2, 4, ... of them), in phases (:mod:`hbae.codecs.neighbours`). The
 context of a value joins the mean size of known neighbours with sizes at the same place in bands and sets before.
+Where variables are ``related``, local least squares (:mod:`hbae.codecs.related`) tell from the sets before what to
+expect, with its sign.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,7 @@ from hbae.codecs.neighbours import (
     phases_of,
     sets_of,
 )
+from hbae.codecs.related import RELATED_CONTEXTS, Around, related_contexts, turned
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.wavelet import Band, Wavelet, scale_and_round
@@ -36,17 +40,51 @@ _BAND, _GUIDE = 2, 1
 _LARGEST = 2.0**52
 
 
-def encode_waves(x: Array, wavelet: Wavelet, *, nearest: bool, known: bool = False) -> tuple[bytes, Array | None]:
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A phase of some variables of a band: sizes known in it, contexts of its integers.
+
+    ``expected``: what those around tell of them, as :meth:`Around.expect` says it; None where nothing does.
+    """
+
+    spot: Spot
+    known: Array
+    phase: Phase
+    contexts: Array
+    part: slice
+    around: Around | None
+    expected: Array | None
+
+    def load(self) -> Array:
+        """Give the integers (flat) to be coded."""
+        values = self.phase.load(self.spot, self.known)
+        if self.around is not None:
+            self.around.note(self.phase, self.part, values)
+        return values if self.expected is None else turned(values, self.expected)
+
+    def store(self, values: Array) -> None:
+        """Put integers (flat) that were coded into their places."""
+        if self.expected is not None:
+            values = turned(values, self.expected)
+        self.phase.store(self.spot, self.known, values)
+        if self.around is not None:
+            self.around.note(self.phase, self.part, values)
+
+
+def encode_waves(
+    x: Array, wavelet: Wavelet, *, nearest: bool, related: bool = False, known: bool = False
+) -> tuple[bytes, Array | None]:
     """Quantise x (V, *grid), in point units; give bytes and, if they are to be ``known``, a reader's integers.
 
-    x is written over. ``nearest``: every coefficient to the nearest step, else where bits are worth it.
+    x is written over. ``related``: whether variables tell of each other. ``nearest``: every coefficient to the nearest
+    step, else where bits are worth it.
     """
     bands = wavelet.bands(x.shape[1:])
     q = _quantised(x, wavelet, bands, nearest)
     live = np.array([q[_at(slice(None), b)].reshape(len(q), -1).any(axis=1) for b in bands])
-    symbols = SymbolWriter(PHASE_CONTEXTS)
-    for spot, sizes, p, contexts in _walk(q, bands, live):
-        symbols.add(p.load(spot, sizes), contexts)
+    symbols = SymbolWriter(RELATED_CONTEXTS if related else PHASE_CONTEXTS)
+    for step in _walk(q, bands, live, related):
+        symbols.add(step.load(), step.contexts)
     w = ByteWriter()
     w.raw(pack(np.packbits(live).tobytes(), 19))
     if live.any():
@@ -60,7 +98,9 @@ def quantise_waves(x: Array, wavelet: Wavelet, *, nearest: bool = False) -> Arra
     return _synthesised(q, wavelet, np.flatnonzero(q.reshape(len(q), -1).any(axis=1)))[0]
 
 
-def decode_waves(reader: ByteReader, shape: tuple[int, ...], wavelet: Wavelet) -> tuple[Array, float]:
+def decode_waves(
+    reader: ByteReader, shape: tuple[int, ...], wavelet: Wavelet, *, related: bool = False
+) -> tuple[Array, float]:
     """Give the integers (V, *grid) in 2**-6 units, and the largest magnitude.
 
     Raises
@@ -75,9 +115,9 @@ def decode_waves(reader: ByteReader, shape: tuple[int, ...], wavelet: Wavelet) -
     live = read_bits(reader, count).astype(bool).reshape(len(bands), shape[0])
     q = np.zeros(shape)
     if live.any():
-        symbols = SymbolReader(reader, PHASE_CONTEXTS)
-        for spot, known, p, contexts in _walk(q, bands, live):
-            p.store(spot, known, symbols.take(contexts))
+        symbols = SymbolReader(reader, RELATED_CONTEXTS if related else PHASE_CONTEXTS)
+        for step in _walk(q, bands, live, related):
+            step.store(symbols.take(step.contexts))
         symbols.end()
     return _synthesised(q, wavelet, np.flatnonzero(live.any(axis=0)))
 
@@ -112,11 +152,8 @@ def _synthesised(q: Array, wavelet: Wavelet, rows: Array) -> tuple[Array, float]
     return q, largest
 
 
-def _walk(q: Array, bands: list[Band], live: Array) -> Iterator[tuple[Spot, Array, Phase, Array]]:
-    """Give, phase by phase, a band of its live variables, sizes known in it, and contexts.
-
-    After each one its values must be in q (V, *grid) and in the sizes.
-    """
+def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[_Step]:
+    """Give, phase by phase, steps of the bands' live variables; each must be loaded or stored before the next one."""
     sizes = np.zeros(q.shape, np.uint16)
     for band, used in zip(bands, live, strict=True):
         rows = np.flatnonzero(used)
@@ -124,16 +161,30 @@ def _walk(q: Array, bands: list[Band], live: Array) -> Iterator[tuple[Spot, Arra
             continue
         guide = None
         total, weight = _from_bands(sizes, bands, band, rows)
+        around = _around(q, bands, band, rows) if related and len(rows) > 1 else None
         for part in sets_of(len(rows)):
             spot = Spot(q, band.place, rows[part])
             known = np.zeros((len(spot.rows), *(n + 2 for n in spot.shape)), np.uint16)
             hints = _hints(None if total is None else total[part], weight, guide, len(known))
+            part = slice(part.start, part.start + len(known))
             for p in phases_of(spot.shape):
-                yield spot, known, p, p.contexts(known, hints)
+                contexts = p.contexts(known, hints)
+                expected = around.expect(p, part) if around is not None and part.start else None
+                if related:
+                    contexts = related_contexts(contexts, expected)
+                yield _Step(spot, known, p, contexts, part, around, expected)
             mine = known[(slice(None), *(slice(1, -1),) * len(spot.shape))]
             sizes[_at(spot.rows, band)] = mine
             if part.stop < len(rows):
                 guide = next_guide(guide, mine)
+
+
+def _around(q: Array, bands: list[Band], band: Band, rows: Array) -> Around:
+    """Start with what bands before tell of the integers of a band."""
+    others = [i for i in (band.parent, band.cousin, *band.siblings) if i >= 0]
+    spread = range(len(others) - len(band.siblings), len(others))
+    shape = Spot(q, band.place, rows).shape
+    return Around.of([_seen_from(band, bands[i], q, rows) for i in others], list(spread), len(rows), shape)
 
 
 def _at(variables: Any, band: Band) -> tuple[Any, ...]:
@@ -170,10 +221,10 @@ def _hints(total: Array | None, weight: int, guide: Array | None, count: int) ->
     return hints
 
 
-def _seen_from(band: Band, other: Band, sizes: Array, rows: Array) -> Array:
-    """Sizes of another band at the places of a band, (rows, *shape)."""
-    seen: Array = sizes[_at(rows, other)]
-    for axis, (mine, there, n) in enumerate(zip(band.place, other.place, sizes.shape[1:], strict=True), 1):
+def _seen_from(band: Band, other: Band, grid: Array, rows: Array) -> Array:
+    """What another band has in a grid (V, *grid) of sizes or integers at the places of a band, (rows, *shape)."""
+    seen: Array = grid[_at(rows, other)]
+    for axis, (mine, there, n) in enumerate(zip(band.place, other.place, grid.shape[1:], strict=True), 1):
         count, ratio = len(range(*mine.indices(n))), there.step // mine.step
         if ratio != 1 or count != seen.shape[axis]:
             seen = np.take(seen, np.minimum(np.arange(count) // ratio, seen.shape[axis] - 1), axis=axis)

@@ -42,6 +42,7 @@ GOLDEN = {
     "lorenzo_exact_points",
     "mix_levels_mask",
     "mix_wavelet",
+    "related_wavelet",
     "log_domain",
     "model",
     "half_precision",
@@ -292,6 +293,19 @@ def mix_wavelet(path: Path) -> None:
     def change(d: GroupPlan, s: Any) -> dict[str, Any]:
         mix = Transform(basis(d, ("klt", "none", "none", "none")).axes[:1])
         return {"mix": mix, "point_unit": full(d, 0.1), "wavelet": Wavelet(((0,), (1, 2)))}
+
+    forced(path, data, "nrmse=1e-1", change)
+
+
+@case
+def related_wavelet(path: Path) -> None:
+    """More variables than leaders, combinations of three fields with factors that change from place to place."""
+    fields = [wave(11, 10, 12, seed=i, noise=0.3) for i in range(4)]
+    data = {f"v{i}": fields[i % 3] * np.float32(1 + i) + fields[3] * fields[(i + 1) % 3] for i in range(18)}
+
+    def change(d: GroupPlan, s: Any) -> dict[str, Any]:
+        units = 1 + np.arange(18.0) % 7
+        return {"point_unit": full(d, 0.3) * units, "wavelet": Wavelet(((0,), (1, 2))), "related": True}
 
     forced(path, data, "nrmse=1e-1", change)
 

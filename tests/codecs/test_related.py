@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""What is expected of related variables: the kernel gives NumPy's bits, relations are found, bad arguments refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hbae.codecs.related as module
+from hbae.arrays import Array
+from hbae.codecs.neighbours import PHASE_CONTEXTS, phases_of
+from hbae.codecs.related import CLASS_LIMITS, CLASSES, RELATED_CONTEXTS, Around, related_contexts, solve, turned
+
+SHAPES = [(1,), (7,), (1, 5), (4, 1, 9), (6, 7, 8), (2, 3, 2, 3), (3, 2, 3, 2, 3, 2)]
+
+
+@pytest.fixture
+def compiled(kernel_of: Callable[[ModuleType, str], Any]) -> Any:
+    return kernel_of(module, "_related")
+
+
+def start(values: Array, others: list[Array]) -> Around:
+    """Know all of a band but what its phases give."""
+    spread = range(len(others))
+    return Around.of(others, list(spread), len(values), values.shape[1:])
+
+
+def expected_of(values: Array, others: list[Array], part: slice) -> list[Array]:
+    """Walk over the phases of one set of variables; those before it are known everywhere."""
+    around = start(values, others)
+    inside = (slice(1, -1),) * (values.ndim - 1)
+    around.fields[(0, slice(0, part.start), *inside)] = np.clip(values[: part.start], -module.LARGEST, module.LARGEST)
+    out = []
+    for p in phases_of(values.shape[1:]):
+        out.append(around.expect(p, part))
+        around.note(p, part, values[part][p.target].ravel().astype(np.int64))
+    return out
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", [1, 3, 1000, 1e7, 2.0**60])
+def test_compiled_are_those_of_numpy(
+    shape: tuple[int, ...], size: float, compiled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Integers of any size, most of them zero or none; more leaders than count, as many places around as there are."""
+    rng = np.random.default_rng(5)
+    for variables, density in ((2, 1.0), (3, 0.3), (24, 0.6), (24, 1.0)):
+        values, *others = np.clip(np.rint(size * rng.standard_cauchy((4, variables, *shape))), -(2.0**60), 2.0**60)
+        values *= rng.random(values.shape) < density
+        part = slice(variables // 2, variables)
+        results = []
+        for kernel in (compiled, None):
+            monkeypatch.setattr(module, "_related", kernel)
+            results.append([x.tobytes() for x in expected_of(values, others, part)])
+        assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("with_kernel", [False, True])
+def test_a_relation_of_the_neighbourhood_is_found(
+    with_kernel: bool, compiled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left, the last variable is three times the first; right, minus the second: both are told, with their signs."""
+    monkeypatch.setattr(module, "_related", compiled if with_kernel else None)
+    rng = np.random.default_rng(6)
+    values = np.rint(rng.normal(0, 9, (3, 24, 24)))
+    values[2, :, :12], values[2, :, 12:] = 3 * values[0, :, :12], -values[1, :, 12:]
+    right = total = 0
+    for p, found in zip(phases_of((24, 24))[1:], expected_of(values, [], slice(2, 3))[1:], strict=True):
+        truth = values[2:3][p.target].ravel()
+        far = np.abs(truth) > 2
+        classes = np.searchsorted(CLASS_LIMITS, np.abs(truth), side="right")
+        right += int((((found & 1) == (truth < 0)) & (np.abs((found >> 1) - classes) <= 1))[far].sum())
+        total += int(far.sum())
+    assert right > 0.8 * total
+
+
+def test_weights_that_overflow_count_as_none() -> None:
+    a = np.full((3, 3, 2), np.float32(3e38))
+    with np.errstate(all="ignore"):
+        w = solve(a, np.full((3, 2), np.float32(3e38)))
+    assert np.isfinite(w).all()
+
+
+def test_signs_turn_twice(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.array([5, -7, 0, (1 << 61) - 1, 1 - (1 << 61), 3])
+    expected = np.array([1, 3, 1, 31, 2, 0], np.uint8)
+    for kernel in (compiled, None):
+        monkeypatch.setattr(module, "_related", kernel)
+        once = turned(values.copy(), expected)
+        assert once.tolist() == [-5, 7, 0, 1 - (1 << 61), 1 - (1 << 61), 3]
+        assert np.array_equal(turned(once, expected), values)
+
+
+def test_contexts_are_in_range() -> None:
+    every = np.arange(PHASE_CONTEXTS, dtype=np.uint16)
+    highest = related_contexts(every, np.full(len(every), 2 * CLASSES - 1, np.uint8))
+    assert highest.max() == RELATED_CONTEXTS - 1
+    assert related_contexts(every, None).min() == 0
+
+
+def test_what_does_not_fit_is_refused(compiled: Any) -> None:
+    fields = np.zeros((2, 4, 5, 6), np.float32)
+    places = ((1, 0), (0, 1), (0, -8), (1, 7))
+    good = [fields, (2, 4, 3, 4), (0, 1), places, 2, 2, CLASS_LIMITS, np.zeros((2, 2, 2), np.uint8)]
+    compiled.expect(*good)
+    for place, bad in (
+        (0, fields[:1].copy()),
+        (0, fields.astype(np.float64)),
+        (1, (2, 4, 3, 5)),
+        (1, (2, 4)),
+        (1, (2, 4, 1 << 62, 4)),
+        (1, (0, 4, 3, 4)),
+        (1, ()),
+        (2, (0, 2)),
+        (2, (-1, 0)),
+        (2, (0,)),
+        (3, ()),
+        (3, ((2, 0),)),
+        (3, ((-1, 0),)),
+        (3, ((0, 8),)),
+        (3, ((0, -9),)),
+        (3, ((0, 1 << 62),)),
+        (3, ((0,),)),
+        (3, (0,)),
+        (3, ((0, 1),) * 25),
+        (4, 0),
+        (4, 3),
+        (4, 16),
+        (5, 1),
+        (5, 3),
+        (5, -1),
+        (6, CLASS_LIMITS[:-1].copy()),
+        (7, np.zeros((2, 2, 3), np.uint8)),
+        (7, np.zeros((3, 2, 2), np.uint8)),
+    ):
+        with pytest.raises((ValueError, OverflowError)):
+            compiled.expect(*good[:place], bad, *good[place + 1 :])
+    with pytest.raises(ValueError, match="do not fit"):
+        compiled.turn(np.zeros(3, np.int64), np.zeros(2, np.uint8))

@@ -151,7 +151,7 @@ def test_a_missing_package_names_the_extra(files: Path) -> None:
     code = "import sys; sys.modules['pysz'] = None; from hbae.cli.main import run; sys.exit(run(sys.argv[1:]))"
     args = ["compare", "a.nc", "--bounds", "1e-2", "--json"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *args], cwd=files, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, *args], cwd=files, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 1
     assert json.loads(done.stdout)["kind"] == MissingExtraError.__name__

@@ -109,7 +109,7 @@ for shape in [(1,), (5,), (3, 4), (2, 3, 4), (8, 8, 8), (1, 1, 9), (9, 9)]:
             print(e)
 print("alive")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("alive\n")
 

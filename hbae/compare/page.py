@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hbae.compare.derived import table_of
 from hbae.compare.image import ERROR, FIELD, bar, picture
 from hbae.compare.plot import colour, rate_distortion
 from hbae.compare.run import TERMS, Comparison, Picture
@@ -29,6 +30,10 @@ COLUMNS = (
     ("error autocorr.", "lag 1, the strongest axis, mean"),
     ("in, MB/s", "encoding, one core"),
     ("out, MB/s", "decoding, one core"),
+)
+QUANTITIES = (
+    "The mean before, and of each compressor the mean after with the relative error in brackets: RMS error over the "
+    "range of the quantity, of gradients over their RMS. Green: the smallest. Lossless rivals are left out."
 )
 STYLE = """
 :root { color-scheme: light }
@@ -67,6 +72,9 @@ def page(c: Comparison) -> str:
         "<h2>Figures</h2>",
         *(_table(b, rows, [r.rival for r in _all(c)]) for b, rows in zip(c.options.bounds, c.rows, strict=True)),
     ]
+    if c.options.qoi:
+        body += ["<h2>Quantities of interest</h2>", f'<p class="lead">{QUANTITIES}</p>']
+        body += [_quantities(b, rows) for b, rows in zip(c.options.bounds, c.rows, strict=True)]
     if c.picture is not None:
         body.append(_maps(c.picture, c))
     body += ["<h2>Terms</h2>", _list(TERMS)]
@@ -130,6 +138,19 @@ def _table(bound: float, rows: Sequence[Row], names: Sequence[str]) -> str:
         tds += [f"<td{' class=best' if i == 2 and r.cr == best else ''}>{escape(t)}</td>" for i, t in enumerate(rest)]
         body.append(f"<tr{' class=own' if first == 'hbae' else ''}>{''.join(tds)}</tr>")
     return f"<h3>bound {bound:g}</h3>\n<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _quantities(bound: float, rows: Sequence[Row]) -> str:
+    head, body = table_of(rows)
+    errors = [{q.name: q.relative for q in r.quantities} for r in rows if r.quantities]
+    lines = []
+    for name, *rest in body:
+        best = min(of.get(name, math.inf) for of in errors)
+        marks = [False] + [name in of and of[name] == best for of in errors]
+        cells = [f"<td{' class=best' if m else ''}>{escape(t)}</td>" for m, t in zip(marks, rest, strict=True)]
+        lines.append(f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>")
+    heads = "".join(f"<th>{escape(h)}</th>" for h in head)
+    return f"<h3>bound {bound:g}</h3>\n<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
 def _maps(p: Picture, c: Comparison) -> str:

@@ -143,6 +143,7 @@ def rows_of(entry: dict[str, Any], result: Comparison, rest: int) -> Iterator[di
             "hbae": mine.nbytes,
             "not_compared": rest,
             "rivals": sizes,
+            "notes": [n for n in result.notes if n.startswith(f"{bound:g}: ")],
             "nrmse": {r.rival: r.mean_nrmse for r in rows},
             "max_error": {r.rival: r.max_error for r in rows},
             "encode_mb_s": {r.rival: r.encode_mb_s for r in rows},

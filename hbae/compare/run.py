@@ -49,8 +49,8 @@ class CompareOptions:
 
     ``bounds``: of the metric ``nrmse`` or ``max`` (largest error over the range). ``rivals``: names, ``all`` for every
     one. ``variables``: globs; only these and their coordinates go into hbae's file. ``qoi``: names of quantities of
-    interest. ``threads``: single-core jobs side by side. ``model``, ``method``, ``preset``, ``budget``, ``seed``: as for
-    compress.
+    interest. ``threads``: single-core jobs side by side. ``model``, ``method``, ``preset``, ``budget``, ``seed``: as
+    for compress.
 
     Raises
     ------

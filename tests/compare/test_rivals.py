@@ -188,9 +188,7 @@ def test_rivals_in_webassembly_print_nothing(name, capfd):
     # TTHRESH misses the RMSE that it is asked for by a factor of up to 8 on small arrays.
     assert 0 < measure(x, y).rmse < 0.4
     # EBCC warns where its wavelets do not come down to the error.
-    noise = x + np.random.default_rng(0).normal(0, 0.3, x.shape).astype("f4")
-    for way in rival.variants(x.shape, "nrmse"):
-        way.encode(noise, 0.01)
+    rival.encode(x + np.random.default_rng(0).normal(0, 0.3, x.shape).astype("f4"), 1e-4)
     assert capfd.readouterr() == ("", "")
     with pytest.raises(FieldError, match=f"{name} does not apply"):
         rival.encode(x[0, 0].astype("f8"), 0.1)

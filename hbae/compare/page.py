@@ -42,6 +42,7 @@ main { max-width: 1180px; margin: 0 auto; padding: 28px 32px 60px }
 h1 { font-size: 26px; margin: 0 0 4px } h2 { font-size: 19px; margin: 38px 0 10px }
 h3 { font-size: 15px; margin: 22px 0 4px }
 p.lead { color: #53606f; margin: 0 0 8px }
+.wide { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums }
 th, td { padding: 5px 8px; text-align: right; white-space: nowrap; border-bottom: 1px solid #e5e9ee }
 th { font-weight: 600; color: #53606f; border-bottom: 2px solid #c5ccd6; vertical-align: bottom; white-space: normal }
@@ -137,7 +138,7 @@ def _table(bound: float, rows: Sequence[Row], names: Sequence[str]) -> str:
         tds = [f"<td>{key}{escape(first)}</td>"]
         tds += [f"<td{' class=best' if i == 2 and r.cr == best else ''}>{escape(t)}</td>" for i, t in enumerate(rest)]
         body.append(f"<tr{' class=own' if first == 'hbae' else ''}>{''.join(tds)}</tr>")
-    return f"<h3>bound {bound:g}</h3>\n<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return _wide(bound, head, body)
 
 
 def _quantities(bound: float, rows: Sequence[Row]) -> str:
@@ -150,7 +151,13 @@ def _quantities(bound: float, rows: Sequence[Row]) -> str:
         cells = [f"<td{' class=best' if m else ''}>{escape(t)}</td>" for m, t in zip(marks, rest, strict=True)]
         lines.append(f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>")
     heads = "".join(f"<th>{escape(h)}</th>" for h in head)
-    return f"<h3>bound {bound:g}</h3>\n<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return _wide(bound, heads, lines)
+
+
+def _wide(bound: float, head: str, lines: Iterable[str]) -> str:
+    """Give a table under the name of its bound; one wider than the window is moved by itself."""
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return f'<h3>bound {bound:g}</h3>\n<div class="wide">{table}</div>'
 
 
 def _maps(p: Picture, c: Comparison) -> str:
@@ -189,7 +196,7 @@ def _scale(colours: tuple[str, ...], low: float, high: float) -> str:
 def _configuration(c: Comparison) -> Iterable[tuple[str, str]]:
     for k, v in c.options.to_json().items():
         text = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in v) if isinstance(v, tuple) else str(v)
-        yield k, text or "all"
+        yield k, "none" if v is None else text or ("all" if k == "variables" else "none")
     yield "versions", ", ".join(f"{k} {v}" for k, v in c.versions.items())
     yield "machine", _machine(c.machine)
 
@@ -212,4 +219,4 @@ def _number(value: float) -> str:
 
 
 def _fixed(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else "exact" if math.isinf(value) else f"{value:.{digits}f}"
+    return "-" if math.isnan(value) else "exact" if math.isinf(value) else f"{value:z.{digits}f}"

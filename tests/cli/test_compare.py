@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -135,6 +137,56 @@ def test_the_page_stands_alone(compared: tuple[dict, str]) -> None:
     for name in ("hbae", "SZ3", "SPERR", "ZFP", "PCA+SZ3"):
         assert f'alt="error of {name}"' in page
     assert page.count("<td>gradient of T</td>") == page.count("<td>area mean of V</td>") == 2
+
+
+CHECK = """
+<script>
+const told = {errors: []};
+window.onerror = message => told.errors.push(message);
+window.onload = () => {
+  const box = e => e.getBoundingClientRect();
+  const main = box(document.querySelector("main")), plot = box(document.querySelector("svg"));
+  const across = (a, b) => a.left >= b.left - 1 && a.right <= b.right + 1;
+  const inside = (a, b) => across(a, b) && a.top >= b.top - 1 && a.bottom <= b.bottom + 1;
+  const cross = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  const texts = [...document.querySelectorAll("svg text")].map(box);
+  const maps = [...document.querySelectorAll(".maps > img")];
+  told.too_wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  told.plot = [plot.width, plot.height];
+  told.outside = [...document.querySelectorAll("svg text, svg circle")].filter(e => !inside(box(e), plot)).length;
+  told.overlaps = texts.flatMap((a, i) => texts.slice(i + 1).filter(b => cross(a, b))).length;
+  told.circles = document.querySelectorAll("svg circle").length;
+  told.maps = maps.map(e => [e.alt, e.naturalWidth, box(e).width, box(e).height, inside(box(e), main)]);
+  told.tables = [...document.querySelectorAll("table")].map(e => box(e).width);
+  const out = document.createElement("pre");
+  out.id = "told";
+  out.textContent = JSON.stringify(told);
+  document.body.append(out);
+};
+</script>
+"""
+
+
+def test_a_browser_draws_the_page(compared: tuple[dict, str], tmp_path: Path) -> None:
+    found = [p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p]
+    if not found:
+        pytest.skip("there is no Chromium here to open the report with")
+    (tmp_path / "r.html").write_text(compared[1].replace("<body>", "<body>" + CHECK))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1300,900"]
+    command = [*found[:1], *flags, f"--user-data-dir={tmp_path / 'user'}", "--dump-dom", (tmp_path / "r.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "CONSOLE" not in done.stderr
+    told = json.loads(unescape(re.search(r'<pre id="told">(.*?)</pre>', done.stdout)[1]))
+    assert (told["errors"], told["too_wide"], told["outside"], told["overlaps"]) == ([], 0, 0, 0), told
+    assert told["circles"] == 5 * 2
+    assert min(told["plot"]) > 300
+    assert min(told["tables"]) > 300
+    coders = ("hbae", "SZ3", "SPERR", "ZFP", "PCA+SZ3")
+    assert [m[0] for m in told["maps"]] == [alt for n in coders for alt in ("field", n, f"error of {n}")]
+    assert all(
+        natural > 0 and width > 200 and height > 100 and fits for _, natural, width, height, fits in told["maps"]
+    )
 
 
 def test_for_people_and_with_chosen_variables(files: Path, run) -> None:

@@ -25,7 +25,7 @@ ENTHALPY = {
     "C2H6": (-84.0, 30.070), "C3H8": (-104.7, 44.097), "NO": (91.1, 30.006), "NO2": (34.2, 46.005),
     "N2O": (82.1, 44.013), "NH3": (-45.9, 17.031), "HCN": (129.3, 27.025),
 }  # fmt: skip
-_LAT = ("lat", "latitude", "nav_lat")
+LATITUDES = ("lat", "latitude", "nav_lat")
 _LON = ("lon", "longitude", "nav_lon")
 
 
@@ -209,7 +209,7 @@ def _area(pairs: Pairs, v: Variable) -> tuple[tuple[int, ...], Array] | None:
         axes = tuple(v.dims.index(d) for d in area.dims)
         if axes == tuple(sorted(axes)) and area.shape == tuple(v.shape[a] for a in axes):
             return axes, np.nan_to_num(pairs.small(area))
-    lat = next((a for a, d in enumerate(v.dims) if d.lower() in _LAT), None)
+    lat = next((a for a, d in enumerate(v.dims) if d.lower() in LATITUDES), None)
     if lat is None:
         return None
     degrees = pairs.sibling(v, v.dims[lat])

@@ -19,7 +19,7 @@ from hbae.compare.environment import machine, versions
 from hbae.compare.interface import METRICS, package
 from hbae.compare.load import read_variable
 from hbae.compare.own import KIND, Limits, Own, OwnJob, read_slice, run_own
-from hbae.compare.quantities import check_names
+from hbae.compare.quantities import LATITUDES, check_names
 from hbae.compare.rivals import TOGETHER, USUAL, find_all
 from hbae.compare.table import Row, Wish, compare_targets
 from hbae.config import parse_rule
@@ -93,7 +93,7 @@ class CompareOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One slice of a variable: as it is, and as each coder gives it back at one bound."""
+    """One slice of a variable: as it is, and as each coder gives it back at one bound; the last row is the top."""
 
     variable: str
     bound: float
@@ -290,13 +290,25 @@ def _picture(
     mine = own[at].slice
     if mine is None:
         return None
+    rows = slice(None, None, -1) if _north_first(open_field(source), place[0]) else slice(None)
     return Picture(
         variable=place[0],
         bound=options.bounds[at],
         index=place[1],
-        original=read_slice(source, *place),
-        decoded={"hbae": mine, **found[at][1]},
+        original=read_slice(source, *place)[rows],
+        decoded={n: x[rows] for n, x in {"hbae": mine, **found[at][1]}.items()},
     )
+
+
+def _north_first(field: Field, path: str) -> bool:
+    """Tell whether the rows of a variable's maps go from north to south."""
+    v = field.variable(path)
+    dim = v.dims[-2]
+    found = next((o for o in field.variables() if o.path in (f"{v.group}/{dim}", dim) and o.dims == (dim,)), None)
+    if dim.lower() not in LATITUDES or found is None:
+        return False
+    ends = [float(found.source.read((slice(i, i + 1),))[0]) for i in (0, found.shape[0] - 1)]
+    return ends[0] > ends[1]
 
 
 def _details(o: Own) -> dict[str, Any]:

@@ -67,3 +67,18 @@ def test_the_table_has_a_column_for_each_coder(source: Path) -> None:
     assert head == ["quantity", "before", "hbae", "ZFP"]
     assert [line[0] for line in body] == ["gradient of Y_OH", "gradient of Y_CH2O"]
     assert all(cell.endswith(")") for line in body for cell in line[2:])
+
+
+def test_north_is_up(source: Path, tmp_path: Path) -> None:
+    options = CompareOptions(bounds=(1e-2,), rivals=("zfp",), variables=("Y_CH2O",), method="linear")
+    pictures = []
+    with xr.open_dataset(source) as ds:
+        for name, rows in (("south.nc", slice(None)), ("north.nc", slice(None, None, -1))):
+            ds.isel(lat=rows, time=slice(1)).to_netcdf(tmp_path / name)
+            pictures.append(compare_file(tmp_path / name, options).picture)
+    assert pictures[0] is not None
+    assert pictures[1] is not None
+    assert np.array_equal(pictures[0].original, pictures[1].original)
+    for p in pictures:
+        for decoded in p.decoded.values():
+            assert np.abs(decoded - p.original).max() < 0.2

@@ -47,10 +47,10 @@ def main(
     data: Annotated[list[Path] | None, typer.Option(metavar="FOLDER", help="Where files are looked for.")] = None,
     bounds: Annotated[str, typer.Option(help="Bounds.")] = "1e-2,1e-3,1e-4",
     metric: Annotated[str, typer.Option(help="nrmse or max.")] = "nrmse",
-    rivals: Annotated[str, typer.Option(help="Rivals.")] = "sz3,sperr",
+    rivals: Annotated[str, typer.Option(help="Rivals by name, or all.")] = "sz3,sperr",
     threads: Annotated[int, typer.Option(help="Single-core jobs side by side.")] = 2,
     most: Annotated[float, typer.Option("--max-mb", help="Leave out larger files.")] = 100,
-    only: Annotated[str, typer.Option(metavar="TEXT", help="Names that contain this.")] = "",
+    only: Annotated[str, typer.Option(metavar="TEXT,...", help="Names that contain one of these.")] = "",
 ) -> None:
     """Run all comparisons; what cannot be made, found or compared is named."""
     out.mkdir(exist_ok=True, parents=True)
@@ -72,7 +72,7 @@ def main(
     }
     found = []
     for entry in yaml.safe_load(LIST.read_text()):
-        if only not in entry["name"]:
+        if not any(text in entry["name"] for text in only.split(",")):
             continue
         try:
             found.append((path_of(entry, out, folders, most), entry))
@@ -143,6 +143,7 @@ def rows_of(entry: dict[str, Any], result: Comparison, rest: int) -> Iterator[di
             "hbae": mine.nbytes,
             "not_compared": rest,
             "rivals": sizes,
+            "notes": [n for n in result.notes if n.startswith(f"{bound:g}: ")],
             "nrmse": {r.rival: r.mean_nrmse for r in rows},
             "max_error": {r.rival: r.max_error for r in rows},
             "encode_mb_s": {r.rival: r.encode_mb_s for r in rows},

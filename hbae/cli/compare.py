@@ -28,6 +28,7 @@ def compare(
     ] = "nrmse",
     rivals: Annotated[Text, typer.Option(metavar="sz3,sperr", help="Rivals by name, or all.")] = None,
     variables: o.Variables = None,
+    qoi: o.Quantities = None,
     model: Annotated[Optional[Path], typer.Option(metavar="MODEL", help="A trained model.")] = None,  # noqa: UP045
     budget: Annotated[Text, typer.Option(metavar="60s", help="Train a model for so long: 60s, 5m, 40ep.")] = None,
     method: Annotated[str, typer.Option(metavar="M", help="auto, hbae, linear or lossless.")] = "auto",
@@ -55,6 +56,7 @@ def compare(
         metric=metric,
         **({"rivals": split_list([rivals])} if rivals is not None else {}),
         variables=split_list(variables),
+        qoi=split_list(qoi),
         model=model,
         method=method,
         preset=preset,
@@ -90,6 +92,7 @@ def _show(result: Comparison, output: Output) -> None:
     """Print one table per bound, notes and terms."""
     if not output.human:
         return
+    from hbae.compare.derived import table_of
     from hbae.compare.page import COLUMNS, cells
     from hbae.compare.run import TERMS
 
@@ -98,6 +101,10 @@ def _show(result: Comparison, output: Output) -> None:
         output.line(f"{result.options.metric} {bound:g}")
         total = len(rows[0].errors)
         output.table(columns, [cells(r, total) for r in rows], numbers=len(columns) - 1)
+        if result.options.qoi:
+            head, body = table_of(rows)
+            output.line(f"quantities at {bound:g}: mean before, mean after (RMS error, relative)")
+            output.table(head, body, numbers=len(head) - 1)
     for note in result.notes:
         output.line(f"note: {note}")
     for term in TERMS:

@@ -16,6 +16,10 @@ Variables = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--vars", metavar="GLOB...", help="Variables by name or glob; may be repeated."),
 ]
+Quantities = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--qoi", metavar="NAME...", help="moments, mass_fractions, area_mean, gradient: before and after."),
+]
 Preset = Annotated[str, typer.Option(metavar="P", help="Block shapes and network sizes.")]
 Device = Annotated[str, typer.Option(metavar="D", help="cpu or cuda.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of samples and training.")]

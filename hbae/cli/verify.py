@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive.")],
     against: Annotated[Optional[Path], typer.Option(metavar="ORIGINAL", help="Check every bound too.")] = None,  # noqa: UP045
-    qoi: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "--qoi", metavar="NAME...", help="moments, mass_fractions, area_mean, gradient: before and after."
-        ),
-    ] = None,
+    qoi: o.Quantities = None,
     model: o.SharedModel = None,
     threads: o.Threads = None,
     scratch: o.Scratch = None,

@@ -74,6 +74,8 @@ def run_own(job: OwnJob) -> Own:
             decoded, decode = _decode(archive, wanted, folder)
             limits = _limits(archive)
         errors, measures, drawn = _measure(job, wanted, decoded, limits)
+        for n in wanted:
+            job.wish.store(job.target, "hbae", n, decoded[n])
         del decoded
     raw = sum(field.variable(n).nbytes for n in wanted)
     row = Row(

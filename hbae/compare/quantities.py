@@ -25,7 +25,7 @@ ENTHALPY = {
     "C2H6": (-84.0, 30.070), "C3H8": (-104.7, 44.097), "NO": (91.1, 30.006), "NO2": (34.2, 46.005),
     "N2O": (82.1, 44.013), "NH3": (-45.9, 17.031), "HCN": (129.3, 27.025),
 }  # fmt: skip
-_LAT = ("lat", "latitude", "nav_lat")
+LATITUDES = ("lat", "latitude", "nav_lat")
 _LON = ("lon", "longitude", "nav_lon")
 
 
@@ -52,12 +52,23 @@ def quantities(
     """
     check_names(names)
     original = against if isinstance(against, Field) else open_field(against)
+    with Archive(path, model=model) as archive:
+        return quantities_of(Pairs.of_archive(archive, original), names)
+
+
+def quantities_of(pairs: Pairs, names: Sequence[str]) -> list[QuantityRow]:
+    """Give the quantities of those names for any pairs of values before and after.
+
+    Raises
+    ------
+    ConfigError
+        When there is nothing that a quantity is defined for, unless variables are lost.
+    """
     rows: list[QuantityRow] = []
-    with Archive(path, model=model) as archive, np.errstate(all="ignore"):
-        pairs = Pairs(archive, original)
+    with np.errstate(all="ignore"):
         for name in names:
             found = QUANTITIES[name](pairs)
-            if not found:
+            if not found and not pairs.lost:
                 raise ConfigError(f"qoi {name}: no lossy variable has what it needs (docs/quantities.md)")
             rows += found
     return rows
@@ -79,7 +90,7 @@ def check_names(names: Sequence[str]) -> None:
 def _moments(pairs: Pairs) -> list[QuantityRow]:
     """Density, flow and temperature of every f over a perpendicular and a parallel velocity."""
     rows: list[QuantityRow] = []
-    for v in pairs.lossy():
+    for v in pairs.chosen():
         perp = [a for a, d in enumerate(v.dims) if "perp" in d.lower()]
         par = [a for a, d in enumerate(v.dims) if "par" in d.lower()]
         if len(perp) != 1 or len(par) != 1:
@@ -127,14 +138,14 @@ def _mass_fractions(pairs: Pairs) -> list[QuantityRow]:
     """Sum of all Y_*, chemical enthalpy, and the product of CH2O and OH, for every group and grid."""
     grids: dict[tuple[Any, ...], list[Variable]] = {}
     every = [v for v in pairs.original.variables() if v.name.startswith("Y_") and v.dtype.kind == "f"]
-    lossy = {v.path for v in pairs.lossy()}
     for v in every:
         grids.setdefault((v.group, v.dims, v.shape), []).append(v)
     rows: list[QuantityRow] = []
     for members in grids.values():
-        if not lossy & {v.path for v in members}:
+        paths = {v.path for v in members}
+        if not pairs.paths & paths or pairs.lost & paths:
             continue
-        first = next(v for v in members if v.path in lossy)
+        first = next(v for v in members if v.path in pairs.paths)
         where = f" in {first.group}" if first.group else ""
         tallies = {
             k: Tally(f"{k}{where}") for k in ("sum of Y", "chemical enthalpy (J/kg)", "heat release (Y_CH2O Y_OH)")
@@ -170,7 +181,7 @@ def _mixture(pairs: Pairs, members: list[Variable], box: Box) -> dict[str, tuple
 def _area_mean(pairs: Pairs) -> list[QuantityRow]:
     """Mean over the area of every variable that lies on a sphere or a mesh with areas."""
     rows: list[QuantityRow] = []
-    for v in pairs.lossy():
+    for v in pairs.chosen():
         found = _area(pairs, v)
         if found is None:
             continue
@@ -198,7 +209,7 @@ def _area(pairs: Pairs, v: Variable) -> tuple[tuple[int, ...], Array] | None:
         axes = tuple(v.dims.index(d) for d in area.dims)
         if axes == tuple(sorted(axes)) and area.shape == tuple(v.shape[a] for a in axes):
             return axes, np.nan_to_num(pairs.small(area))
-    lat = next((a for a, d in enumerate(v.dims) if d.lower() in _LAT), None)
+    lat = next((a for a, d in enumerate(v.dims) if d.lower() in LATITUDES), None)
     if lat is None:
         return None
     degrees = pairs.sibling(v, v.dims[lat])
@@ -214,7 +225,7 @@ def _area(pairs: Pairs, v: Variable) -> tuple[tuple[int, ...], Array] | None:
 
 def _gradient(pairs: Pairs) -> list[QuantityRow]:
     """RMS of the differences of neighbours along all axes, and of their errors, for every variable."""
-    return [_gradient_of(pairs, v) for v in pairs.lossy() if any(n > 1 for n in v.shape)]
+    return [_gradient_of(pairs, v) for v in pairs.chosen() if any(n > 1 for n in v.shape)]
 
 
 def _gradient_of(pairs: Pairs, v: Variable) -> QuantityRow:

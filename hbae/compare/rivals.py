@@ -58,3 +58,8 @@ def find_all(names: Iterable[str]) -> tuple[str, ...]:
     for n in chosen:
         (RIVALS[n] if n in RIVALS else TOGETHER[n])().require()
     return chosen
+
+
+def is_lossless(name: str) -> bool:
+    """Tell whether a rival knows no loss."""
+    return name in RIVALS and not RIVALS[name]().bounds

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from hbae.arrays import Array, Field
+from hbae.compare.derived import check_fit, with_quantities
 from hbae.compare.environment import machine, versions
 from hbae.compare.interface import METRICS, package
 from hbae.compare.load import read_variable
 from hbae.compare.own import KIND, Limits, Own, OwnJob, read_slice, run_own
+from hbae.compare.quantities import LATITUDES, check_names
 from hbae.compare.rivals import TOGETHER, USUAL, find_all
 from hbae.compare.table import Row, Wish, compare_targets
 from hbae.config import parse_rule
@@ -45,8 +48,9 @@ class CompareOptions:
     """What to compare.
 
     ``bounds``: of the metric ``nrmse`` or ``max`` (largest error over the range). ``rivals``: names, ``all`` for every
-    one. ``variables``: globs; only these and their coordinates go into hbae's file. ``threads``: single-core jobs side
-    by side. ``model``, ``method``, ``preset``, ``budget``, ``seed``: as for compress.
+    one. ``variables``: globs; only these and their coordinates go into hbae's file. ``qoi``: names of quantities of
+    interest. ``threads``: single-core jobs side by side. ``model``, ``method``, ``preset``, ``budget``, ``seed``: as
+    for compress.
 
     Raises
     ------
@@ -58,6 +62,7 @@ class CompareOptions:
     metric: str = "nrmse"
     rivals: tuple[str, ...] = USUAL
     variables: tuple[str, ...] = ()
+    qoi: tuple[str, ...] = ()
     model: Path | None = None
     method: str = "auto"
     preset: str = "auto"
@@ -74,6 +79,7 @@ class CompareOptions:
             raise ConfigError("bounds: a number stands twice")
         if self.threads < 1:
             raise ConfigError("threads: must be at least 1")
+        check_names(self.qoi)
 
     def compress_options(self) -> dict[str, Any]:
         """Give what compress is called with."""
@@ -87,7 +93,7 @@ class CompareOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One slice of a variable: as it is, and as each coder gives it back at one bound."""
+    """One slice of a variable: as it is, and as each coder gives it back at one bound; the last row is the top."""
 
     variable: str
     bound: float
@@ -148,6 +154,7 @@ def row_json(r: Row) -> dict[str, Any]:
         "variables": {
             n: {"setting": r.settings[n], "variant": r.variants[n], **r.measures[n].to_json()} for n in r.measures
         },
+        **({"quantities": [q.to_json() for q in r.quantities]} if r.quantities else {}),
     }
 
 
@@ -163,6 +170,13 @@ def compare_file(source: Path, options: CompareOptions, progress: Progress | Non
     UnknownNameError, ConfigError
         For names and options that make no sense.
     """
+    if not options.qoi:
+        return _compare(source, options, progress, None)
+    with tempfile.TemporaryDirectory(prefix="hbae-compare-") as folder:
+        return _compare(source, options, progress, Path(folder))
+
+
+def _compare(source: Path, options: CompareOptions, progress: Progress | None, keep: Path | None) -> Comparison:
     chosen = find_all(options.rivals)
     package("scipy.ndimage")
     field = open_field(source)
@@ -170,8 +184,10 @@ def compare_file(source: Path, options: CompareOptions, progress: Progress | Non
     names = list(lossy_bounds(field, (rule,), options.variables))
     if not names:
         raise FieldError(f"{source}: no floating-point data variable to compare")
+    check_fit(field, names, options.qoi)
     place = _choose_picture(source, field, names)
-    wish = Wish(measures=True, picture=None if place is None else (place[0], len(options.bounds) // 2, place[1]))
+    drawn = None if place is None else (place[0], len(options.bounds) // 2, place[1])
+    wish = Wish(measures=True, picture=drawn, keep=keep)
     own = []
     for i, o in enumerate(_run_own(source, options, wish)):
         own.append(o)
@@ -182,8 +198,9 @@ def compare_file(source: Path, options: CompareOptions, progress: Progress | Non
         raise FieldError(f"{source}: no variable has a range")
     grids = _grids(field, compared)
     dropped = () if any(len(g) > 1 for g in grids) else tuple(r for r in chosen if r in TOGETHER)
+    limits = {n: _limits_of(own, n) for n in compared}
     found = compare_targets(
-        {n: partial(read_variable, source, n, _limits_of(own, n)) for n in compared},
+        {n: partial(read_variable, source, n, limits[n]) for n in compared},
         [_targets(o.row, b, options.metric) for o, b in zip(own, options.bounds, strict=True)],
         [r for r in chosen if r not in dropped],
         metric=options.metric,
@@ -193,6 +210,9 @@ def compare_file(source: Path, options: CompareOptions, progress: Progress | Non
         progress=progress,
     )
     rows = [[o.row, *(r for r in rivals if r.errors)] for o, (rivals, _) in zip(own, found, strict=True)]
+    if options.qoi:
+        known = {n: pair for n, pair in limits.items() if pair is not None}
+        rows = with_quantities(rows, source, options.qoi, known, wish, options.threads)
     return Comparison(
         source=str(source),
         options=options,
@@ -270,13 +290,25 @@ def _picture(
     mine = own[at].slice
     if mine is None:
         return None
+    rows = slice(None, None, -1) if _north_first(open_field(source), place[0]) else slice(None)
     return Picture(
         variable=place[0],
         bound=options.bounds[at],
         index=place[1],
-        original=read_slice(source, *place),
-        decoded={"hbae": mine, **found[at][1]},
+        original=read_slice(source, *place)[rows],
+        decoded={n: x[rows] for n, x in {"hbae": mine, **found[at][1]}.items()},
     )
+
+
+def _north_first(field: Field, path: str) -> bool:
+    """Tell whether the rows of a variable's maps go from north to south."""
+    v = field.variable(path)
+    dim = v.dims[-2]
+    found = next((o for o in field.variables() if o.path in (f"{v.group}/{dim}", dim) and o.dims == (dim,)), None)
+    if dim.lower() not in LATITUDES or found is None:
+        return False
+    ends = [float(found.source.read((slice(i, i + 1),))[0]) for i in (0, found.shape[0] - 1)]
+    return ends[0] > ends[1]
 
 
 def _details(o: Own) -> dict[str, Any]:

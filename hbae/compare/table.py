@@ -6,13 +6,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hbae.arrays import Array
 from hbae.compare.metrics import Errors, Measures, measure_all
-from hbae.compare.rivals import RIVALS, TOGETHER, find, find_all
+from hbae.compare.rivals import RIVALS, TOGETHER, find, find_all, is_lossless
+from hbae.compare.tally import QuantityRow
 from hbae.compare.tune import Tuned, prepare, tune_prepared
 from hbae.errors import ConfigError, FieldError, UnknownNameError
 from hbae.processes import WorkerPool
@@ -43,6 +46,8 @@ class Row:
         The way that was smallest, by variable.
     errors, measures : dict
         Errors, and all other measures where they were asked for, by variable.
+    quantities : list
+        Quantities of interest, where they were asked for.
     """
 
     rival: str
@@ -59,6 +64,7 @@ class Row:
     variants: dict[str, str] = field(default_factory=dict)
     errors: dict[str, Errors] = field(default_factory=dict)
     measures: dict[str, Measures] = field(default_factory=dict)
+    quantities: list[QuantityRow] = field(default_factory=list)
 
     def mean(self, name: str) -> float:
         """Give the mean of a measure over the variables that have it; infinite or NaN where none is finite."""
@@ -71,12 +77,31 @@ class Row:
 class Wish:
     """What to compute beside sizes and errors: all measures; one slice of a variable at one target, as decoded.
 
-    ``starts``: where to begin, settings over the range by rival and variable.
+    ``starts``: where to begin, settings over the range by rival and variable. ``keep``: a folder that takes all decoded
+    values of coders with loss, at :meth:`place`.
     """
 
     measures: bool = False
     picture: tuple[str, int, tuple[int, ...]] | None = None  # variable, target, index of the leading axes
     starts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    keep: Path | None = None
+
+    def store(self, target: int, coder: str, name: str, values: Array) -> None:
+        """Keep decoded values, if that was asked for."""
+        if self.keep is not None:
+            np.save(self.place(target, coder, name), values)
+
+    def place(self, target: int, coder: str, name: str) -> Path:
+        """Give the file that takes a variable's decoded values.
+
+        Raises
+        ------
+        ConfigError
+            When nothing is kept.
+        """
+        if self.keep is None:
+            raise ConfigError("no folder was given for decoded values")
+        return self.keep / f"{target}-{coder}-{quote(name, safe='')}.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +268,9 @@ def _run(job: _Job) -> Found:
                     continue
                 last = (tuned.setting / (tuned.errors[0].span or 1.0), targets[0])
                 found[t, name] = _result(job, t, pairs, tuned)
+                if not is_lossless(name):
+                    for variable, values in zip(job.names, tuned.decoded, strict=True):
+                        job.wish.store(t, name, variable, values)
     return found
 
 

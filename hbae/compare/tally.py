@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from hbae.arrays import Array, Box, Field, Variable, boxes_of
-from hbae.io import fill_patterns, packing
+from hbae.arrays import Array, Box, Field, Source, Variable, boxes_of
+from hbae.compare.load import invalid
+from hbae.io import packing
 from hbae.pipeline.archive import Archive
 
 MOST_POINTS = 1 << 22
@@ -83,34 +84,57 @@ def relative(error: float, scale: float) -> float:
     return error / scale if scale > 0 else math.inf if error > 0 else math.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """An archive beside its original."""
+    """Decoded values beside their original.
 
-    archive: Archive
+    Attributes
+    ----------
+    paths : set of str
+        Variables whose quantities are asked for.
+    decoded : mapping of path to source
+        Decoded values; a variable without any is as it was.
+    steps : mapping of path to shape
+        Boxes to walk over, where they are known.
+    limits : mapping of path to (low, high)
+        Stored values outside do not count.
+    lost : set of str
+        Variables that nobody knows decoded values of: no quantity may use them.
+    """
+
     original: Field
+    paths: frozenset[str]
+    decoded: Mapping[str, Source]
+    steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    lost: frozenset[str] = frozenset()
 
-    def lossy(self) -> list[Variable]:
-        """Variables of the original that the archive holds with loss, in order."""
-        paths = {p for part in self.archive.parts if part.group is not None for p in part.paths}
-        return [v for v in self.original.variables() if v.path in paths]
+    @staticmethod
+    def of_archive(archive: Archive, original: Field) -> Pairs:
+        """Give the pairs of an archive, whose quantities are those of its lossy variables."""
+        return Pairs(
+            original=original,
+            paths=frozenset(p for part in archive.parts if part.group is not None for p in part.paths),
+            decoded={v.path: v.source for v in archive.field.variables()},
+            steps={p: tuple(part.boxes.step) for part in archive.parts for p in part.paths},
+        )
+
+    def chosen(self) -> list[Variable]:
+        """Variables of the original whose quantities are asked for, in order."""
+        return [v for v in self.original.variables() if v.path in self.paths]
 
     def read(self, v: Variable, box: Box) -> tuple[Array, Array]:
         """Give a box before and after, float64, unpacked; NaN where the original is missing."""
-        decoded = self.archive.field.variable(v.path)
         raw = np.asarray(v.source.read(box), v.dtype)
-        missing = np.zeros(raw.shape, bool)
-        for fill in (f for pattern in fill_patterns(v) for f in np.ravel(pattern)):
-            missing |= raw == fill
+        after = np.asarray(self.decoded[v.path].read(box)) if v.path in self.decoded else raw
         scale, shift = packing(v) or (1.0, 0.0)
-        x, y = (a.astype(np.float64) * scale + shift for a in (raw, np.asarray(decoded.source.read(box))))
-        x[missing] = math.nan
+        x, y = (a.astype(np.float64) * scale + shift for a in (raw, after))
+        x[invalid(raw, v, self.limits.get(v.path))] = math.nan
         return x, y
 
     def boxes(self, v: Variable, whole: tuple[int, ...] = ()) -> Iterator[Box]:
         """Walk over boxes of whole or cut chunks, about ``MOST_POINTS`` at most; axes in ``whole`` are not cut."""
-        part = next((p for p in self.archive.parts if v.path in p.paths), None)
-        step = [min(s, n) for s, n in zip(part.boxes.step if part else v.shape, v.shape, strict=True)]
+        step = [min(s, n) for s, n in zip(self.steps.get(v.path, v.shape), v.shape, strict=True)]
         for a in whole:
             step[a] = v.shape[a]
         while math.prod(step) > MOST_POINTS:

@@ -113,13 +113,16 @@ def _decode(codec: Any, encoded: Encoded, shape: tuple[int, ...]) -> Array:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Drop what native code prints: stdout belongs to results."""
+    """Drop what native code prints: stdout belongs to results, and EBCC warns of every map that it codes plainly."""
     sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    sys.stderr.flush()
+    kept, nowhere = (os.dup(1), os.dup(2)), os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
     try:
         yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        for stream, old in zip((1, 2), kept, strict=True):
+            os.dup2(old, stream)
+            os.close(old)
         os.close(nowhere)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -71,6 +72,24 @@ class Bench:
             command, cwd=self.folder, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True
         )
 
+    def start_held(self, *args: str) -> subprocess.Popen[str]:
+        """Start ``hbae batch ARGS`` so that it waits after some items until :meth:`finish` reads what it says.
+
+        Its stdout takes one page: with inputs of long names (:meth:`add_copies`) some fifteen lines.
+        """
+        self.environment["PYTHONUNBUFFERED"] = "1"
+        process = self.start(*args)
+        assert process.stdout is not None
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        return process
+
+    def add_copies(self, count: int = 40) -> list[str]:
+        """Copy the smallest input under long names; gives the names of their archives."""
+        stems = [f"g{i:02d}" + 200 * "x" for i in range(count)]
+        for stem in stems:
+            shutil.copy(self.folder / "in" / "f0.nc", self.folder / "in" / f"{stem}.nc")
+        return [f"{stem}.hbae" for stem in stems]
+
     def launcher(self, ranks: int) -> list[str]:
         """Give the words that start ranks; none for a plain process."""
         if not ranks:
@@ -84,7 +103,7 @@ class Bench:
         """Run it to its end."""
         return self.finish(self.start(*args, ranks=ranks))
 
-    def finish(self, process: subprocess.Popen[str], timeout: float = 120) -> Done:
+    def finish(self, process: subprocess.Popen[str], timeout: float = 300) -> Done:
         """Wait for a process; one that hangs is killed with its group and fails the test."""
         try:
             out, err = process.communicate(timeout=timeout)
@@ -113,9 +132,12 @@ class Bench:
 
     def wait_for(self, count: int, process: subprocess.Popen[str], output: str = "out") -> None:
         """Wait until a run has that many items in its journal."""
-        end = time.monotonic() + 60
-        while sum(line["kind"] == "done" for line in self.journal(output)) < count:
-            assert process.poll() is None, process.communicate()
+        end = time.monotonic() + 300
+        while True:
+            ended = process.poll() is not None
+            if sum(line["kind"] == "done" for line in self.journal(output)) >= count:
+                return
+            assert not ended, process.communicate()
             assert time.monotonic() < end
             time.sleep(0.005)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -26,6 +28,7 @@ def compared(made: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
     page = tmp_path_factory.mktemp("page") / "report.html"
     rivals = "sz3,sperr,zfp,pca+sz3,zstd"
     args = ["compare", str(made / "a.nc"), "--bounds", "1e-2,1e-3", "--rivals", rivals, "--method", "linear"]
+    args += ["--qoi", "gradient", "area_mean"]
     command = [sys.executable, "-m", "hbae.cli.main", *args, "--threads", "1", "--json", "-o", str(page)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -69,6 +72,29 @@ def test_bytes_and_errors_of_a_row_can_be_made_again(compared: tuple[dict, str],
     assert row["bytes"] == total
 
 
+def test_quantities_of_a_row_can_be_made_again(compared: tuple[dict, str], made: Path) -> None:
+    for result in compared[0]["results"]:
+        names = [f"{k} of {n}" for k in ("gradient", "area mean") for n in "TUV"]
+        for r in result["rows"]:
+            assert [q["name"] for q in r.get("quantities", ())] == (names if r["name"] != "zstd" else [])
+        row = next(r for r in result["rows"] if r["name"] == "SPERR")
+        x = np.asarray(read_variable(made / "a.nc", "T"))
+        v = row["variables"]["T"]
+        way = next(w for w in RIVALS["SPERR"]().variants(x.shape, "nrmse") if w.label == v["variant"])
+        y = way.decode(way.encode(x, v["setting"] * float(np.ptp(x))), x.shape, x.dtype)
+        found = {q["name"]: q for q in row["quantities"]}
+        weights = np.cos(np.deg2rad(np.arange(20)))
+        means = [np.average(a.astype("f8").mean(2), axis=1, weights=weights) for a in (x, y)]
+        q = found["area mean of T"]
+        assert [q["before"], q["after"]] == pytest.approx([m.mean() for m in means], rel=1e-3)
+        assert q["max_error"] == pytest.approx(abs(means[1] - means[0]).max(), rel=1e-2)
+        gradients = [np.concatenate([np.diff(a.astype("f8"), axis=i).ravel() for i in range(3)]) for a in (x, y)]
+        q = found["gradient of T"]
+        rms = [np.sqrt((g * g).mean()) for g in (*gradients, gradients[1] - gradients[0])]
+        assert [q["before"], q["after"], q["rmse"]] == pytest.approx(rms, rel=1e-3)
+        assert q["relative"] == pytest.approx(rms[2] / rms[0], rel=1e-3)
+
+
 def test_the_result_says_how_it_was_made(compared: tuple[dict, str]) -> None:
     doc, _ = compared
     assert doc["configuration"]["metric"] == "nrmse"
@@ -110,14 +136,67 @@ def test_the_page_stands_alone(compared: tuple[dict, str]) -> None:
     assert page.count("<circle") == 5 * 2  # lossy coders at the bounds
     for name in ("hbae", "SZ3", "SPERR", "ZFP", "PCA+SZ3"):
         assert f'alt="error of {name}"' in page
+    assert page.count("<td>gradient of T</td>") == page.count("<td>area mean of V</td>") == 2
+
+
+CHECK = """
+<script>
+const told = {errors: []};
+window.onerror = message => told.errors.push(message);
+window.onload = () => {
+  const box = e => e.getBoundingClientRect();
+  const main = box(document.querySelector("main")), plot = box(document.querySelector("svg"));
+  const across = (a, b) => a.left >= b.left - 1 && a.right <= b.right + 1;
+  const inside = (a, b) => across(a, b) && a.top >= b.top - 1 && a.bottom <= b.bottom + 1;
+  const cross = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  const texts = [...document.querySelectorAll("svg text")].map(box);
+  const maps = [...document.querySelectorAll(".maps > img")];
+  told.too_wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  told.plot = [plot.width, plot.height];
+  told.outside = [...document.querySelectorAll("svg text, svg circle")].filter(e => !inside(box(e), plot)).length;
+  told.overlaps = texts.flatMap((a, i) => texts.slice(i + 1).filter(b => cross(a, b))).length;
+  told.circles = document.querySelectorAll("svg circle").length;
+  told.maps = maps.map(e => [e.alt, e.naturalWidth, box(e).width, box(e).height, inside(box(e), main)]);
+  told.tables = [...document.querySelectorAll("table")].map(e => box(e).width);
+  const out = document.createElement("pre");
+  out.id = "told";
+  out.textContent = JSON.stringify(told);
+  document.body.append(out);
+};
+</script>
+"""
+
+
+def test_a_browser_draws_the_page(compared: tuple[dict, str], tmp_path: Path) -> None:
+    found = [p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p]
+    if not found:
+        pytest.skip("there is no Chromium here to open the report with")
+    (tmp_path / "r.html").write_text(compared[1].replace("<body>", "<body>" + CHECK))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1300,900"]
+    command = [*found[:1], *flags, f"--user-data-dir={tmp_path / 'user'}", "--dump-dom", (tmp_path / "r.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "CONSOLE" not in done.stderr
+    told = json.loads(unescape(re.search(r'<pre id="told">(.*?)</pre>', done.stdout)[1]))
+    assert (told["errors"], told["too_wide"], told["outside"], told["overlaps"]) == ([], 0, 0, 0), told
+    assert told["circles"] == 5 * 2
+    assert min(told["plot"]) > 300
+    assert min(told["tables"]) > 300
+    coders = ("hbae", "SZ3", "SPERR", "ZFP", "PCA+SZ3")
+    assert [m[0] for m in told["maps"]] == [alt for n in coders for alt in ("field", n, f"error of {n}")]
+    assert all(
+        natural > 0 and width > 200 and height > 100 and fits for _, natural, width, height, fits in told["maps"]
+    )
 
 
 def test_for_people_and_with_chosen_variables(files: Path, run) -> None:
     args = ("--bounds", "1e-2", "--rivals", "SZ3", "--metric", "max", "--method", "linear", "--vars", "T", "U")
-    result = run("compare", "a.nc", *args)
+    result = run("compare", "a.nc", *args, "--qoi", "gradient")
     assert result.code == 0, result.err
     assert "max 0.01" in result.out
     assert re.search(r"hbae +2 of 2", result.out)
+    assert re.search(r"quantity +before +hbae +SZ3", result.out)
+    assert re.search(r"gradient of U +[\d.]+ +[\d.]+ \([\d.e-]+\) +[\d.]+ \(", result.out)
     assert "whole file" in result.out
 
 
@@ -130,6 +209,8 @@ def test_for_people_and_with_chosen_variables(files: Path, run) -> None:
         (("--bounds", "1e-2,1e-2"), "twice"),
         (("--bounds", "1e-2", "--metric", "ssim"), "metric"),
         (("--bounds", "1e-2", "--vars", "nope"), "nope"),
+        (("--bounds", "1e-2", "--qoi", "nope"), "nope"),
+        (("--bounds", "1e-2", "--qoi", "moments"), "moments"),
         (("--bounds", "1e-2", "-o", "a.nc", "-f"), "same file"),
         (("--bounds", "1e-2", "-o", "a.hbae"), "exists"),
         ((), "--bounds"),
@@ -151,7 +232,7 @@ def test_a_missing_package_names_the_extra(files: Path) -> None:
     code = "import sys; sys.modules['pysz'] = None; from hbae.cli.main import run; sys.exit(run(sys.argv[1:]))"
     args = ["compare", "a.nc", "--bounds", "1e-2", "--json"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *args], cwd=files, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, *args], cwd=files, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 1
     assert json.loads(done.stdout)["kind"] == MissingExtraError.__name__

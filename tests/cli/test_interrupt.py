@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="ne
 def stop(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str, str]:
     """Signal the whole group, as a terminal does."""
     os.killpg(process.pid, number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
@@ -28,7 +28,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 def wait_for_part(process: subprocess.Popen[str], folder: Path) -> None:
     """Wait until pass 2 is under way: the archive grows under another name."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not any(p.stat().st_size > 8192 for p in folder.glob(".b.hbae.*")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
@@ -40,7 +40,8 @@ def wait_for_part(process: subprocess.Popen[str], folder: Path) -> None:
 def test_while_encoding(
     tmp_path: Path, start: Start, make_fields: Callable[..., None], number: signal.Signals, code: int, threads: str
 ) -> None:
-    make_fields(tmp_path / "a.nc", times=300)
+    # Seconds of work after the first bytes, so that it is not done before the signal.
+    make_fields(tmp_path / "a.nc", times=900)
     args = ("--bound", "abs=1e-3", "--chunk", "0.0625", "--method", "linear", "--threads", threads)
     process = start("compress", "a.nc", "-o", "b.hbae", *args, "--json")
     wait_for_part(process, tmp_path)
@@ -53,14 +54,18 @@ def test_while_encoding(
         assert json.loads(out) == {"error": "interrupted", "kind": "KeyboardInterrupt"}
 
 
-def test_while_training(tmp_path: Path, start: Start, make_fields: Callable[..., None]) -> None:
+def test_while_training(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, start: Start, make_fields: Callable[..., None]
+) -> None:
     pytest.importorskip("torch")
     make_fields(tmp_path / "a.nc")
-    process = start("train", "a.nc", "-o", "m.hbm", "--budget", "300s")
-    end = time.monotonic() + 60
-    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text() and time.monotonic() < end:
-        time.sleep(0.1)
-    time.sleep(3)
+    log = tmp_path_factory.mktemp("log") / "log.csv"
+    process = start("train", "a.nc", "-o", "m.hbm", "--budget", "3000s", "--log", str(log))
+    end = time.monotonic() + 300
+    while not log.exists() or log.read_text().count("\n") < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
     returned, out, err = stop(process, signal.SIGINT)
     assert (returned, out) == (130, ""), err
     assert err.strip() == "hbae: interrupted"

@@ -109,7 +109,7 @@ for shape in [(1,), (5,), (3, 4), (2, 3, 4), (8, 8, 8), (1, 1, 9), (9, 9)]:
             print(e)
 print("alive")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("alive\n")
 
@@ -179,7 +179,7 @@ def test_lossless_rivals_give_every_bit_back(name, dtype, field):
 
 
 @pytest.mark.parametrize("name", ["TTHRESH", "EBCC"])
-def test_rivals_in_webassembly_print_nothing_on_stdout(name, capfd):
+def test_rivals_in_webassembly_print_nothing(name, capfd):
     pytest.importorskip(f"numcodecs_wasm_{name.lower()}")
     rival, x = RIVALS[name](), waves((8, 32, 36))
     encoded = rival.encode(x, 0.05)
@@ -187,7 +187,9 @@ def test_rivals_in_webassembly_print_nothing_on_stdout(name, capfd):
     assert encoded.nbytes == len(encoded.payload) < x.nbytes / 4
     # TTHRESH misses the RMSE that it is asked for by a factor of up to 8 on small arrays.
     assert 0 < measure(x, y).rmse < 0.4
-    assert capfd.readouterr().out == ""
+    # EBCC warns where its wavelets do not come down to the error.
+    rival.encode(x + np.random.default_rng(0).normal(0, 0.3, x.shape).astype("f4"), 1e-4)
+    assert capfd.readouterr() == ("", "")
     with pytest.raises(FieldError, match=f"{name} does not apply"):
         rival.encode(x[0, 0].astype("f8"), 0.1)
 

@@ -56,7 +56,7 @@ def test_spoiled_archives_are_refused_or_decode(tmp_path: Path) -> None:
         [sys.executable, "-W", "ignore", "-c", RUN, str(Path(__file__).parent), str(GOLDEN), "700"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
         cwd=tmp_path,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},

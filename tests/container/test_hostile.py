@@ -243,7 +243,7 @@ for path in sys.argv[2:]:
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tiny), *paths], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-c", code, str(tiny), *paths], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 64, "MiB"

@@ -134,7 +134,7 @@ def memory_for(good: Path, *bad: Path) -> int:
     """MiB that reading takes more than before, every file being refused."""
     env = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", MEASURE, str(good), *map(str, bad)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=env)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 

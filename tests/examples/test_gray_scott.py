@@ -51,7 +51,7 @@ def test_two_ranks_store_what_they_compute(tmp_path: Path) -> None:
         [*command, str(EXAMPLE), "--out", str(tmp_path), *sizes],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rank0.hbae", "rank1.hbae"]

@@ -37,7 +37,7 @@ PROGRAM = """
             for t in range(count):
                 fields = {"u": field(t, shape), "k": np.full(shape, t)}
                 w.append(t, {n: fields[n] for n in names})
-                os.write(1, b"%d " % t)
+                os.write(1, b"%0511d " % t)
 """
 
 
@@ -80,7 +80,9 @@ def finish(path: Path) -> int:
     return steps_of(path)
 
 
+# A pipe of one page holds what is told of 8 steps: the stream waits for its reader and is not done before it is killed.
 KILLS = """
+    import fcntl
     import random
     import signal
     import time
@@ -88,6 +90,7 @@ KILLS = """
     moments = random.Random(4)
     for k in range(10):
         read, write = os.pipe()
+        fcntl.fcntl(read, fcntl.F_SETPIPE_SZ, 4096)
         child = os.fork()
         if not child:
             os.dup2(write, 1)
@@ -96,7 +99,7 @@ KILLS = """
         os.close(write)
         stored, wanted = b"", moments.randint(1, 66)
         while stored.count(b" ") < min(wanted, 60):
-            stored += os.read(read, 1)
+            stored += os.read(read, 512)
         time.sleep(moments.uniform(0, 0.03))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

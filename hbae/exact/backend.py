@@ -100,7 +100,9 @@ class TorchBackend:
     def zeros(self, shape: tuple[int, ...]) -> Array:
         if not self.on_device:
             return np.zeros(shape)
-        out: Array = self.torch.zeros(shape, dtype=self.torch.float64, pin_memory=self._cuda).numpy()
+        # Pinned memory belongs to the device that is the current one.
+        with self._stream():
+            out: Array = self.torch.zeros(shape, dtype=self.torch.float64, pin_memory=self._cuda).numpy()
         return out
 
     def load(self, a: Array, *, own: bool = False) -> Any:
@@ -142,7 +144,7 @@ class TorchBackend:
         try:
             with exact_flags(self), self._stream():
                 yield
-        except (self.torch.OutOfMemoryError, self.torch.AcceleratorError) as e:
+        except (self.torch.OutOfMemoryError, getattr(self.torch, "AcceleratorError", DeviceError)) as e:
             raise DeviceError(f"device {self.device}: {str(e).splitlines()[0]}") from e
 
     def _stream(self) -> Any:

@@ -109,7 +109,7 @@ def decode_chunk(
             out = decode_lossless(r, shape, plan.dtype)
             r.end()
         else:
-            parts = _read_parts(r, plan, grid, backend)
+            parts = read_parts(r, plan, grid, backend)
             # Hostile numbers may overflow; the hash then tells.
             with np.errstate(all="ignore"):
                 out = values_of(parts, plan, grid, backend)
@@ -154,7 +154,14 @@ def check_digest(a: Array, sha: bytes, what: str) -> None:
         raise ChecksumError(f"{what}: the decoded values differ from those that were written")
 
 
-def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) -> Parts:
+def read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) -> Parts:
+    """Read a chunk's integers, behind kind and SHA-256: the entropy decoding.
+
+    Raises
+    ------
+    FormatError
+        When the bytes are damaged or hostile.
+    """
     shape = (plan.num_variables, *grid)
     flags = r.raw(1)[0]
     _check_flags(flags, plan)

@@ -24,6 +24,8 @@ from hbae.exact.backend import TorchBackend
 from hbae.pipeline import device, original, parts
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.begin import own_device
+from hbae.pipeline.chunk import decode_chunk
+from hbae.pipeline.encode import encode_chunk
 from hbae.pipeline.parts import Parts, values_of
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.rounding import round_by_worth
@@ -275,6 +277,25 @@ def test_what_cannot_be_judged_stays_without_loss(place: str, tmp_path: Path) ->
         got = device.errors_there(backend, backend.load(np.zeros((1, 4))), np.array([[0, np.nan, 0, 1.0]]), None, ())
     assert np.isnan(got.variables[0].sse)
     assert np.isnan(got.variables[0].max_error)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("limit", [{"point": 2e-3}, {"block_rmse": 1e-4}])
+def test_limits_of_points_and_blocks_are_judged_here(
+    limit: dict[str, float], place: str, plans: dict[str, GroupPlan], seen: Counter[str]
+) -> None:
+    plan = replace(plans["wavelet, gae"], gae=None)
+    raw = np.nan_to_num(np.stack([v.values for v in source().data_vars.values()])[: plan.num_variables])
+    targets, backend = [Target(**limit)] * len(raw), there(place)
+    coded = encode_chunk(raw, np.zeros(raw.shape, bool), plan, targets, model=None, backend=backend)
+    assert seen["wave"]
+    assert not seen["errors"]
+    back = decode_chunk(coded.payload, plan, raw.shape[1:], get_backend("numpy"))
+    if "point" in limit:
+        assert np.abs(back.astype(float) - raw).max() <= limit["point"]
+    else:
+        known, block = np.ones(raw.shape, bool), plan.geometry.block
+        assert check_chunk(raw.astype(float), back.astype(float), known, targets, block, margin=False).hold
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -88,6 +88,10 @@ class ModelMismatchError(HbaeError, ValueError):
     """A model does not fit the variables, or its hash is not the one asked for."""
 
 
+class DeviceError(HbaeError, RuntimeError):
+    """A device that arithmetic was asked for on ran out of memory or failed."""
+
+
 class TrainingError(HbaeError, RuntimeError):
     """Training cannot go on (a loss that is not finite, no data)."""
 

@@ -11,7 +11,7 @@ import typer
 
 from hbae.cli import options as o
 from hbae.cli.ranks import ended_together, start_output, team_for
-from hbae.cli.values import check_paths, parse_window, split_list
+from hbae.cli.values import check_paths, parse_window, reading_backend, split_list
 from hbae.errors import FormatError
 
 DAMAGED = FormatError.exit_code
@@ -27,6 +27,7 @@ def decompress(
     ] = None,
     salvage: Annotated[bool, typer.Option("--salvage", help="Give what a damaged archive still holds.")] = False,
     provenance: Annotated[bool, typer.Option("--provenance/--no-provenance", help="Add hbae_* attributes.")] = True,
+    device: o.ReadingDevice = "auto",
     threads: o.Threads = None,
     scratch: o.Scratch = None,
     force: o.Force = False,
@@ -46,6 +47,7 @@ def decompress(
     begin = time.monotonic()
     with ended_together(team), output.progress() as progress:
         together(team, lambda: check_paths(file, out))
+        backend = together(team, lambda: reading_backend(device))
         result = decompress_file(
             file,
             out,
@@ -56,6 +58,7 @@ def decompress(
             scratch=scratch,
             provenance=provenance,
             progress=progress,
+            backend=backend,
             model=model,
             threads=threads,
             team=team,

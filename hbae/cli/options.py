@@ -22,6 +22,7 @@ Quantities = Annotated[
 ]
 Preset = Annotated[str, typer.Option(metavar="P", help="Block shapes and network sizes.")]
 Device = Annotated[str, typer.Option(metavar="D", help="cpu or cuda.")]
+ReadingDevice = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of samples and training.")]
 Ranks = Annotated[
     Optional[bool],  # noqa: UP045

@@ -138,12 +138,21 @@ def check_device(device: str) -> str:
     if device not in ("cpu", "cuda") and not re.fullmatch(r"cuda:\d+", device):
         raise ConfigError(f"device: unknown {device!r}; known: cpu, cuda")
     if device != "cpu" and find_spec("torch") is not None:
-        import torch
+        from hbae.exact.backend import find_device
 
-        index = int(device.partition(":")[2] or 0)
-        if index >= (torch.cuda.device_count() if torch.cuda.is_available() else 0):
-            raise ConfigError(f"device={device}: torch finds no such device here")
+        find_device(device)
     return device
+
+
+def reading_backend(device: str) -> str:
+    """Name the backend that decodes for ``--device``: ``auto`` and ``cpu`` are this machine's processor.
+
+    Raises
+    ------
+    ConfigError
+        When the device is unknown or absent.
+    """
+    return "auto" if device == "auto" or check_device(device) == "cpu" else device
 
 
 def check_paths(source: Path, out: Path | None) -> None:

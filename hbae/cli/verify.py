@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from hbae.cli import options as o
 from hbae.cli.output import Output, number
 from hbae.cli.ranks import ended_together, start_output, team_for
-from hbae.cli.values import split_list
+from hbae.cli.values import reading_backend, split_list
 from hbae.errors import ConfigError, FormatError, VerificationError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def verify(
     against: Annotated[Optional[Path], typer.Option(metavar="ORIGINAL", help="Check every bound too.")] = None,  # noqa: UP045
     qoi: o.Quantities = None,
     model: o.SharedModel = None,
+    device: o.ReadingDevice = "auto",
     threads: o.Threads = None,
     scratch: o.Scratch = None,
     ranks: o.Ranks = None,
@@ -36,10 +37,12 @@ def verify(
     team = team_for(ranks)
     output = start_output(team, as_json, quiet, verbose)
     from hbae.pipeline.api import verify as run
-    from hbae.ranks import agreed
+    from hbae.ranks import agreed, together
 
     with ended_together(team), output.progress() as progress:
-        result = run(file, against, progress=progress, model=model, scratch=scratch, threads=threads, comm=team)
+        backend = together(team, lambda: reading_backend(device))
+        options: dict[str, Any] = {"backend": backend, "model": model, "scratch": scratch, "threads": threads}
+        result = run(file, against, progress=progress, comm=team, **options)
         wanted = names if result.comparable else ()
         rows = agreed(team, lambda: _quantities(file, against, wanted, model) if wanted else [])
     doc = result.to_json()

@@ -78,9 +78,7 @@ class Transform:
 
         Columns of 15 bits are not quite orthonormal: the bases' duals are applied, so that large coefficients fit too.
         """
-        scaled = [
-            None if a.matrix is None else _dual(np.ldexp(a.matrix.astype(np.float64), -BASIS_BITS)) for a in self.axes
-        ]
+        scaled = self.duals()
         mixed = x if scaled[0] is None else _mixed(scaled[0].T, x)
         if all(m is None for m in scaled[1:]):
             return mixed
@@ -92,6 +90,12 @@ class Transform:
                     y = _along(y, m, i)
             out[v] = y
         return out
+
+    def duals(self) -> list[Array | None]:
+        """Give, by axis, the matrix (n, m) that :meth:`forward` multiplies with, or None."""
+        return [
+            None if a.matrix is None else _dual(np.ldexp(a.matrix.astype(np.float64), -BASIS_BITS)) for a in self.axes
+        ]
 
     def fraction_for(self, qmax: float) -> int:
         """Give the largest F (at most 8) whose inverse cannot overflow for |q| <= qmax.
@@ -105,6 +109,17 @@ class Transform:
             if self._worst(qmax, fraction) < F64_LIMIT:
                 return fraction
         raise FormatError("transform: coefficients are too large for exact arithmetic")
+
+    def prove(self, fraction: int, largest: float) -> None:
+        """Check that no sum of the inverse can leave the exact range.
+
+        Raises
+        ------
+        FormatError
+            When one could.
+        """
+        if not (0 <= fraction <= MAX_FRACTION and self._worst(largest, fraction) < F64_LIMIT):
+            raise FormatError("transform: coefficients are too large for exact arithmetic")
 
     def _worst(self, qmax: float, fraction: int) -> float:
         amax, worst = qmax * 2.0**fraction, qmax * 2.0**fraction
@@ -144,8 +159,7 @@ class Transform:
         FormatError
             When the overflow proof fails for these coefficients.
         """
-        if not (0 <= fraction <= MAX_FRACTION and self._worst(largest, fraction) < F64_LIMIT):
-            raise FormatError("transform: coefficients are too large for exact arithmetic")
+        self.prove(fraction, largest)
         # Powers of two go into a matrix: products and sums stay integers times a power of two, hence exact.
         first = self.axes[0].matrix
         plain = all(a.matrix is None for a in self.axes[1:])

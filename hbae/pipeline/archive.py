@@ -48,7 +48,7 @@ class Archive:
     salvage : bool
         Go on where index or header are damaged, as far as copies and frames allow.
     backend : str
-        ``auto``, ``numpy``, ``cpu`` or ``cuda``; the values are the same.
+        ``auto``, ``numpy``, ``cpu`` or ``cuda`` (or ``cuda:1``, ...); the values are the same.
     model : path, optional
         MODEL file for an archive whose model is not embedded.
 
@@ -56,12 +56,16 @@ class Archive:
     ------
     FormatError
         When the file is damaged or hostile.
+    ConfigError
+        When the device is not there.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], *, salvage: bool = False, backend: str = "auto", model: Path | None = None
     ) -> None:
         self.path, self._backend_name, self._model, self._salvage = Path(path), backend, model, salvage
+        if backend.startswith("cuda"):
+            get_backend(backend)
         self._connect()
 
     def _connect(self) -> None:
@@ -151,6 +155,10 @@ class Archive:
                 self._plans[group] = plan
             return self._plans[group]
 
+    def work_on(self, backend: str) -> None:
+        """Decode by another backend from now on."""
+        self._backend_name = backend
+
     def _backend_for(self, plan: GroupPlan) -> Backend:
         """Where none is asked for, torch only for plans with a model: for the others it is no faster."""
         name = "numpy" if self._backend_name == "auto" and plan.decoder is None else self._backend_name
@@ -194,9 +202,12 @@ class Archive:
             arrays = [decode_exact_chunk(payload, self._variables[part.paths[0]], box, what)]
         else:
             plan = self.plan(part.group)
+            backend = self._backend_for(plan)
             # Threads inside a product of thin matrices wait for each other more than they work.
             with self._threads.limit(limits=1):
-                arrays = list(decode_chunk(payload, plan, box_shape(box), self._backend_for(plan), what))
+                values = decode_chunk(payload, plan, box_shape(box), backend, what)
+            # What a device writes to cannot be swapped out: it is not for keeping.
+            arrays = list(values.copy() if keep and backend.on_device else values)
         if keep:
             self._keep(number, arrays)
         return arrays

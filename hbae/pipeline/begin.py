@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from hbae.arrays import Field
 from hbae.blocks import MAX_RANK
 from hbae.config import BoundLike, parse_rules
 from hbae.errors import ConfigError, FieldError, OutputExistsError
+from hbae.exact import get_backend
+from hbae.exact.backend import num_devices
 from hbae.io import open_field
 from hbae.pipeline.groups import lossy_bounds
 from hbae.pipeline.inputs import scratch_space
 from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.regions import Regions
 from hbae.pipeline.size import ANY_SIZE
-from hbae.ranks import Team, seat_ranks
+from hbae.ranks import Machine, Team, place_of, seat_ranks
 
 
 def look(
@@ -33,6 +36,8 @@ def look(
         raise FieldError(f"{out}: there is no such folder")
     if bound is None and not options.by_size:
         raise ConfigError("nothing is asked for: give --bound, --size or --cr (bound=, size=, cr= in Python)")
+    # A device that is not there.
+    get_backend(options.backend(model=False))
     rules = parse_rules(ANY_SIZE if bound is None else bound)
     field = source if isinstance(source, Field) else open_field(source)
     for v in field.variables():
@@ -44,14 +49,22 @@ def look(
 
 
 def for_ranks(team: Team, field: Field, wanted: dict[str, Any], options: CompressOptions, out: Path) -> CompressOptions:
-    """Check that all ranks are about the same; deal out threads, and a scratch folder that every host sees."""
+    """Check that all ranks are about the same; deal out threads, devices, and a scratch folder that every host sees."""
     alike = replace(options, progress=None, threads=None, scratch=None)
     text = json.dumps(field.to_json()) + repr((wanted, alike, str(out)))
     machines, threads = seat_ranks(team, hashlib.sha256(text.encode()).hexdigest())
     scratch = options.scratch
     if scratch is None and len({m.host for m in machines}) > 1:
         scratch = out.absolute().parent
-    return replace(options, threads=options.threads or threads, scratch=scratch)
+    device = own_device(options.device, machines, team.rank)
+    return replace(options, threads=options.threads or threads, scratch=scratch, device=device)
+
+
+def own_device(device: str, machines: Sequence[Machine], rank: int) -> str:
+    """Deal the GPUs of a host out to its ranks in turn where ``cuda`` is asked for; several may get the same."""
+    if device != "cuda" or len(machines) < 2:
+        return device
+    return f"cuda:{place_of(machines, rank) % max(num_devices(), 1)}"
 
 
 def check_scratch(field: Field, wanted: dict[str, Any], options: CompressOptions) -> None:

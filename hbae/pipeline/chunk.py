@@ -109,7 +109,7 @@ def decode_chunk(
             out = decode_lossless(r, shape, plan.dtype)
             r.end()
         else:
-            parts = _read_parts(r, plan, grid)
+            parts = read_parts(r, plan, grid, backend)
             # Hostile numbers may overflow; the hash then tells.
             with np.errstate(all="ignore"):
                 out = values_of(parts, plan, grid, backend)
@@ -154,7 +154,14 @@ def check_digest(a: Array, sha: bytes, what: str) -> None:
         raise ChecksumError(f"{what}: the decoded values differ from those that were written")
 
 
-def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...]) -> Parts:
+def read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) -> Parts:
+    """Read a chunk's integers, behind kind and SHA-256: the entropy decoding.
+
+    Raises
+    ------
+    FormatError
+        When the bytes are damaged or hostile.
+    """
     shape = (plan.num_variables, *grid)
     flags = r.raw(1)[0]
     _check_flags(flags, plan)
@@ -188,7 +195,7 @@ def _read_parts(r: ByteReader, plan: GroupPlan, grid: tuple[int, ...]) -> Parts:
         if plan.levels is not None:
             got["point"] = decode_levels(r, mixed, plan.levels)
         elif plan.wavelet is not None:
-            got["point"], got["largest"] = decode_waves(r, mixed, plan.wavelet, related=plan.related)
+            got["waves"] = decode_waves(r, mixed, plan.wavelet, backend.zeros, related=plan.related)
         else:
             axis = _slab_axis(mixed)
             moved = (mixed[axis], *(n for i, n in enumerate(mixed) if i != axis))

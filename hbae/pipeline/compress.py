@@ -261,6 +261,7 @@ class _Run:
         return _Chosen(replace(g.draft, geometry=choice.plan.geometry), choice, targets)
 
     def _backend(self) -> str:
+        """Name what chooses plans: without a model the processor, so that the choice is that of any machine."""
         return self.options.device if self.model is not None else "numpy"
 
     def _exact(self) -> tuple[list[Variable], list[Variable]]:
@@ -327,7 +328,7 @@ class _Run:
             self.workers,
             self.team,
             model=self.model.encoder if self.model is not None else None,
-            backend=self._backend(),
+            backend=self.options.backend(model=self.model is not None),
             stages=len(self.groups),
         )
 

@@ -22,6 +22,7 @@ from hbae.io import FieldWriter, fill_patterns
 from hbae.io.npy import NAME, bare
 from hbae.pipeline.ahead import ahead
 from hbae.pipeline.archive import Archive, Part
+from hbae.pipeline.begin import own_device
 from hbae.pipeline.options import Progress
 from hbae.pipeline.workers import usable_cores
 from hbae.ranks import Solo, Team, seat_ranks, share_of, together
@@ -86,8 +87,9 @@ def decompress_file(
         side = threads
         if ranks.size > 1:
             text = json.dumps(field.to_json()) + repr((str(path), str(out), cuts, salvage))
-            _, fair = seat_ranks(ranks, hashlib.sha256(text.encode()).hexdigest())
+            machines, fair = seat_ranks(ranks, hashlib.sha256(text.encode()).hexdigest())
             side = fair if threads is None else threads
+            archive.work_on(own_device(backend, machines, ranks.rank))
         options: dict[str, Any] = {"overwrite": overwrite, "scratch_dir": scratch, "provenance": extra, "team": ranks}
         with FieldWriter(out, field, **options) as writer:
             salvaged = lost if salvage else None

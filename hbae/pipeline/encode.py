@@ -13,7 +13,6 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.blocks import block_sums, fill_invalid, split_blocks, split_tiles
 from hbae.bound import (
-    ROUNDING,
     ChunkErrors,
     Target,
     block_limits,
@@ -28,6 +27,7 @@ from hbae.exact.backend import NumpyBackend
 from hbae.pipeline.chunk import decode_chunk, digest, encode_lossless_chunk, encode_parts
 from hbae.pipeline.levels import encode_levels, quantise_levels
 from hbae.pipeline.logdomain import split_bits
+from hbae.pipeline.original import OriginalThere, original_of, physical, rounding_of
 from hbae.pipeline.parts import Parts, linear_values, values_of
 from hbae.pipeline.plan import GroupPlan, finer_steps
 from hbae.pipeline.rounding import round_by_worth
@@ -61,15 +61,6 @@ class Coded:
     lossless: bool
 
 
-def physical(raw: Array, plan: GroupPlan) -> Array:
-    """Give stored values (V, ...) as float64 in physical units (packed variables unpacked)."""
-    x = raw.astype(np.float64)
-    for v, p in enumerate(plan.packing):
-        if p is not None:
-            x[v] = x[v] * p[0] + p[1]
-    return x
-
-
 def encode_chunk(
     raw: Array,
     invalid: Array,
@@ -93,27 +84,27 @@ def encode_chunk(
     if lossless or invalid.all():
         return _as_lossless(raw, invalid, plan, targets)
     grid = raw.shape[1:]
-    x = physical(raw, plan)
     valid = ~invalid
     parts = Parts(fine=fine)
     if invalid.any():
         parts = replace(parts, mask=invalid, filler=raw[invalid])
-        x = fill_invalid(x, valid)
+    original = original_of(raw, valid, plan, backend)
     try:
         if plan.domain == "log":
             parts = _quantise_log(raw, valid, plan, parts)
+        elif isinstance(original, OriginalThere):
+            parts = original.quantised(targets, parts)
         else:
-            parts = _quantise(x, valid, plan, targets, parts, model, backend)
+            parts = _quantise(original.x, valid, plan, targets, parts, model, backend)
         payload, decoded = seal(encode_parts(parts, plan, grid), plan, grid, backend)
     except FormatError:
         # Integers too large for exact arithmetic or for the coder: the plan does not suit this chunk.
         return _as_lossless(raw, invalid, plan, targets)
     for _ in range(_REPAIRS + 1):
-        y = physical(decoded, plan)
-        errors = check_chunk(x, y, valid, targets, plan.geometry.block, margin=True)
+        errors = original.judge(decoded, targets)
         if errors.hold:
             break
-        parts = _repair(raw, x, y, valid, plan, targets, parts)
+        parts = _repair(raw, decoded, valid, plan, targets, parts)
         payload, decoded = seal(encode_parts(parts, plan, grid), plan, grid, backend)
     else:
         return _as_lossless(raw, invalid, plan, targets)
@@ -200,7 +191,7 @@ def _quantise(
         left = _left_of(x, parts, plan, steps.point_unit, backend)
         if plan.mix is not None:
             left = plan.mix.forward(left.reshape(len(left), -1)).reshape(-1, *grid)
-        rounding = 0.5 if any(k.by_point for k in targets) else ROUNDING
+        rounding = rounding_of(targets)
         known = known or plan.gae is not None
         coded, point = _encode_points(left, plan, rounding, known) if code else (b"", None)
         if coded and not known:
@@ -291,10 +282,9 @@ def _quantise_log(raw: Array, valid: Array, plan: GroupPlan, parts: Parts) -> Pa
     return replace(parts, point=q, signs=signs & valid)
 
 
-def _repair(
-    raw: Array, x: Array, y: Array, valid: Array, plan: GroupPlan, targets: list[Target], parts: Parts
-) -> Parts:
+def _repair(raw: Array, decoded: Array, valid: Array, plan: GroupPlan, targets: list[Target], parts: Parts) -> Parts:
     """Keep exactly what still fails: points over their limit, and the largest errors of blocks over theirs."""
+    x, y = physical(raw, plan), physical(decoded, plan)
     bad = np.zeros(raw.shape, bool)
     for v, t in enumerate(targets):
         bad[v] = failing_points(y[v] - x[v], x[v], valid[v], t, margin=True)

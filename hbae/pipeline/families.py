@@ -17,9 +17,10 @@ from hbae.errors import FormatError
 from hbae.exact import MAX_DCT, Backend, BlockDecoder, Transform, Wavelet
 from hbae.exact.interpolate import level_steps
 from hbae.exact.wavelet import MOST_AXES, num_levels
-from hbae.pipeline.encode import BlockEncoder, latents_of, physical
+from hbae.pipeline.encode import BlockEncoder, latents_of
 from hbae.pipeline.levels import quantise_levels
 from hbae.pipeline.logdomain import step_for
+from hbae.pipeline.original import physical
 from hbae.pipeline.parts import Parts, inverse_of, linear_values
 from hbae.pipeline.plan import GroupPlan, Levels
 from hbae.pipeline.sampling import Sample, whole_axis

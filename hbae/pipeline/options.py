@@ -78,6 +78,10 @@ class CompressOptions:
         """Tell whether a size or a ratio is asked for."""
         return self.size is not None or self.cr is not None
 
+    def backend(self, *, model: bool) -> str:
+        """Name what works on chunks: a device that is asked for, torch for a model, else NumPy."""
+        return self.device if model or self.device != "cpu" else "numpy"
+
     def most_bytes(self, raw: int) -> int | None:
         """Give the largest length of the file, where one is asked for; ``raw``: bytes of the lossy variables."""
         if self.cr is not None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hbae.arrays import Array
 from hbae.blocks import join_blocks, join_tiles
 from hbae.exact import Backend, Transform
+from hbae.exact.backend import TorchBackend
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.transform import largest_of
+from hbae.pipeline.device import Sum, device_of
 from hbae.pipeline.logdomain import join_bits
 from hbae.pipeline.plan import GroupPlan, finer_steps
+from hbae.pipeline.waves import POINTS, Waves, check_largest, synthesised
 
 # Columns of one stage that are finished together.
 _PIECE = 1024
@@ -30,6 +33,7 @@ class Parts:
     (V, *grid), log domain only. ``coded_point``: the point stage's bytes where interpolation or wavelets made them
     (``point`` is then in units of 2**-6). ``exact``: flat indices and stored values of points kept as they are.
     ``fine``: how much finer than the plan's the steps are, in 256ths. ``largest``: magnitude in ``point``, where known.
+    ``waves``: what a reader found in the place of ``point``, before the inverse wavelet.
     """
 
     mask: Array | None = None
@@ -44,6 +48,7 @@ class Parts:
     exact: tuple[Array, Array] | None = None
     fine: int = 0
     largest: float | None = None
+    waves: Waves | None = None
 
 
 def values_of(parts: Parts, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) -> Array:
@@ -57,7 +62,10 @@ def values_of(parts: Parts, plan: GroupPlan, grid: tuple[int, ...], backend: Bac
     shape = (plan.num_variables, *grid)
     if plan.domain == "log":
         out = join_bits(parts.point, parts.signs, plan, shape)
+    elif (there := device_of(backend)) is not None and parts.z is None:
+        out = _values_there(parts, plan, shape, there)
     else:
+        parts = _points_of(parts, plan)
         alone = _alone(parts, plan)
         if alone is None:
             out = _cast(linear_values(parts, plan, shape, backend), plan)
@@ -68,6 +76,33 @@ def values_of(parts: Parts, plan: GroupPlan, grid: tuple[int, ...], backend: Bac
     if parts.exact is not None:
         out.reshape(-1)[parts.exact[0]] = parts.exact[1]
     return out
+
+
+def _points_of(parts: Parts, plan: GroupPlan) -> Parts:
+    """Undo the wavelet of what a reader found."""
+    if parts.waves is None or plan.wavelet is None:
+        return parts
+    point, largest = synthesised(parts.waves, plan.wavelet)
+    return replace(parts, waves=None, point=point, largest=largest)
+
+
+def _values_there(parts: Parts, plan: GroupPlan, shape: tuple[int, ...], there: TorchBackend) -> Array:
+    """Clipped and cast values, made on a device."""
+    plan = finer_steps(plan, parts.fine)
+    with there.working():
+        total = Sum(there, plan, shape)
+        for q, basis, unit in ((parts.coefs, plan.transform, plan.unit), (parts.gae, plan.gae, plan.gae_unit)):
+            if q is not None and basis is not None:
+                total.add_tiles(q, basis, unit, largest_of(q))
+        fraction = FRACTION if plan.predicts else 0
+        if parts.waves is not None and plan.wavelet is not None:
+            y, largest = total.waves(parts.waves.q, parts.waves.rows, plan.wavelet, POINTS)
+            check_largest(largest)
+            total.add_points(y, largest, plan.point_unit, fraction)
+        elif parts.point is not None:
+            largest = largest_of(parts.point) if plan.mix is not None else 0.0
+            total.add_points(parts.point, largest, plan.point_unit, fraction)
+        return total.stored()
 
 
 def linear_values(parts: Parts, plan: GroupPlan, shape: tuple[int, ...], backend: Backend) -> Array:

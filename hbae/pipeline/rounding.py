@@ -21,12 +21,12 @@ except ImportError:
 # Squared steps that a bit is worth. Measured on three fields from 1e-2 to 1e-4: 0.06 to 0.14 differ by less than 1 %.
 _WORTH = 0.1
 # What the first rounding adds before it cuts.
-_FIRST = 0.4
-_SYMBOLS = 40
-_TOP = 60
+FIRST = 0.4
+SYMBOLS = 40
+TOP = 60
 # Limits of the mean magnitude of the nearest neighbours in the band.
 _LIMITS = np.array([0.01, 0.2, 0.35, 0.55, 0.8, 1.2, 2, 3, 5, 9, 16, 30])
-_CLASSES = len(_LIMITS) + 1
+CLASSES = len(_LIMITS) + 1
 
 
 def round_by_worth(c: Array, places: Sequence[tuple[slice, ...]], axes: Sequence[int]) -> Array:
@@ -37,12 +37,12 @@ def round_by_worth(c: Array, places: Sequence[tuple[slice, ...]], axes: Sequence
     that it saves are worth more than the squared error that it adds.
     """
     classes: Array = np.empty(c.shape, np.uint16)
-    counts = np.zeros(_CLASSES * _SYMBOLS, np.int64)
+    counts = np.zeros(CLASSES * SYMBOLS, np.int64)
     # One variable at a time fits the cache.
     for v, values in enumerate(c):
         for place in places:
             _classify(values, place, axes, classes[v], counts)
-    lowest = _lowest(counts.reshape(_CLASSES, _SYMBOLS)).ravel()
+    lowest = lowest_of(counts.reshape(CLASSES, SYMBOLS)).ravel()
     for v, values in enumerate(c):
         _settle(values, classes[v], lowest)
     return c
@@ -54,12 +54,12 @@ def _classify(values: Array, place: tuple[slice, ...], axes: Sequence[int], clas
         shape, full = values.shape, (*place, *(slice(None),) * (values.ndim - len(place)))
         starts, steps = tuple(p.start or 0 for p in full), tuple(p.step or 1 for p in full)
         counted = tuple(int(a in axes) for a in range(values.ndim))
-        _rounding.classify(values, shape, starts, steps, counted, _class_of(2 * len(axes)), classes, counts)
+        _rounding.classify(values, shape, starts, steps, counted, class_of(2 * len(axes)), classes, counts)
         return
-    first = np.minimum(np.floor(np.abs(values[place]) + _FIRST), _TOP).astype(np.uint16)
-    found = _classes(first, axes) * np.uint16(_SYMBOLS)
+    first = np.minimum(np.floor(np.abs(values[place]) + FIRST), TOP).astype(np.uint16)
+    found = _classes(first, axes) * np.uint16(SYMBOLS)
     classes[place] = found
-    counts += np.bincount((found + np.minimum(first, _SYMBOLS - 1)).ravel(), minlength=len(counts))
+    counts += np.bincount((found + np.minimum(first, SYMBOLS - 1)).ravel(), minlength=len(counts))
 
 
 def _settle(values: Array, classes: Array, lowest: Array) -> None:
@@ -69,7 +69,7 @@ def _settle(values: Array, classes: Array, lowest: Array) -> None:
     size = np.abs(values)
     near = np.rint(size)
     if near.any():
-        limit = lowest[classes + np.minimum(near, _SYMBOLS - 1).astype(np.uint16)]
+        limit = lowest[classes + np.minimum(near, SYMBOLS - 1).astype(np.uint16)]
         near -= size - near < limit
     np.copysign(near, values, out=values)
     # No zeros with a sign.
@@ -83,17 +83,18 @@ def _classes(first: Array, axes: Sequence[int]) -> Array:
         here, there = np.moveaxis(first, axis, 0), np.moveaxis(total, axis, 0)
         there[1:] += here[:-1]
         there[:-1] += here[1:]
-    out: Array = _class_of(2 * len(axes))[total]
+    out: Array = class_of(2 * len(axes))[total]
     return out
 
 
 @lru_cache(maxsize=16)
-def _class_of(neighbours: int) -> Array:
-    sums = np.arange(_TOP * neighbours + 1)
+def class_of(neighbours: int) -> Array:
+    """Class of the mean for every sum over so many neighbours, uint16."""
+    sums = np.arange(TOP * neighbours + 1)
     return np.searchsorted(_LIMITS, sums / max(neighbours, 1), side="right").astype(np.uint16)
 
 
-def _lowest(counts: Array) -> Array:
+def lowest_of(counts: Array) -> Array:
     """For a class and a magnitude n: how far below n a coefficient may lie and still become n."""
     seen = counts + 0.02
     bits = -np.log2(seen / seen.sum(axis=1, keepdims=True))
@@ -102,5 +103,5 @@ def _lowest(counts: Array) -> Array:
     saved = np.diff(bits, axis=1, prepend=0.0)
     # (s - n + 1)^2 + worth * bits(n - 1) < (s - n)^2 + worth * bits(n); a tail without counts must not decide.
     limit: Array = np.clip((_WORTH * saved - 1) / 2, -0.5, 0.0)
-    limit[:, [0, _SYMBOLS - 1]] = -1.0
+    limit[:, [0, SYMBOLS - 1]] = -1.0
     return limit

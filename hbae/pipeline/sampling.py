@@ -163,7 +163,7 @@ def sample_hyper_blocks(
 ) -> tuple[Array, Array]:
     """Give seeded hyper-blocks (N, K, P, V) float32 in physical units, filled, and which points are valid."""
     from hbae.blocks import fill_invalid, split_blocks
-    from hbae.pipeline.encode import physical
+    from hbae.pipeline.original import physical
 
     geometry = draft.geometry
     cell = tuple(min(n, e * max(1, 8 // max(1, e // 4))) for n, e in zip(geometry.shape, geometry.extent, strict=True))

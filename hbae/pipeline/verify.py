@@ -20,6 +20,7 @@ from hbae.errors import FormatError, HbaeError
 from hbae.io import open_field
 from hbae.pipeline.ahead import ahead
 from hbae.pipeline.archive import Archive, Part
+from hbae.pipeline.begin import own_device
 from hbae.pipeline.chunk import digest
 from hbae.pipeline.decompress import PROVENANCE
 from hbae.pipeline.encode import quiet
@@ -95,8 +96,9 @@ def verify_file(
         side = threads
         if ranks.size > 1:
             text = json.dumps(archive.reader.header) + repr((str(path), _name(against)))
-            _, fair = seat_ranks(ranks, hashlib.sha256(text.encode()).hexdigest())
+            machines, fair = seat_ranks(ranks, hashlib.sha256(text.encode()).hexdigest())
             side = fair if threads is None else threads
+            archive.work_on(own_device(backend, machines, ranks.rank))
         side = usable_cores() if side is None else side
         original = together(ranks, lambda: None if against is None else _open(against))
         failures = [] if original is None else _compare_shapes(archive.field, original)

@@ -9,7 +9,7 @@ expect, with its sign.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,16 @@ from hbae.pipeline.rounding import round_by_worth
 # Weights of what is known elsewhere: parent (a quarter of its size), siblings, cousin; the guide.
 _BAND, _GUIDE = 2, 1
 _LARGEST = 2.0**52
+# Units of the integers that a reader gets, in a step.
+POINTS = 1 << FRACTION
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Quantised coefficients (V, *grid), held in float64, and the numbers of the variables that are not all zero."""
+
+    q: Array
+    rows: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +89,13 @@ def encode_waves(
     x is written over. ``related``: whether variables tell of each other. ``nearest``: every coefficient to the nearest
     step, else where bits are worth it.
     """
-    bands = wavelet.bands(x.shape[1:])
-    q = _quantised(x, wavelet, bands, nearest)
+    q = _quantised(x, wavelet, nearest)
+    return code_waves(q, wavelet, related=related), synthesised(_waves(q), wavelet)[0] if known else None
+
+
+def code_waves(q: Array, wavelet: Wavelet, *, related: bool) -> bytes:
+    """Encode quantised coefficients (V, *grid), integers held in float64."""
+    bands = wavelet.bands(q.shape[1:])
     live = np.array([q[_at(slice(None), b)].reshape(len(q), -1).any(axis=1) for b in bands])
     symbols = SymbolWriter(RELATED_CONTEXTS if related else PHASE_CONTEXTS)
     for step in _walk(q, bands, live, related):
@@ -89,19 +104,23 @@ def encode_waves(
     w.raw(pack(np.packbits(live).tobytes(), 19))
     if live.any():
         w.raw(symbols.getvalue())
-    return w.getvalue(), _synthesised(q, wavelet, np.flatnonzero(live.any(axis=0)))[0] if known else None
+    return w.getvalue()
 
 
 def quantise_waves(x: Array, wavelet: Wavelet, *, nearest: bool = False) -> Array:
     """Give the integers (in 2**-6 units) that a reader would get for x (V, *grid) in point units, written over."""
-    q = _quantised(x, wavelet, wavelet.bands(x.shape[1:]), nearest)
-    return _synthesised(q, wavelet, np.flatnonzero(q.reshape(len(q), -1).any(axis=1)))[0]
+    return synthesised(_waves(_quantised(x, wavelet, nearest)), wavelet)[0]
 
 
 def decode_waves(
-    reader: ByteReader, shape: tuple[int, ...], wavelet: Wavelet, *, related: bool = False
-) -> tuple[Array, float]:
-    """Give the integers (V, *grid) in 2**-6 units, and the largest magnitude.
+    reader: ByteReader,
+    shape: tuple[int, ...],
+    wavelet: Wavelet,
+    zeros: Callable[[tuple[int, ...]], Array] = np.zeros,
+    *,
+    related: bool = False,
+) -> Waves:
+    """Give the quantised coefficients of (V, *grid), in an array that ``zeros`` makes.
 
     Raises
     ------
@@ -113,29 +132,17 @@ def decode_waves(
     bands = wavelet.bands(shape[1:])
     count = len(bands) * shape[0]
     live = read_bits(reader, count).astype(bool).reshape(len(bands), shape[0])
-    q = np.zeros(shape)
+    q = zeros(shape)
     if live.any():
         symbols = SymbolReader(reader, RELATED_CONTEXTS if related else PHASE_CONTEXTS)
         for step in _walk(q, bands, live, related):
             step.store(symbols.take(step.contexts))
         symbols.end()
-    return _synthesised(q, wavelet, np.flatnonzero(live.any(axis=0)))
+    return Waves(q, np.flatnonzero(live.any(axis=0)))
 
 
-def _quantised(x: Array, wavelet: Wavelet, bands: list[Band], nearest: bool) -> Array:
-    """Integers, held in float64, in the place of x where that is possible."""
-    c = np.ascontiguousarray(x, np.float64)
-    for grid in c:
-        wavelet.forward(grid)
-    if nearest:
-        np.rint(c, out=c)
-    else:
-        round_by_worth(c, [b.place for b in bands], range(c.ndim - 1))
-    return c
-
-
-def _synthesised(q: Array, wavelet: Wavelet, rows: Array) -> tuple[Array, float]:
-    """Integers in 2**-6 units, held in float64, from quantised coefficients of those variables; in place. The largest.
+def synthesised(waves: Waves, wavelet: Wavelet) -> tuple[Array, float]:
+    """Integers (V, *grid) in 2**-6 units, held in float64, in the place of the coefficients, and the largest magnitude.
 
     Raises
     ------
@@ -143,13 +150,40 @@ def _synthesised(q: Array, wavelet: Wavelet, rows: Array) -> tuple[Array, float]
         When they are too large to be exact.
     """
     largest = 0.0
-    for v in rows:
-        y = q[v]
+    for v in waves.rows:
+        y = waves.q[v]
         wavelet.inverse(y)
-        largest = max(largest, scale_and_round(y, 1 << FRACTION))
-        if not largest < _LARGEST:
-            raise FormatError("wavelet: coefficients are too large for exact arithmetic")
-    return q, largest
+        largest = max(largest, scale_and_round(y, POINTS))
+        check_largest(largest)
+    return waves.q, largest
+
+
+def check_largest(largest: float) -> None:
+    """Refuse integers in 2**-6 units that are too large to be exact.
+
+    Raises
+    ------
+    FormatError
+        When that magnitude is.
+    """
+    if not largest < _LARGEST:
+        raise FormatError("wavelet: coefficients are too large for exact arithmetic")
+
+
+def _quantised(x: Array, wavelet: Wavelet, nearest: bool) -> Array:
+    """Integers, held in float64, in the place of x where that is possible."""
+    c = np.ascontiguousarray(x, np.float64)
+    for grid in c:
+        wavelet.forward(grid)
+    if nearest:
+        np.rint(c, out=c)
+    else:
+        round_by_worth(c, [b.place for b in wavelet.bands(c.shape[1:])], range(c.ndim - 1))
+    return c
+
+
+def _waves(q: Array) -> Waves:
+    return Waves(q, np.flatnonzero(q.reshape(len(q), -1).any(axis=1)))
 
 
 def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[_Step]:

@@ -69,6 +69,12 @@ def fair_threads(machines: Sequence[Machine]) -> list[int]:
     return [_omp(m) or max(1, len(m.cores) // sharers[m.host, m.cores]) for m in machines]
 
 
+def place_of(machines: Sequence[Machine], rank: int) -> int:
+    """Give the number of a rank among those of its host."""
+    host = next(m.host for m in machines if m.rank == rank)
+    return sum(m.host == host and m.rank < rank for m in machines)
+
+
 def _omp(machine: Machine) -> int:
     head = machine.omp.partition(",")[0].strip()
     return int(head) if head.isdecimal() else 0

@@ -26,7 +26,7 @@ def numbers(ds: xr.Dataset) -> xr.Dataset:
     return ds.drop_vars([n for n, v in ds.variables.items() if v.dtype.hasobject])
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", ["torch", *DEVICES])
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
 def test_golden_files_have_the_same_bits(path: Path, device: str, sha: Callable[[xr.Dataset], str]) -> None:
     there, here = (numbers(hbae.decompress(path, backend=b)) for b in (device, "numpy"))

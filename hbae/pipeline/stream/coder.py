@@ -14,7 +14,7 @@ from hbae.blocks import Geometry
 from hbae.bound import Target
 from hbae.config import ErrorBound
 from hbae.errors import ConfigError, ModelMismatchError, UnknownNameError
-from hbae.exact import get_backend
+from hbae.exact import Backend, get_backend
 from hbae.io import fill_patterns
 from hbae.pipeline.calibrate import Choice, choose_plan
 from hbae.pipeline.encode import quiet
@@ -137,13 +137,17 @@ class Coder:
         invalid = np.stack([self._validity(g, k).invalid(raw[k]) for k in range(len(raw))])
         targets = regions.at(g.paths, list(g.targets), box)
         model = self.model.encoder if self.model is not None and g.plan.model else None
-        return encode_held(raw, invalid, g.plan, targets, model=model, backend=get_backend(self._backend()))
+        return encode_held(raw, invalid, g.plan, targets, model=model, backend=self._coder())
 
     def _validity(self, g: CodedGroup, k: int) -> Validity:
         fills = [f for pattern in fill_patterns(self._variables[g.paths[k]]) for f in np.ravel(pattern)]
         return Validity((*fills, *g.sentinels[k]), zeros=math.isfinite(g.targets[k].pw_rel))
 
+    def _coder(self) -> Backend:
+        return get_backend(self.options.backend(model=self.model is not None))
+
     def _backend(self) -> str:
+        """Name what chooses plans: without a model the processor, so that the choice is that of any machine."""
         return self.options.device if self.model is not None else "numpy"
 
     def _choose(self, field: Field, n: int, regions: Regions) -> None:

@@ -1,7 +1,8 @@
 from hbae.arrays import Array
 
 def expect(
-    fields: Array,
+    own: Array,
+    others: Array,
     shape: tuple[int, ...],
     starts: tuple[int, ...],
     places: tuple[tuple[int, int], ...],
@@ -11,3 +12,13 @@ def expect(
     out: Array,
 ) -> None: ...
 def turn(values: Array, expected: Array) -> None: ...
+def note(own: Array, shape: tuple[int, ...], starts: tuple[int, ...], first: int, values: Array) -> None: ...
+def see(
+    own: Array,
+    firsts: Array,
+    steps: tuple[int, ...],
+    ratios: tuple[int, ...],
+    lasts: tuple[int, ...],
+    shape: tuple[int, ...],
+    out: Array,
+) -> None: ...

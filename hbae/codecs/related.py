@@ -13,7 +13,7 @@ float32, one IEEE operation at a time in a fixed order: the same bits on any mac
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -44,46 +44,86 @@ _PIECE = 1 << 13
 
 
 @dataclass(frozen=True, eq=False)
-class Around:
-    """What is known at and around the points of a band, of R variables.
+class View:
+    """Another band as it is seen from a band: at each point the same place there.
 
-    ``fields``: float32 (F, R, *shape + 2), each with a border of zeros; the first one is the band itself, zero where
-    it is not known yet; the others hold at each point what another band has there. ``spread``: which of them are
-    looked at one step to each side, too.
+    ``band``: None where no variable has anything there. ``ratios``: by axis, how many of the band's indices see one of
+    the other's; the last one from beyond it, too.
     """
 
-    fields: Array
-    spread: tuple[int, ...]
+    band: Around | None
+    ratios: tuple[int, ...]
+
+    def put(self, rows: Array, out: Array) -> None:
+        """Write the integers of those variables that are seen into (R, *shape + 2), which is zero before."""
+        if self.band is None:
+            return
+        own, shape = self.band.own, tuple(n - 2 for n in out.shape[1:])
+        steps = tuple(s // own.itemsize for s in own.strides)
+        lasts = tuple(n - 3 for n in own.shape[1:])
+        index = np.minimum(np.searchsorted(self.band.rows, rows), len(own) - 1)
+        firsts = np.where(self.band.rows[index] == rows, index * steps[0] + sum(steps[1:]), -1)
+        if _related is not None:
+            _related.see(own, firsts, steps[1:], self.ratios, lasts, shape, out)
+            return
+        live = np.flatnonzero(firsts >= 0)
+        at = firsts[live].reshape(-1, *(1,) * len(shape))
+        for axis, (n, ratio, last, step) in enumerate(zip(shape, self.ratios, lasts, steps[1:], strict=True), 1):
+            there = np.minimum(np.arange(n) // ratio, last) * step
+            at = at + there.reshape([-1 if k == axis else 1 for k in range(len(shape) + 1)])
+        out[(live, *(slice(1, -1),) * len(shape))] = own.reshape(-1)[at]
+
+
+@dataclass(frozen=True, eq=False)
+class Around:
+    """What is known at and around the points of a band, of the variables ``rows`` (R of them, ascending).
+
+    All float32 with a border of zeros. ``own``: (R, *shape + 2), the band itself, zero where it is not known yet.
+    ``others``: (F, R, *shape + 2), what other bands have at each point. ``spread``: which of these are looked at one
+    step to each side, too.
+    """
+
+    rows: Array
+    own: Array
+    others: Array
+    spread: range
+    _places: dict[tuple[int, ...], tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
     @staticmethod
-    def of(others: Sequence[Array], spread: Sequence[int], rows: int, shape: tuple[int, ...]) -> Around:
-        """Start with nothing known of the band; ``others``: integers (R, *shape) of other bands at its points."""
-        fields = np.zeros((1 + len(others), rows, *(n + 2 for n in shape)), np.float32)
-        inside = (slice(None), *(slice(1, -1),) * len(shape))
-        for field, other in zip(fields[1:], others, strict=True):
-            np.clip(other, -LARGEST, LARGEST, out=field[inside], casting="unsafe")
-        return Around(fields, tuple(i + 1 for i in spread))
+    def of(rows: Array, shape: tuple[int, ...], views: Sequence[View], spread: range) -> Around:
+        """Start with nothing known of the band itself; ``spread``: numbers of views."""
+        own = np.zeros((len(rows), *(n + 2 for n in shape)), np.float32)
+        others = np.zeros((len(views) if len(rows) > 1 else 0, *own.shape), np.float32)
+        for out, view in zip(others, views, strict=False):
+            view.put(rows, out)
+        return Around(rows, own, others, spread)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
-        """Of the band."""
-        return tuple(n - 2 for n in self.fields.shape[2:])
+        """Number of other bands, of variables, shape of the band."""
+        return (len(self.others), len(self.own), *(n - 2 for n in self.own.shape[1:]))
 
     @cached_property
     def _strides(self) -> list[int]:
-        return [s // self.fields.itemsize for s in self.fields.strides[2:]]
+        return [s // self.own.itemsize for s in self.own.strides[1:]]
 
     def places(self, phase: Phase) -> tuple[tuple[int, int], ...]:
-        """Give the places around each point of a phase: field, and step in the flat points of a variable."""
-        found = [(f, 0) for f in range(1, len(self.fields))] + [(0, step) for step in phase.places]
-        axes = [a for a, n in enumerate(self.shape) if n > 1 and a >= len(self.shape) - 2]
-        found += [(f, sign * self._strides[a]) for f in self.spread for a in axes for sign in (-1, 1)]
-        return tuple(found[:MOST_PLACES])
+        """Give the places around a phase's points: band (0: this one), and step in the flat points of a variable."""
+        if phase.parity not in self._places:
+            found = [(f + 1, 0) for f in range(len(self.others))] + [(0, step) for step in phase.places]
+            sizes = self.shape[2:]
+            axes = [a for a, n in enumerate(sizes) if n > 1 and a >= len(sizes) - 2]
+            found += [(f + 1, sign * self._strides[a]) for f in self.spread for a in axes for sign in (-1, 1)]
+            self._places[phase.parity] = tuple(found[:MOST_PLACES])
+        return self._places[phase.parity]
 
     def note(self, phase: Phase, part: slice, values: Array) -> None:
-        """Keep a phase's integers (flat) of some variables for what comes after it."""
+        """Keep a phase's integers (flat int64) of some variables for what comes after it."""
+        if _related is not None:
+            _related.note(self.own, self.shape[1:], phase.parity, part.start, values)
+            return
         target = tuple(slice(1 + a, -1, 2) for a in phase.parity)
-        place = self.fields[0][(part, *target)]
+        place = self.own[(part, *target)]
         np.clip(values.reshape(place.shape), -LARGEST, LARGEST, out=place, casting="unsafe")
 
     def expect(self, phase: Phase, part: slice) -> Array:
@@ -96,20 +136,20 @@ class Around:
         places = self.places(phase)
         if leaders and places:
             if _related is not None:
-                shape = (*self.fields.shape[:2], *self.shape)
-                _related.expect(self.fields, shape, phase.parity, places, leaders, part.start, CLASS_LIMITS, out)
+                fixed = (phase.parity, places, leaders, part.start, CLASS_LIMITS)
+                _related.expect(self.own, self.others, self.shape, *fixed, out)
             else:
                 self._expect(phase, places, leaders, part, out.reshape(len(out), -1))
         return out.ravel()
 
     def _expect(self, phase: Phase, places: tuple[tuple[int, int], ...], leaders: int, part: slice, out: Array) -> None:
-        fields = self.fields.reshape(*self.fields.shape[:2], -1)
+        fields = [a.reshape(len(a), -1) for a in (self.own, *self.others)]
         points = self._points(phase)
-        active = np.flatnonzero(fields[0, :leaders, points].any(axis=1))
+        active = np.flatnonzero(fields[0][:leaders, points].any(axis=0))
         for here in _pieces(active):
             at = points[here]
-            u = fields[0, :leaders, at].T
-            around = [fields[f, :leaders, at + step].T for f, step in places]
+            u = fields[0][:leaders, at]
+            around = [fields[f][:leaders, at + step] for f, step in places]
             # Hostile integers may overflow in between.
             with np.errstate(all="ignore"):
                 w = solve(normal_matrix(around), u)
@@ -118,7 +158,7 @@ class Around:
                 alike = np.zeros(len(here), np.float32)
                 for k in range(leaders):
                     alike += known[k] * w[k]
-                total += alike * fields[f, part, at + step].T
+                total += alike * fields[f][part, at + step]
             classes = np.searchsorted(CLASS_LIMITS, np.abs(total), side="right")
             out[:, here] = 2 * classes + (total < 0)
 

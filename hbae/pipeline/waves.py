@@ -29,7 +29,7 @@ from hbae.codecs.neighbours import (
     phases_of,
     sets_of,
 )
-from hbae.codecs.related import RELATED_CONTEXTS, Around, related_contexts, turned
+from hbae.codecs.related import RELATED_CONTEXTS, Around, View, related_contexts, turned
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.wavelet import Band, Wavelet, scale_and_round
@@ -189,13 +189,16 @@ def _waves(q: Array) -> Waves:
 def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[_Step]:
     """Give, phase by phase, steps of the bands' live variables; each must be loaded or stored before the next one."""
     sizes = np.zeros(q.shape, np.uint16)
-    for band, used in zip(bands, live, strict=True):
+    told: dict[int, Around] = {}
+    for i, (band, used) in enumerate(zip(bands, live, strict=True)):
         rows = np.flatnonzero(used)
         if not rows.size:
             continue
         guide = None
         total, weight = _from_bands(sizes, bands, band, rows)
-        around = _around(q, bands, band, rows) if related and len(rows) > 1 else None
+        around = None
+        if related:
+            around = told[i] = _around(told, bands, band, rows, Spot(q, band.place, rows).shape)
         for part in sets_of(len(rows)):
             spot = Spot(q, band.place, rows[part])
             known = np.zeros((len(spot.rows), *(n + 2 for n in spot.shape)), np.uint16)
@@ -213,12 +216,14 @@ def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[_
                 guide = next_guide(guide, mine)
 
 
-def _around(q: Array, bands: list[Band], band: Band, rows: Array) -> Around:
+def _around(known: dict[int, Around], bands: list[Band], band: Band, rows: Array, shape: tuple[int, ...]) -> Around:
     """Start with what bands before tell of the integers of a band."""
     others = [i for i in (band.parent, band.cousin, *band.siblings) if i >= 0]
-    spread = range(len(others) - len(band.siblings), len(others))
-    shape = Spot(q, band.place, rows).shape
-    return Around.of([_seen_from(band, bands[i], q, rows) for i in others], list(spread), len(rows), shape)
+    views = []
+    for i in others:
+        ratios = tuple(there.step // mine.step for mine, there in zip(band.place, bands[i].place, strict=True))
+        views.append(View(known.get(i), ratios))
+    return Around.of(rows, shape, views, range(len(others) - len(band.siblings), len(others)))
 
 
 def _at(variables: Any, band: Band) -> tuple[Any, ...]:
@@ -256,7 +261,7 @@ def _hints(total: Array | None, weight: int, guide: Array | None, count: int) ->
 
 
 def _seen_from(band: Band, other: Band, grid: Array, rows: Array) -> Array:
-    """What another band has in a grid (V, *grid) of sizes or integers at the places of a band, (rows, *shape)."""
+    """What another band has in a grid (V, *grid) of sizes at the places of a band, (rows, *shape)."""
     seen: Array = grid[_at(rows, other)]
     for axis, (mine, there, n) in enumerate(zip(band.place, other.place, grid.shape[1:], strict=True), 1):
         count, ratio = len(range(*mine.indices(n))), there.step // mine.step

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import hbae.codecs.related as module
 from hbae.arrays import Array
 from hbae.codecs.neighbours import PHASE_CONTEXTS, phases_of
-from hbae.codecs.related import CLASS_LIMITS, CLASSES, RELATED_CONTEXTS, Around, related_contexts, solve, turned
+from hbae.codecs.related import CLASS_LIMITS, CLASSES, RELATED_CONTEXTS, Around, View, related_contexts, solve, turned
 
 SHAPES = [(1,), (7,), (1, 5), (4, 1, 9), (6, 7, 8), (2, 3, 2, 3), (3, 2, 3, 2, 3, 2)]
 
@@ -23,17 +24,19 @@ def compiled(kernel_of: Callable[[ModuleType, str], Any]) -> Any:
     return kernel_of(module, "_related")
 
 
-def start(values: Array, others: list[Array]) -> Around:
-    """Know all of a band but what its phases give."""
-    spread = range(len(others))
-    return Around.of(others, list(spread), len(values), values.shape[1:])
+def band_of(values: Array) -> Around:
+    """A band of which all is known."""
+    around = Around.of(np.arange(len(values)), values.shape[1:], [], range(0))
+    for p in phases_of(values.shape[1:]):
+        around.note(p, slice(0, len(values)), values[p.target].ravel().astype(np.int64))
+    return around
 
 
 def expected_of(values: Array, others: list[Array], part: slice) -> list[Array]:
     """Walk over the phases of one set of variables; those before it are known everywhere."""
-    around = start(values, others)
-    inside = (slice(1, -1),) * (values.ndim - 1)
-    around.fields[(0, slice(0, part.start), *inside)] = np.clip(values[: part.start], -module.LARGEST, module.LARGEST)
+    views = [View(band_of(a), (1,) * (values.ndim - 1)) for a in others]
+    around = Around.of(np.arange(len(values)), values.shape[1:], views, range(len(views)))
+    around.own[: part.start] = band_of(values[: part.start]).own
     out = []
     for p in phases_of(values.shape[1:]):
         out.append(around.expect(p, part))
@@ -103,41 +106,95 @@ def test_contexts_are_in_range() -> None:
 
 
 def test_what_does_not_fit_is_refused(compiled: Any) -> None:
-    fields = np.zeros((2, 4, 5, 6), np.float32)
+    own, others = np.zeros((4, 5, 6), np.float32), np.zeros((1, 4, 5, 6), np.float32)
     places = ((1, 0), (0, 1), (0, -8), (1, 7))
-    good = [fields, (2, 4, 3, 4), (0, 1), places, 2, 2, CLASS_LIMITS, np.zeros((2, 2, 2), np.uint8)]
-    compiled.expect(*good)
-    for place, bad in (
-        (0, fields[:1].copy()),
-        (0, fields.astype(np.float64)),
-        (1, (2, 4, 3, 5)),
-        (1, (2, 4)),
-        (1, (2, 4, 1 << 62, 4)),
-        (1, (0, 4, 3, 4)),
+    good = [own, others, (1, 4, 3, 4), (0, 1), places, 2, 2, CLASS_LIMITS, np.zeros((2, 2, 2), np.uint8)]
+    _refuses(compiled.expect, good, (
+        (0, own[:3].copy()),
+        (0, own.astype(np.float64)),
+        (1, np.zeros((2, 4, 5, 6), np.float32)),
+        (2, (1, 4, 3, 5)),
+        (2, (1, 4)),
+        (2, (1, 4, 1 << 62, 4)),
+        (2, (1, 0, 3, 4)),
+        (2, (-1, 4, 3, 4)),
+        (2, ()),
+        (3, (0, 2)),
+        (3, (-1, 0)),
+        (3, (0,)),
+        (4, ()),
+        (4, ((2, 0),)),
+        (4, ((-1, 0),)),
+        (4, ((0, 8),)),
+        (4, ((0, -9),)),
+        (4, ((0, 1 << 62),)),
+        (4, ((0,),)),
+        (4, (0,)),
+        (4, ((0, 1),) * 25),
+        (5, 0),
+        (5, 3),
+        (5, 16),
+        (6, 1),
+        (6, 3),
+        (6, -1),
+        (7, CLASS_LIMITS[:-1].copy()),
+        (8, np.zeros((2, 2, 3), np.uint8)),
+        (8, np.zeros((3, 2, 2), np.uint8)),
+    ))  # fmt: skip
+    _refuses(compiled.note, [own, (4, 3, 4), (0, 1), 2, np.zeros(8, np.int64)], (
+        (0, own[:3].copy()),
+        (1, (4, 3, 5)),
         (1, ()),
         (2, (0, 2)),
-        (2, (-1, 0)),
         (2, (0,)),
-        (3, ()),
-        (3, ((2, 0),)),
-        (3, ((-1, 0),)),
-        (3, ((0, 8),)),
-        (3, ((0, -9),)),
-        (3, ((0, 1 << 62),)),
-        (3, ((0,),)),
-        (3, (0,)),
-        (3, ((0, 1),) * 25),
-        (4, 0),
-        (4, 3),
-        (4, 16),
-        (5, 1),
-        (5, 3),
-        (5, -1),
-        (6, CLASS_LIMITS[:-1].copy()),
-        (7, np.zeros((2, 2, 3), np.uint8)),
-        (7, np.zeros((3, 2, 2), np.uint8)),
-    ):
-        with pytest.raises((ValueError, OverflowError)):
-            compiled.expect(*good[:place], bad, *good[place + 1 :])
+        (3, 3),
+        (3, -1),
+        (4, np.zeros(7, np.int64)),
+    ))  # fmt: skip
+    floats = np.zeros(24, np.float32)
+    good = [floats, np.array([0, 12, -1]), (4, 1), (1, 2), (2, 1), (3, 4), np.zeros((3, 5, 6), np.float32)]
+    _refuses(compiled.see, good, (
+        (0, floats[:21].copy()),
+        (1, np.array([0, 15, 0])),
+        (1, np.array([-2, 0, 0])),
+        (1, np.array([0])),
+        (2, (0, 1)),
+        (2, (1 << 61, 1)),
+        (3, (0, 1)),
+        (4, (3, 1)),
+        (4, (-1, 1)),
+        (5, (3, 5)),
+        (5, (1 << 62, 4)),
+        (5, (3,)),
+        (6, np.zeros((3, 5, 5), np.float32)),
+    ))  # fmt: skip
     with pytest.raises(ValueError, match="do not fit"):
         compiled.turn(np.zeros(3, np.int64), np.zeros(2, np.uint8))
+
+
+@pytest.mark.parametrize("ratios", [(1, 1), (2, 1), (2, 3)])
+def test_views_are_those_of_numpy(ratios: tuple[int, int], compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each point sees the same place of the other band, or its last one; beyond the border there is nothing."""
+    rng = np.random.default_rng(8)
+    there = np.rint(rng.standard_cauchy((2, 4, 3)) * 1e5)
+    known = replace(band_of(there), rows=np.array([1, 4]))
+    rows = np.array([0, 1, 4, 7])
+    out = np.zeros((4, 4 * ratios[0] + 3, 3 * ratios[1] + 3), np.float32)
+    expected = out.copy()
+    for r, i, j in np.ndindex(2, out.shape[1] - 2, out.shape[2] - 2):
+        seen = there[r, min(i // ratios[0], 3), min(j // ratios[1], 2)]
+        expected[r + 1, i + 1, j + 1] = seen.clip(-(2**20), 2**20)
+    for kernel in (compiled, None):
+        monkeypatch.setattr(module, "_related", kernel)
+        out[...] = 0
+        View(known, ratios).put(rows, out)
+        assert np.array_equal(out, expected)
+        View(None, ratios).put(rows, out)
+        assert np.array_equal(out, expected)
+
+
+def _refuses(kernel: Any, good: list[Any], bad: tuple[tuple[int, Any], ...]) -> None:
+    kernel(*good)
+    for place, value in bad:
+        with pytest.raises((ValueError, OverflowError)):
+            kernel(*good[:place], value, *good[place + 1 :])

@@ -139,15 +139,15 @@ def interpolated(r, shape, levels):
     return t
 
 
-def guided(q):
+def guided(q, few=2**62):
     """Sets of variables of q (V, ...), which the caller fills in, each with the guide from those before (0: none)."""
     first, count, guide = 0, 1, 0
     while first < len(q):
-        mine = slice(first, first + count)
+        mine = slice(first, first + count) if first < few else slice(first, len(q))
         yield mine, guide
         mean = 16 * sizes(q[mine]).sum(0) // len(q[mine])
         guide = (3 * mean + guide) >> 2 if first else mean
-        first, count = first + count, 2 * count
+        first, count = mine.stop, 2 * count
 
 
 # Section 11: block decoder.
@@ -277,7 +277,7 @@ def waved(r, shape, groups, related):
         values = q[(rows, *place)]
         others = [i for i in (band[1], band[3], *band[2]) if i is not None]
         others = [seen_in(q, band[0], bands[i][0], rows) for i in others] if related else []
-        for mine, guide in guided(values):
+        for mine, guide in guided(values, 15 if related else len(values)):
             guide = guide if mine.start else None
             hint = hint_for(q, bands, band, rows[mine], guide)
             told = partial(relate, values, mine, others, len(band[2])) if related else None

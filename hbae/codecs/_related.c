@@ -14,7 +14,8 @@
 #define MOST_LEADERS 15
 #define MOST_PLACES 24
 #define NUM_LIMITS 15
-#define LANES 8
+#define LANES 16
+#define ROWS 64
 /* As in related.py. */
 #define RIDGE 4.0f
 #define RIDGE_PART 0x1p-12f
@@ -32,9 +33,9 @@ typedef struct {
     const float *own, *limits;
     uint8_t *out;
     Py_ssize_t rank, counts[MOST_AXES], steps[MOST_AXES];
-    /* Floats of a variable; variables to tell of, the first one, their points. */
-    Py_ssize_t row, rows, first, points;
-    /* Where the first variable of each place begins. */
+    /* Variables of a point; those to tell of, the first one; points of the phase. */
+    Py_ssize_t all, rows, first, points;
+    /* What is at each place around the first point. */
     const float *places[MOST_PLACES];
     int leaders, num_places;
     /* Points on their way: where they lie, their number, how many. */
@@ -45,9 +46,23 @@ typedef struct {
 typedef struct {
     float around[MOST_PLACES][MOST_LEADERS][LANES];
     float lower[MOST_LEADERS][MOST_LEADERS][LANES], scaled[MOST_LEADERS][MOST_LEADERS][LANES];
-    float pivots[MOST_LEADERS][LANES], w[MOST_LEADERS][LANES], alike[MOST_PLACES][LANES], total[LANES];
+    float pivots[MOST_LEADERS][LANES], w[MOST_LEADERS][LANES], alike[LANES][MOST_PLACES];
     int live[MOST_PLACES], num_live;
 } Batch;
+
+static int any_of(const float *values, Py_ssize_t n) {
+    int any = 0;
+    for (Py_ssize_t i = 0; i < n; i++) any |= values[i] != 0.0f;
+    return any;
+}
+
+/* Whether a point has a leader, and a variable to tell of has anything around it. */
+FOR_ANY_UNIT static int matters(const Work *k, Py_ssize_t at) {
+    if (!any_of(k->own + at, k->leaders)) return 0;
+    for (int n = 0; n < k->num_places; n++)
+        if (any_of(k->places[n] + at + k->first, k->rows)) return 1;
+    return 0;
+}
 
 /* What leaders are at the places around; places where all are zero add nothing and are left out. */
 static void gather(const Work *k, Batch *b) {
@@ -55,17 +70,17 @@ static void gather(const Work *k, Batch *b) {
     for (int n = 0; n < k->num_places; n++) {
         float (*u)[LANES] = b->around[b->num_live];
         int any = 0;
-        for (int i = 0; i < k->leaders; i++) {
-            const float *from = k->places[n] + i * k->row;
-            EACH u[i][l] = from[k->at[l]];
-            EACH any |= u[i][l] != 0.0f;
+        for (int l = 0; l < LANES; l++) {
+            const float *from = k->places[n] + k->at[l];
+            for (int i = 0; i < k->leaders; i++) {
+                u[i][l] = from[i];
+                any |= from[i] != 0.0f;
+            }
         }
         if (any) b->live[b->num_live++] = n;
     }
-    for (int i = 0; i < k->leaders; i++) {
-        const float *from = k->own + i * k->row;
-        EACH b->w[i][l] = from[k->at[l]];
-    }
+    for (int l = 0; l < LANES; l++)
+        for (int i = 0; i < k->leaders; i++) b->w[i][l] = k->own[k->at[l] + i];
 }
 
 FOR_ANY_UNIT static void solve(Batch *b, int leaders) {
@@ -99,27 +114,35 @@ FOR_ANY_UNIT static void solve(Batch *b, int leaders) {
     for (int n = 0; n < b->num_live; n++) {
         float sum[LANES] = {0};
         for (int i = 0; i < leaders; i++) EACH sum[l] += b->around[n][i][l] * b->w[i][l];
-        memcpy(b->alike[n], sum, sizeof sum);
+        EACH b->alike[l][n] = sum[l];
+    }
+}
+
+/* What is expected of some variables of one point. */
+FOR_ANY_UNIT static void expected(const Work *k, const Batch *b, int l, Py_ssize_t first, Py_ssize_t rows, float *total) {
+    memset(total, 0, (size_t)rows * sizeof(float));
+    for (int n = 0; n < b->num_live; n++) {
+        const float *from = k->places[b->live[n]] + k->at[l] + first;
+        float alike = b->alike[l][n];
+        for (Py_ssize_t r = 0; r < rows; r++) total[r] += alike * from[r];
     }
 }
 
 static void tell(const Work *k, const Batch *b) {
-    for (Py_ssize_t r = 0; r < k->rows; r++) {
-        float total[LANES] = {0};
-        Py_ssize_t row = (k->first + r) * k->row;
-        for (int n = 0; n < b->num_live; n++) {
-            const float *from = k->places[b->live[n]] + row;
-            EACH total[l] += b->alike[n][l] * from[k->at[l]];
+    float total[ROWS];
+    for (int l = 0; l < k->held; l++)
+        for (Py_ssize_t begin = 0; begin < k->rows; begin += ROWS) {
+            Py_ssize_t rows = k->rows - begin < ROWS ? k->rows - begin : ROWS;
+            expected(k, b, l, k->first + begin, rows, total);
+            uint8_t *out = k->out + begin * k->points + k->number[l];
+            for (Py_ssize_t r = 0; r < rows; r++, out += k->points) {
+                float size = total[r] < 0 ? -total[r] : total[r];
+                int c = 0;
+                /* Most are small. */
+                while (c < NUM_LIMITS && size >= k->limits[c]) c++;
+                *out = (uint8_t)(2 * c + (total[r] < 0));
+            }
         }
-        uint8_t *out = k->out + r * k->points;
-        for (int l = 0; l < k->held; l++) {
-            float size = total[l] < 0 ? -total[l] : total[l];
-            int c = 0;
-            /* Most are small. */
-            while (c < NUM_LIMITS && size >= k->limits[c]) c++;
-            out[k->number[l]] = (uint8_t)(2 * c + (total[l] < 0));
-        }
-    }
 }
 
 static void flush(Work *k, Batch *b) {
@@ -140,9 +163,7 @@ static void walk(Work *k, Batch *b, Py_ssize_t axis, Py_ssize_t at) {
         return;
     }
     for (Py_ssize_t i = 0; i < k->counts[axis]; i++, at += step, k->next++) {
-        int any = 0;
-        for (int j = 0; j < k->leaders && !any; j++) any = k->own[j * k->row + at] != 0.0f;
-        if (!any) continue;
+        if (!matters(k, at)) continue;
         k->at[k->held] = at;
         k->number[k->held++] = k->next;
         if (k->held == LANES) flush(k, b);
@@ -158,7 +179,7 @@ static int read_tuple(PyObject *t, Py_ssize_t n, Py_ssize_t *out) {
 PyDoc_STRVAR(expect_doc,
              "expect(own, others, shape, starts, places, leaders, first, limits, out)\n--\n\n"
              "Write class (times 2) and sign of what is expected of one parity of a band of variables; the rest stays as it is.\n\n"
-             "`own`: float32 (R, *shape + 2). `others`: float32 (F, R, *shape + 2). `shape`: (F, R, *shape). `starts`: parity by\n"
+             "`own`: float32 (*shape + 2, R). `others`: float32 (F, *shape + 2, R). `shape`: (F, R, *shape). `starts`: parity by\n"
              "axis. `places`: band (0: the own one) and step of each. `first`: the first variable of `out`. `limits`: float32 (15). `out`: uint8.");
 
 static PyObject *expect(PyObject *self, PyObject *args) {
@@ -181,15 +202,16 @@ static PyObject *expect(PyObject *self, PyObject *args) {
         good = n >= 1 && parity[a] >= 0 && parity[a] <= 1 && parity[a] < n && all <= PY_SSIZE_T_MAX / 16 / (n + 2);
         if (!good) break;
         k.counts[a] = (n - parity[a] + 1) / 2;
-        k.steps[a] = 2 * all;
+        k.steps[a] = 2 * all * sizes[1];
         low += (1 + parity[a]) * all;
         high += (1 + parity[a] + 2 * (k.counts[a] - 1)) * all;
         all *= n + 2;
         k.points *= k.counts[a];
     }
-    k.row = all;
+    k.all = good ? sizes[1] : 0;
     good = good && sizes[1] <= PY_SSIZE_T_MAX / 16 / all && sizes[0] <= PY_SSIZE_T_MAX / 16 / all / sizes[1] &&
-           own.len == sizes[1] * all * 4 && others.len == sizes[0] * sizes[1] * all * 4 && limits.len == NUM_LIMITS * 4 && out.len % k.points == 0;
+           own.len == sizes[1] * all * 4 && others.len == sizes[0] * sizes[1] * all * 4 && limits.len == NUM_LIMITS * 4 &&
+           out.len % k.points == 0;
     k.rows = good ? out.len / k.points : 0;
     good = good && first + k.rows <= sizes[1];
     for (int n = 0; good && n < k.num_places; n++) {
@@ -197,13 +219,13 @@ static PyObject *expect(PyObject *self, PyObject *args) {
                pair[1] < all - high;
         if (!good) break;
         const float *band = pair[0] ? (const float *)others.buf + (pair[0] - 1) * sizes[1] * all : (const float *)own.buf;
-        k.places[n] = band + pair[1];
+        k.places[n] = band + pair[1] * sizes[1];
     }
     if (good) {
         k.own = own.buf, k.limits = limits.buf, k.out = out.buf, k.leaders = leaders, k.first = first;
         Batch b;
         Py_BEGIN_ALLOW_THREADS;
-        walk(&k, &b, 0, low);
+        walk(&k, &b, 0, low * k.all);
         flush(&k, &b);
         Py_END_ALLOW_THREADS;
     } else if (!PyErr_Occurred())
@@ -217,17 +239,23 @@ static PyObject *expect(PyObject *self, PyObject *args) {
 }
 
 typedef struct {
-    Py_ssize_t rank, counts[MOST_AXES], out_steps[MOST_AXES], steps[MOST_AXES], ratios[MOST_AXES], lasts[MOST_AXES];
+    Py_ssize_t rank, counts[MOST_AXES], out_steps[MOST_AXES], steps[MOST_AXES], ratios[MOST_AXES], lasts[MOST_AXES], rows, points;
+    const int64_t *places;
+    /* Whether the variables lie side by side there. */
+    int plain;
 } Copy;
 
 static void note_all(const Copy *c, Py_ssize_t axis, float *out, const int64_t **values) {
     Py_ssize_t step = c->out_steps[axis];
     for (Py_ssize_t i = 0; i < c->counts[axis]; i++, out += step) {
-        if (axis < c->rank - 1)
+        if (axis < c->rank - 1) {
             note_all(c, axis + 1, out, values);
-        else {
-            int64_t v = *(*values)++;
-            *out = (float)(v > LARGEST ? LARGEST : v < -LARGEST ? -LARGEST : v);
+            continue;
+        }
+        const int64_t *from = (*values)++;
+        for (Py_ssize_t r = 0; r < c->rows; r++) {
+            int64_t v = from[r * c->points];
+            out[r] = (float)(v > LARGEST ? LARGEST : v < -LARGEST ? -LARGEST : v);
         }
     }
 }
@@ -241,27 +269,29 @@ static PyObject *note(PyObject *self, PyObject *args) {
     Py_buffer own, values;
     PyObject *shape, *starts;
     Copy c = {0};
-    Py_ssize_t first, sizes[MOST_AXES + 1], parity[MOST_AXES], all = 1, low = 0, points = 1;
+    Py_ssize_t first, sizes[MOST_AXES + 1], parity[MOST_AXES], all = 1, low = 0;
     if (!PyArg_ParseTuple(args, "w*OOny*", &own, &shape, &starts, &first, &values)) return NULL;
     c.rank = (PyTuple_Check(shape) ? PyTuple_Size(shape) : 0) - 1;
     int good = c.rank >= 1 && c.rank <= MOST_AXES && read_tuple(shape, c.rank + 1, sizes) && read_tuple(starts, c.rank, parity) &&
                sizes[0] >= 1;
+    c.points = 1;
     for (Py_ssize_t a = c.rank - 1; good && a >= 0; a--) {
         Py_ssize_t n = sizes[a + 1];
         good = n >= 1 && parity[a] >= 0 && parity[a] <= 1 && parity[a] < n && all <= PY_SSIZE_T_MAX / 16 / (n + 2);
         if (!good) break;
         c.counts[a] = (n - parity[a] + 1) / 2;
-        c.out_steps[a] = 2 * all;
+        c.out_steps[a] = 2 * all * sizes[0];
         low += (1 + parity[a]) * all;
         all *= n + 2;
-        points *= c.counts[a];
+        c.points *= c.counts[a];
     }
-    good = good && sizes[0] <= PY_SSIZE_T_MAX / 16 / all && own.len == sizes[0] * all * 4 && values.len % (points * 8) == 0 &&
-           first >= 0 && first <= sizes[0] - values.len / 8 / points;
+    good = good && sizes[0] <= PY_SSIZE_T_MAX / 16 / all && own.len == sizes[0] * all * 4 && values.len % (c.points * 8) == 0 &&
+           first >= 0 && first <= sizes[0] - values.len / 8 / c.points;
     if (good) {
         const int64_t *from = values.buf;
+        c.rows = values.len / 8 / c.points;
         Py_BEGIN_ALLOW_THREADS;
-        for (Py_ssize_t r = 0; r < values.len / 8 / points; r++) note_all(&c, 0, (float *)own.buf + (first + r) * all + low, &from);
+        note_all(&c, 0, (float *)own.buf + low * sizes[0] + first, &from);
         Py_END_ALLOW_THREADS;
     } else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "note: shapes and buffers do not fit");
@@ -271,62 +301,71 @@ static PyObject *note(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-static void see_all(const Copy *c, Py_ssize_t axis, float *out, const float *grid) {
+static void see_point(const Copy *c, float *out, const float *from) {
+    if (c->plain)
+        memcpy(out, from + c->places[0], (size_t)c->rows * sizeof(float));
+    else
+        for (Py_ssize_t r = 0; r < c->rows; r++)
+            if (c->places[r] >= 0) out[r] = from[c->places[r]];
+}
+
+static void see_all(const Copy *c, Py_ssize_t axis, float *out, const float *from) {
     Py_ssize_t ratio = c->ratios[axis], last = c->lasts[axis], count = c->counts[axis];
-    int inner = axis == c->rank - 1;
-    if (inner && ratio == 1 && last == count - 1) {
-        for (Py_ssize_t i = 0, step = c->steps[axis]; i < count; i++) out[i] = grid[i * step];
-        return;
-    }
-    for (Py_ssize_t i = 0, there = 0; i < count; there++, grid += c->steps[axis]) {
+    for (Py_ssize_t i = 0, there = 0; i < count; there++, from += c->steps[axis]) {
         Py_ssize_t end = there < last && ratio < count - i ? i + ratio : count;
-        for (float v = inner ? *grid : 0.0f; i < end; i++, out += c->out_steps[axis]) {
-            if (inner)
-                *out = v;
+        for (; i < end; i++, out += c->out_steps[axis]) {
+            if (axis < c->rank - 1)
+                see_all(c, axis + 1, out, from);
             else
-                see_all(c, axis + 1, out, grid);
+                see_point(c, out, from);
         }
     }
 }
 
 PyDoc_STRVAR(see_doc,
-             "see(own, firsts, steps, ratios, lasts, shape, out)\n--\n\n"
+             "see(own, first, places, steps, ratios, lasts, shape, out)\n--\n\n"
              "Write what another band has at the points of a band.\n\n"
-             "`own`: float32. `firsts`: int64, where the other band of each variable begins in it, or -1. `steps`: places from one of its\n"
-             "indices to the next, `lasts`: the last ones, `ratios`: how many points of the band see one, by axis.\n"
-             "`shape`: of the band. `out`: float32 (R, *shape + 2).");
+             "`own`: float32, the other band; its first point begins at `first`. `places`: int64, where each variable is in a\n"
+             "point, or -1. `steps`: from one of its indices to the next, `lasts`: the last ones, `ratios`: how many points of\n"
+             "the band see one, by axis. `shape`: of the band. `out`: float32 (*shape + 2, R).");
 
 static PyObject *see(PyObject *self, PyObject *args) {
-    Py_buffer grid, firsts, out;
+    Py_buffer own, places, out;
     PyObject *shape, *steps, *ratios, *lasts;
     Copy c = {0};
-    Py_ssize_t all = 1, low = 0, far = 0;
-    if (!PyArg_ParseTuple(args, "y*y*OOOOw*", &grid, &firsts, &steps, &ratios, &lasts, &shape, &out)) return NULL;
-    Py_ssize_t rows = firsts.len / 8, places = grid.len / 4;
+    Py_ssize_t first, all = 1, low = 0, far = 0, most = 0;
+    if (!PyArg_ParseTuple(args, "y*ny*OOOOw*", &own, &first, &places, &steps, &ratios, &lasts, &shape, &out)) return NULL;
+    Py_ssize_t size = own.len / 4;
+    c.rows = places.len / 8, c.places = places.buf;
     c.rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
     int good = c.rank >= 1 && c.rank <= MOST_AXES && read_tuple(shape, c.rank, c.counts) && read_tuple(steps, c.rank, c.steps) &&
-               read_tuple(ratios, c.rank, c.ratios) && read_tuple(lasts, c.rank, c.lasts);
+               read_tuple(ratios, c.rank, c.ratios) && read_tuple(lasts, c.rank, c.lasts) && places.len % 8 == 0 && c.rows >= 1 &&
+               first >= 0 && first < size;
     for (Py_ssize_t a = c.rank - 1; good && a >= 0; a--) {
         good = c.counts[a] >= 1 && c.ratios[a] >= 1 && c.lasts[a] >= 0 && c.steps[a] >= 1 &&
-               c.lasts[a] <= (places - far) / c.steps[a] && all <= PY_SSIZE_T_MAX / 16 / (c.counts[a] + 2);
+               c.lasts[a] <= (size - far) / c.steps[a] && all <= PY_SSIZE_T_MAX / 16 / (c.counts[a] + 2);
         if (!good) break;
-        c.out_steps[a] = all;
+        c.out_steps[a] = all * c.rows;
         low += all;
         all *= c.counts[a] + 2;
         far += c.lasts[a] * c.steps[a];
     }
-    const int64_t *first = firsts.buf;
-    for (Py_ssize_t r = 0; good && r < rows; r++) good = first[r] >= -1 && first[r] < places - far;
-    good = good && firsts.len % 8 == 0 && rows <= PY_SSIZE_T_MAX / 16 / all && out.len == rows * all * 4;
+    c.plain = 1;
+    for (Py_ssize_t r = 0; good && r < c.rows; r++) {
+        good = c.places[r] >= -1;
+        if (c.places[r] > most) most = c.places[r];
+        c.plain = c.plain && c.places[r] >= 0 && c.places[r] == c.places[0] + r;
+    }
+    good = good && most < size - first && far < size - first - most && c.rows <= PY_SSIZE_T_MAX / 16 / all &&
+           out.len == c.rows * all * 4;
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
-        for (Py_ssize_t r = 0; r < rows; r++)
-            if (first[r] >= 0) see_all(&c, 0, (float *)out.buf + r * all + low, (const float *)grid.buf + first[r]);
+        see_all(&c, 0, (float *)out.buf + low * c.rows, (const float *)own.buf + first);
         Py_END_ALLOW_THREADS;
     } else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "see: shapes and buffers do not fit");
-    PyBuffer_Release(&grid);
-    PyBuffer_Release(&firsts);
+    PyBuffer_Release(&own);
+    PyBuffer_Release(&places);
     PyBuffer_Release(&out);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;

@@ -15,7 +15,8 @@ def turn(values: Array, expected: Array) -> None: ...
 def note(own: Array, shape: tuple[int, ...], starts: tuple[int, ...], first: int, values: Array) -> None: ...
 def see(
     own: Array,
-    firsts: Array,
+    first: int,
+    places: Array,
     steps: tuple[int, ...],
     ratios: tuple[int, ...],
     lasts: tuple[int, ...],

@@ -194,12 +194,16 @@ def hints_around(guide: Array, shape: tuple[int, ...], box: tuple[int, ...]) -> 
     return hints
 
 
-def sets_of(count: int) -> Iterator[slice]:
-    """Split variables into sets of 1, 2, 4, ...: each is coded with those before it known."""
+def sets_of(count: int, few: int | None = None) -> Iterator[slice]:
+    """Split variables into sets of 1, 2, 4, ...: each is coded with those before it known.
+
+    The last one may be shorter. Behind the first ``few`` variables, all others are one set.
+    """
     size, begin = 1, 0
     while begin < count:
-        yield slice(begin, begin + size)
-        begin, size = begin + size, 2 * size
+        end = count if few is not None and begin >= few else min(begin + size, count)
+        yield slice(begin, end)
+        begin, size = end, 2 * size
 
 
 def next_guide(guide: Array | None, sizes: Array) -> Array:

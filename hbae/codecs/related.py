@@ -55,31 +55,30 @@ class View:
     ratios: tuple[int, ...]
 
     def put(self, rows: Array, out: Array) -> None:
-        """Write the integers of those variables that are seen into (R, *shape + 2), which is zero before."""
+        """Write the integers of those variables that are seen into (*shape + 2, R), which is zero before."""
         if self.band is None:
             return
-        own, shape = self.band.own, tuple(n - 2 for n in out.shape[1:])
-        steps = tuple(s // own.itemsize for s in own.strides)
-        lasts = tuple(n - 3 for n in own.shape[1:])
-        index = np.minimum(np.searchsorted(self.band.rows, rows), len(own) - 1)
-        firsts = np.where(self.band.rows[index] == rows, index * steps[0] + sum(steps[1:]), -1)
+        own, shape = self.band.own, tuple(n - 2 for n in out.shape[:-1])
+        steps = tuple(s // own.itemsize for s in own.strides[:-1])
+        lasts = tuple(n - 3 for n in own.shape[:-1])
+        index = np.minimum(np.searchsorted(self.band.rows, rows), len(self.band.rows) - 1)
+        there = np.where(self.band.rows[index] == rows, index, -1)
         if _related is not None:
-            _related.see(own, firsts, steps[1:], self.ratios, lasts, shape, out)
+            _related.see(own, sum(steps), there, steps, self.ratios, lasts, shape, out)
             return
-        live = np.flatnonzero(firsts >= 0)
-        at = firsts[live].reshape(-1, *(1,) * len(shape))
-        for axis, (n, ratio, last, step) in enumerate(zip(shape, self.ratios, lasts, steps[1:], strict=True), 1):
-            there = np.minimum(np.arange(n) // ratio, last) * step
-            at = at + there.reshape([-1 if k == axis else 1 for k in range(len(shape) + 1)])
-        out[(live, *(slice(1, -1),) * len(shape))] = own.reshape(-1)[at]
+        seen = own[(slice(1, -1),) * len(shape)]
+        for axis, (n, ratio, last) in enumerate(zip(shape, self.ratios, lasts, strict=True)):
+            seen = np.take(seen, np.minimum(np.arange(n) // ratio, last), axis=axis)
+        live = np.flatnonzero(there >= 0)
+        out[(*(slice(1, -1),) * len(shape), live)] = seen[..., there[live]]
 
 
 @dataclass(frozen=True, eq=False)
 class Around:
     """What is known at and around the points of a band, of the variables ``rows`` (R of them, ascending).
 
-    All float32 with a border of zeros. ``own``: (R, *shape + 2), the band itself, zero where it is not known yet.
-    ``others``: (F, R, *shape + 2), what other bands have at each point. ``spread``: which of these are looked at one
+    All float32 with a border of zeros. ``own``: (*shape + 2, R), the band itself, zero where it is not known yet.
+    ``others``: (F, *shape + 2, R), what other bands have at each point. ``spread``: which of these are looked at one
     step to each side, too.
     """
 
@@ -92,7 +91,7 @@ class Around:
     @staticmethod
     def of(rows: Array, shape: tuple[int, ...], views: Sequence[View], spread: range) -> Around:
         """Start with nothing known of the band itself; ``spread``: numbers of views."""
-        own = np.zeros((len(rows), *(n + 2 for n in shape)), np.float32)
+        own = np.zeros((*(n + 2 for n in shape), len(rows)), np.float32)
         others = np.zeros((len(views) if len(rows) > 1 else 0, *own.shape), np.float32)
         for out, view in zip(others, views, strict=False):
             view.put(rows, out)
@@ -101,14 +100,14 @@ class Around:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Number of other bands, of variables, shape of the band."""
-        return (len(self.others), len(self.own), *(n - 2 for n in self.own.shape[1:]))
+        return (len(self.others), len(self.rows), *(n - 2 for n in self.own.shape[:-1]))
 
     @cached_property
     def _strides(self) -> list[int]:
-        return [s // self.own.itemsize for s in self.own.strides[1:]]
+        return [s // self.own.strides[-2] for s in self.own.strides[:-1]]
 
     def places(self, phase: Phase) -> tuple[tuple[int, int], ...]:
-        """Give the places around a phase's points: band (0: this one), and step in the flat points of a variable."""
+        """Give the places around a phase's points: band (0: this one), and step in its flat points."""
         if phase.parity not in self._places:
             found = [(f + 1, 0) for f in range(len(self.others))] + [(0, step) for step in phase.places]
             sizes = self.shape[2:]
@@ -123,13 +122,14 @@ class Around:
             _related.note(self.own, self.shape[1:], phase.parity, part.start, values)
             return
         target = tuple(slice(1 + a, -1, 2) for a in phase.parity)
-        place = self.own[(part, *target)]
+        place = np.moveaxis(self.own[(*target, part)], -1, 0)
         np.clip(values.reshape(place.shape), -LARGEST, LARGEST, out=place, casting="unsafe")
 
     def expect(self, phase: Phase, part: slice) -> Array:
         """Give class (times 2) and sign (1: negative) of what is expected of a phase of variables, flat uint8.
 
-        Leaders are the variables before ``part``, the first :data:`MOST_LEADERS` of them.
+        Leaders are the variables before ``part``, the first :data:`MOST_LEADERS` of them: sets end there, so that
+        each point is solved for all that follow at once.
         """
         counts, leaders = (part.stop - part.start, *phase.counts), min(part.start, MOST_LEADERS)
         out = np.zeros(counts, np.uint8)
@@ -143,7 +143,7 @@ class Around:
         return out.ravel()
 
     def _expect(self, phase: Phase, places: tuple[tuple[int, int], ...], leaders: int, part: slice, out: Array) -> None:
-        fields = [a.reshape(len(a), -1) for a in (self.own, *self.others)]
+        fields = [a.reshape(-1, len(self.rows)).T for a in (self.own, *self.others)]
         points = self._points(phase)
         active = np.flatnonzero(fields[0][:leaders, points].any(axis=0))
         for here in _pieces(active):

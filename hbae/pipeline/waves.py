@@ -29,7 +29,7 @@ from hbae.codecs.neighbours import (
     phases_of,
     sets_of,
 )
-from hbae.codecs.related import RELATED_CONTEXTS, Around, View, related_contexts, turned
+from hbae.codecs.related import MOST_LEADERS, RELATED_CONTEXTS, Around, View, related_contexts, turned
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.wavelet import Band, Wavelet, scale_and_round
@@ -199,11 +199,10 @@ def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[_
         around = None
         if related:
             around = told[i] = _around(told, bands, band, rows, Spot(q, band.place, rows).shape)
-        for part in sets_of(len(rows)):
+        for part in sets_of(len(rows), MOST_LEADERS if related else None):
             spot = Spot(q, band.place, rows[part])
             known = np.zeros((len(spot.rows), *(n + 2 for n in spot.shape)), np.uint16)
             hints = _hints(None if total is None else total[part], weight, guide, len(known))
-            part = slice(part.start, part.start + len(known))
             for p in phases_of(spot.shape):
                 contexts = p.contexts(known, hints)
                 expected = around.expect(p, part) if around is not None and part.start else None

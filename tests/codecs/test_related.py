@@ -36,7 +36,7 @@ def expected_of(values: Array, others: list[Array], part: slice) -> list[Array]:
     """Walk over the phases of one set of variables; those before it are known everywhere."""
     views = [View(band_of(a), (1,) * (values.ndim - 1)) for a in others]
     around = Around.of(np.arange(len(values)), values.shape[1:], views, range(len(views)))
-    around.own[: part.start] = band_of(values[: part.start]).own
+    around.own[..., : part.start] = band_of(values[: part.start]).own
     out = []
     for p in phases_of(values.shape[1:]):
         out.append(around.expect(p, part))
@@ -106,13 +106,13 @@ def test_contexts_are_in_range() -> None:
 
 
 def test_what_does_not_fit_is_refused(compiled: Any) -> None:
-    own, others = np.zeros((4, 5, 6), np.float32), np.zeros((1, 4, 5, 6), np.float32)
+    own, others = np.zeros((5, 6, 4), np.float32), np.zeros((1, 5, 6, 4), np.float32)
     places = ((1, 0), (0, 1), (0, -8), (1, 7))
     good = [own, others, (1, 4, 3, 4), (0, 1), places, 2, 2, CLASS_LIMITS, np.zeros((2, 2, 2), np.uint8)]
     _refuses(compiled.expect, good, (
-        (0, own[:3].copy()),
+        (0, own[:4].copy()),
         (0, own.astype(np.float64)),
-        (1, np.zeros((2, 4, 5, 6), np.float32)),
+        (1, np.zeros((2, 5, 6, 4), np.float32)),
         (2, (1, 4, 3, 5)),
         (2, (1, 4)),
         (2, (1, 4, 1 << 62, 4)),
@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
         (8, np.zeros((3, 2, 2), np.uint8)),
     ))  # fmt: skip
     _refuses(compiled.note, [own, (4, 3, 4), (0, 1), 2, np.zeros(8, np.int64)], (
-        (0, own[:3].copy()),
+        (0, own[:4].copy()),
         (1, (4, 3, 5)),
         (1, ()),
         (2, (0, 2)),
@@ -152,21 +152,24 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
         (4, np.zeros(7, np.int64)),
     ))  # fmt: skip
     floats = np.zeros(24, np.float32)
-    good = [floats, np.array([0, 12, -1]), (4, 1), (1, 2), (2, 1), (3, 4), np.zeros((3, 5, 6), np.float32)]
+    good = [floats, 3, np.array([0, 1, -1]), (6, 2), (1, 2), (2, 3), (3, 4), np.zeros((5, 6, 3), np.float32)]
     _refuses(compiled.see, good, (
-        (0, floats[:21].copy()),
-        (1, np.array([0, 15, 0])),
-        (1, np.array([-2, 0, 0])),
-        (1, np.array([0])),
-        (2, (0, 1)),
-        (2, (1 << 61, 1)),
+        (0, floats[:22].copy()),
+        (1, 5),
+        (1, -1),
+        (2, np.array([0, 3, 0])),
+        (2, np.array([-2, 0, 0])),
+        (2, np.array([0])),
+        (2, np.zeros(0, np.int64)),
         (3, (0, 1)),
-        (4, (3, 1)),
-        (4, (-1, 1)),
-        (5, (3, 5)),
-        (5, (1 << 62, 4)),
-        (5, (3,)),
-        (6, np.zeros((3, 5, 5), np.float32)),
+        (3, (1 << 61, 1)),
+        (4, (0, 1)),
+        (5, (4, 3)),
+        (5, (-1, 1)),
+        (6, (3, 5)),
+        (6, (1 << 62, 4)),
+        (6, (3,)),
+        (7, np.zeros((5, 5, 3), np.float32)),
     ))  # fmt: skip
     with pytest.raises(ValueError, match="do not fit"):
         compiled.turn(np.zeros(3, np.int64), np.zeros(2, np.uint8))
@@ -179,11 +182,11 @@ def test_views_are_those_of_numpy(ratios: tuple[int, int], compiled: Any, monkey
     there = np.rint(rng.standard_cauchy((2, 4, 3)) * 1e5)
     known = replace(band_of(there), rows=np.array([1, 4]))
     rows = np.array([0, 1, 4, 7])
-    out = np.zeros((4, 4 * ratios[0] + 3, 3 * ratios[1] + 3), np.float32)
+    out = np.zeros((4 * ratios[0] + 3, 3 * ratios[1] + 3, 4), np.float32)
     expected = out.copy()
-    for r, i, j in np.ndindex(2, out.shape[1] - 2, out.shape[2] - 2):
+    for r, i, j in np.ndindex(2, out.shape[0] - 2, out.shape[1] - 2):
         seen = there[r, min(i // ratios[0], 3), min(j // ratios[1], 2)]
-        expected[r + 1, i + 1, j + 1] = seen.clip(-(2**20), 2**20)
+        expected[i + 1, j + 1, r + 1] = seen.clip(-(2**20), 2**20)
     for kernel in (compiled, None):
         monkeypatch.setattr(module, "_related", kernel)
         out[...] = 0

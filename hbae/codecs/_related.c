@@ -15,7 +15,7 @@
 #define MOST_PLACES 24
 #define NUM_LIMITS 15
 #define LANES 16
-#define ROWS 64
+#define ROWS 16
 /* As in related.py. */
 #define RIDGE 4.0f
 #define RIDGE_PART 0x1p-12f
@@ -44,9 +44,10 @@ typedef struct {
 } Work;
 
 typedef struct {
-    float around[MOST_PLACES][MOST_LEADERS][LANES];
+    /* One row more than leaders: four are loaded together. */
+    float around[MOST_PLACES][MOST_LEADERS + 1][LANES];
     float lower[MOST_LEADERS][MOST_LEADERS][LANES], scaled[MOST_LEADERS][MOST_LEADERS][LANES];
-    float pivots[MOST_LEADERS][LANES], w[MOST_LEADERS][LANES], alike[LANES][MOST_PLACES];
+    float pivots[MOST_LEADERS][LANES], w[MOST_LEADERS + 1][LANES], alike[LANES][MOST_PLACES];
     int live[MOST_PLACES], num_live;
 } Batch;
 
@@ -64,23 +65,50 @@ FOR_ANY_UNIT static int matters(const Work *k, Py_ssize_t at) {
     return 0;
 }
 
+typedef float Four __attribute__((vector_size(16)));
+
+/* Turn four leaders of four points round. */
+static int turn_round(const float *const *from, float (*u)[LANES], int l) {
+    Four a, b, c, d;
+    memcpy(&a, from[0], sizeof a);
+    memcpy(&b, from[1], sizeof b);
+    memcpy(&c, from[2], sizeof c);
+    memcpy(&d, from[3], sizeof d);
+    Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    Four ef = __builtin_shufflevector(a, b, 2, 6, 3, 7), gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    a = __builtin_shufflevector(ab, cd, 0, 1, 4, 5), b = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    c = __builtin_shufflevector(ef, gh, 0, 1, 4, 5), d = __builtin_shufflevector(ef, gh, 2, 3, 6, 7);
+    memcpy(&u[0][l], &a, sizeof a);
+    memcpy(&u[1][l], &b, sizeof b);
+    memcpy(&u[2][l], &c, sizeof c);
+    memcpy(&u[3][l], &d, sizeof d);
+    __typeof__(a != b) any = (a != 0.0f) | (b != 0.0f) | (c != 0.0f) | (d != 0.0f);
+    return any[0] | any[1] | any[2] | any[3];
+}
+
+/* Leaders of all points at a place; whether any is there. Points have one variable more than leaders. */
+static int load(const Work *k, const float *place, float (*u)[LANES]) {
+    int any = 0, i = 0;
+    for (; i + 4 <= k->leaders + 1; i += 4)
+        for (int l = 0; l < LANES; l += 4) {
+            const float *from[4];
+            for (int m = 0; m < 4; m++) from[m] = place + k->at[l + m] + i;
+            any |= turn_round(from, u + i, l);
+        }
+    for (; i < k->leaders; i++)
+        for (int l = 0; l < LANES; l++) {
+            u[i][l] = place[k->at[l] + i];
+            any |= u[i][l] != 0.0f;
+        }
+    return any;
+}
+
 /* What leaders are at the places around; places where all are zero add nothing and are left out. */
 static void gather(const Work *k, Batch *b) {
     b->num_live = 0;
-    for (int n = 0; n < k->num_places; n++) {
-        float (*u)[LANES] = b->around[b->num_live];
-        int any = 0;
-        for (int l = 0; l < LANES; l++) {
-            const float *from = k->places[n] + k->at[l];
-            for (int i = 0; i < k->leaders; i++) {
-                u[i][l] = from[i];
-                any |= from[i] != 0.0f;
-            }
-        }
-        if (any) b->live[b->num_live++] = n;
-    }
-    for (int l = 0; l < LANES; l++)
-        for (int i = 0; i < k->leaders; i++) b->w[i][l] = k->own[k->at[l] + i];
+    for (int n = 0; n < k->num_places; n++)
+        if (load(k, k->places[n], b->around[b->num_live])) b->live[b->num_live++] = n;
+    load(k, k->own, b->w);
 }
 
 FOR_ANY_UNIT static void solve(Batch *b, int leaders) {
@@ -118,31 +146,33 @@ FOR_ANY_UNIT static void solve(Batch *b, int leaders) {
     }
 }
 
-/* What is expected of some variables of one point. */
-FOR_ANY_UNIT static void expected(const Work *k, const Batch *b, int l, Py_ssize_t first, Py_ssize_t rows, float *total) {
-    memset(total, 0, (size_t)rows * sizeof(float));
+/* Class, times 2, and sign of what is expected of some variables of a point; full blocks stay in registers. */
+static inline __attribute__((always_inline)) void tell_block(const Work *k, const Batch *b, int l, Py_ssize_t row, int rows,
+                                                             int32_t *code) {
+    float total[ROWS] = {0};
     for (int n = 0; n < b->num_live; n++) {
-        const float *from = k->places[b->live[n]] + k->at[l] + first;
+        const float *from = k->places[b->live[n]] + k->at[l] + row;
         float alike = b->alike[l][n];
-        for (Py_ssize_t r = 0; r < rows; r++) total[r] += alike * from[r];
+        for (int r = 0; r < rows; r++) total[r] += alike * from[r];
     }
+    for (int r = 0; r < rows; r++) code[r] = total[r] < 0;
+    for (int c = 0; c < NUM_LIMITS; c++)
+        for (int r = 0; r < rows; r++) code[r] += (total[r] >= k->limits[c]) | (total[r] <= -k->limits[c]) ? 2 : 0;
 }
 
-static void tell(const Work *k, const Batch *b) {
-    float total[ROWS];
-    for (int l = 0; l < k->held; l++)
+FOR_ANY_UNIT static void tell(const Work *k, const Batch *b) {
+    int32_t code[ROWS];
+    for (int l = 0; l < k->held; l++) {
+        uint8_t *out = k->out + k->number[l];
         for (Py_ssize_t begin = 0; begin < k->rows; begin += ROWS) {
-            Py_ssize_t rows = k->rows - begin < ROWS ? k->rows - begin : ROWS;
-            expected(k, b, l, k->first + begin, rows, total);
-            uint8_t *out = k->out + begin * k->points + k->number[l];
-            for (Py_ssize_t r = 0; r < rows; r++, out += k->points) {
-                float size = total[r] < 0 ? -total[r] : total[r];
-                int c = 0;
-                /* Most are small. */
-                while (c < NUM_LIMITS && size >= k->limits[c]) c++;
-                *out = (uint8_t)(2 * c + (total[r] < 0));
-            }
+            int rows = k->rows - begin < ROWS ? (int)(k->rows - begin) : ROWS;
+            if (rows == ROWS)
+                tell_block(k, b, l, k->first + begin, ROWS, code);
+            else
+                tell_block(k, b, l, k->first + begin, rows, code);
+            for (int r = 0; r < rows; r++, out += k->points) *out = (uint8_t)code[r];
         }
+    }
 }
 
 static void flush(Work *k, Batch *b) {

@@ -60,6 +60,7 @@ class Recipe(BaseModel):
     range: dict[str, tuple[float, float]] = {}
     embed: bool = True
     redundant: bool = False
+    fast: bool = False
     scratch: str | None = None
 
     @field_validator("bound")
@@ -146,6 +147,7 @@ class Campaign:
             "ranges": dict(r.range),
             "embed": r.embed,
             "redundant": r.redundant,
+            "fast": r.fast,
             "scratch": self.resolve(r.scratch) if r.scratch else None,
         }
 

@@ -85,19 +85,20 @@ def choose_plan(
     models: list[ModelOption],
     backend: str,
     workers: Mapper,
+    fast: bool = False,
 ) -> Choice:
     """Give the plan with the fewest bytes among the methods allowed; ties go to the simpler one.
 
     ``draft`` holds all that is fixed (names, geometry, ranges). A first round weighs one plan of each family on a
     small part of the sample, a second one the variants of the best families, a third one the finalists on a whole
-    chunk.
+    chunk. ``fast``: variables do not tell of each other, which takes time to decode.
     """
     own = get_backend(backend)
     bases: list[ModelOption | None] = [None] if "linear" in methods else []
     bases += models if "hbae" in methods and draft.domain == "linear" else []
     settings = [s for s in (make_setting(draft, targets, sample, m, own) for m in bases) if s is not None]
     tall = make_tall(draft, targets, sample, own) if "linear" in methods else None
-    settings += [tall] if tall is not None else []
+    settings = [replace(s, fast=fast) for s in (*settings, *([tall] if tall is not None else []))]
     few = _trial_part(sample, _FIRST_POINTS)
     trials = _Trials(settings, targets, few, backend)
     alone = _points(sample) < _ALONE_POINTS

@@ -251,7 +251,16 @@ class _Run:
         backend = get_backend(name)
 
         def choose(targets: list[Target]) -> Choice:
-            return choose_plan(g.draft, targets, sample, methods, models=options, backend=name, workers=workers)
+            return choose_plan(
+                g.draft,
+                targets,
+                sample,
+                methods,
+                models=options,
+                backend=name,
+                workers=workers,
+                fast=self.options.fast,
+            )
 
         targets, encoder = [m.target for m in g.members], model.encoder if model else None
         choice, targets = self.regions.choose(g.draft.paths, targets, sample, choose, encoder, backend)

@@ -83,6 +83,7 @@ class Setting:
     model: ModelOption | None
     closing: dict[str, Any]
     tall: bool = False
+    fast: bool = False
     _mixes: dict[str, list[tuple[Transform, Array]]] = field(default_factory=dict, repr=False)
 
     @property
@@ -220,7 +221,7 @@ def _predicted(s: Setting, way: str, head: str) -> Family:
         else:
             waves = _wavelet_options(s.draft)
             steps = solve_points(s.left, s.sample, s.tol, start, partial(quantise_waves, wavelet=waves[0]))
-            tied = s.draft.num_variables > 1
+            tied = s.draft.num_variables > 1 and not s.fast
             plans += [replace(base, point_unit=steps, wavelet=k, related=tied) for k in waves[few]]
             if tied and not degree:
                 plans.append(replace(base, point_unit=steps, wavelet=waves[0]))

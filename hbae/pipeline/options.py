@@ -19,6 +19,7 @@ Progress = Callable[[str, float], None]
 class CompressOptions:
     """How to compress; see the command line's help for each.
 
+    ``fast``: only plans that are quick to decode.
     ``variables``: globs that limit what is lossy. ``model``: a MODEL file. ``budget``: train within it. ``ranges``:
     the range (low, high) by variable, for range kinds and streams. ``chunk``: MiB decoded. ``scratch``: folder for a
     scratch file. ``size``: the whole file takes at most so many bytes (``20MB``, ``1.5MiB``). ``cr``: raw bytes of the
@@ -43,6 +44,7 @@ class CompressOptions:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     embed: bool = True
     redundant: bool = False
+    fast: bool = False
     overwrite: bool = False
     scratch: str | os.PathLike[str] | None = None
     progress: Progress | None = None

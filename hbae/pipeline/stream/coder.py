@@ -202,7 +202,16 @@ class Coder:
         name = self._backend()
 
         def choose(targets: list[Target]) -> Choice:
-            return choose_plan(draft, targets, sample, methods, models=models, backend=name, workers=Workers(1))
+            return choose_plan(
+                draft,
+                targets,
+                sample,
+                methods,
+                models=models,
+                backend=name,
+                workers=Workers(1),
+                fast=self.options.fast,
+            )
 
         encoder, targets = model.encoder if model else None, [m.target for m in members]
         choice, targets = regions.choose(g.paths, targets, sample, choose, encoder, get_backend(name))

@@ -46,6 +46,7 @@ def encode_header(coder: Coder) -> tuple[dict[str, Any], bytes]:
         "chunk": o.chunk,
         "seed": o.seed,
         "redundant": o.redundant,
+        "fast": o.fast,
     }
     return doc, identity.bytes
 
@@ -87,6 +88,7 @@ def restore(part: PartContents, *, overwrite: bool) -> tuple[Coder, bytes]:
             chunk=h["chunk"],
             seed=h["seed"],
             redundant=h["redundant"],
+            fast=h["fast"],
             overwrite=overwrite,
             threads=1,
         )

@@ -30,7 +30,7 @@ from hbae.pipeline.stream.part import PartFile
 from hbae.pipeline.stream.shapes import slab_steps
 from hbae.pipeline.stream.state import encode_fixed, encode_group, encode_header
 
-_OPTIONS = ("preset", "block", "chunk", "seed", "redundant", "device")
+_OPTIONS = ("preset", "block", "chunk", "seed", "redundant", "device", "fast")
 
 
 class StreamWriter:
@@ -56,7 +56,7 @@ class StreamWriter:
     overwrite : bool
         Replace ``path`` when it exists. ``path.part`` is never replaced.
     **options
-        ``preset``, ``block``, ``chunk``, ``seed``, ``redundant``, ``device`` as in :func:`hbae.compress`.
+        ``preset``, ``block``, ``chunk``, ``seed``, ``redundant``, ``device``, ``fast`` as in :func:`hbae.compress`.
 
     Raises
     ------

@@ -190,21 +190,22 @@ def test_the_lossless_form_wins_by_one_byte(monkeypatch: pytest.MonkeyPatch, tmp
         assert got.payload[0] == kind
 
 
-def test_fast_leaves_relations_out(tmp_path: Path) -> None:
-    """Variables that go together, each by a factor of its own: smaller where they tell of each other, and as true."""
+def test_fast_leaves_relations_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fronts of all variables at one place, by factors that change: smaller where they tell of each other, and true."""
+    tasks = calibrate.family_tasks
+    monkeypatch.setattr(calibrate, "family_tasks", lambda s: [t for t in tasks(s) if "wavelet" in t])
     rng = np.random.default_rng(9)
     x, y = np.meshgrid(np.arange(96), np.arange(80), indexing="ij")
     front = np.tanh((x + 9 * np.sin(y / 9) - 48 + 3 * rng.normal(size=(8, 1, 1))) / 1.5)
     ways = np.stack([np.ones(x.shape), np.sin(x / 20), np.cos(y / 17)])
     factors = np.tensordot(rng.normal(size=(12, 3)), ways, 1)
-    data = {f"v{i}": (("t", "y", "x"), (f * front).astype("f4")) for i, f in enumerate(factors)}
-    source = xr.Dataset(data)
-    sizes, plans = [], []
+    source = xr.Dataset({f"v{i}": (("t", "y", "x"), (f * front).astype("f4")) for i, f in enumerate(factors)})
+    sizes, related = [], []
     for fast in (True, False):
         path = tmp_path / f"{fast}.hbae"
         sizes.append(hbae.compress(source, path, "nrmse=1e-3", method="linear", fast=fast).size)
         with Archive(path) as a:
-            plans.append(a.plan(0).related)
+            related.append(a.plan(0).related)
         assert hbae.verify(path, source).ok
-    assert plans == [False, True]
-    assert sizes[1] < 0.97 * sizes[0]
+    assert related == [False, True]
+    assert sizes[1] < 0.95 * sizes[0]

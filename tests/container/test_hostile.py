@@ -264,3 +264,11 @@ def test_a_grid_without_axes_is_no_plan(tiny: Path) -> None:
     none = Geometry(shape=(), block=(), hyper=(), tile=(), chunk=())
     with pytest.raises(FormatError, match="without axes"):
         replace(plan, geometry=none)
+
+
+def test_related_variables_need_a_wavelet(tiny: Path) -> None:
+    with Archive(tiny) as a:
+        plan = a.plan(0)
+    assert plan.wavelet is None
+    with pytest.raises(FormatError, match="without a wavelet"):
+        replace(plan, related=True)

@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 
 import hbae
-from hbae.codecs import contexts, neighbours
+from hbae.codecs import contexts, neighbours, related
 from hbae.exact import wavelet
 from hbae.pipeline import calibrate, parts, rounding
 from hbae.pipeline.archive import Archive
@@ -28,7 +28,13 @@ from hbae.pipeline.families import Family, make_family
 from hbae.pipeline.plan import GroupPlan
 
 SHAPE = (16, 33, 34)
-KERNELS = [(contexts, "_symbols"), (neighbours, "_neighbours"), (wavelet, "_lifting"), (rounding, "_rounding")]
+KERNELS = [
+    (contexts, "_symbols"),
+    (neighbours, "_neighbours"),
+    (related, "_related"),
+    (wavelet, "_lifting"),
+    (rounding, "_rounding"),
+]
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,8 @@ def by_points(p: GroupPlan) -> bool:
 
 LINEAR = {"method": "linear"}
 CASES = {
-    "wavelet": Case("nrmse=2e-3", lambda p: p.wavelet is not None and p.mix is None, LINEAR),
+    "wavelet": Case("nrmse=2e-3", lambda p: p.wavelet is not None and p.mix is None and not p.related, LINEAR),
+    "wavelet, related": Case("nrmse=2e-3", lambda p: p.related, LINEAR),
     "wavelet, pca": Case("nrmse=2e-3", lambda p: p.wavelet is not None and p.mix is not None, LINEAR),
     "wavelet, gae": Case("block_nrmse=2e-3", lambda p: p.wavelet is not None and p.gae is not None, LINEAR),
     "interpolation": Case("abs=1e-2", lambda p: p.levels is not None, LINEAR),

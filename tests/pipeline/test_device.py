@@ -39,7 +39,7 @@ CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"
 PLACES = ["torch", pytest.param("cuda", marks=[pytest.mark.gpu, CUDA])]
 # What a family has done on a device: its integers, the judging of targets of whole variables, and its values.
 ENCODED = {"wavelet": "wave", "wavelet, related": "wave", "wavelet, pca": "wave", "transform": "tile"}
-JUDGED = {"wavelet", "wavelet, pca", "transform"}
+JUDGED = {"wavelet", "wavelet, related", "wavelet, pca", "transform"}
 FAMILIES = [n for n in CASES if n not in ("model", "lossless")]
 
 

@@ -156,7 +156,7 @@ def copies(backend: TorchBackend) -> dict[str, float]:
 
 def stages(source: Path, path: Path, bound: str, backend: Timed, count: int) -> dict[str, Any]:
     """Give seconds of every stage over some chunks, and what that is in GB/s."""
-    hbae.compress(source, path, f"nrmse={bound}", method="linear", threads=1, overwrite=True)
+    hbae.compress(source, path, f"nrmse={bound}", method="linear", overwrite=True)
     backend.seconds.clear()
     backend.bytes.clear()
     raw_bytes = done = 0

@@ -34,22 +34,23 @@ def main(
     out: Annotated[Path, typer.Option("-o", help="Result.")],
     bounds: Annotated[str, typer.Option(help="NRMSE bounds.")] = "1e-2,1e-3,1e-4",
     repeat: Annotated[int, typer.Option(help="Turns.")] = 3,
+    fast: Annotated[bool, typer.Option("--fast", help="Plans that are quick to decode only.")] = False,
 ) -> None:
     """Run the benchmark."""
     doc: dict[str, Any] = {**heading(), "rows": []}
     for bound in bounds.split(","):
-        doc["rows"].append({"bound": float(bound), **measure(source, bound, repeat)})
+        doc["rows"].append({"bound": float(bound), **measure(source, bound, repeat, fast)})
         print(doc["rows"][-1], flush=True)
         out.write_text(json.dumps(doc, indent=1) + "\n")
 
 
-def measure(source: Path, bound: str, repeat: int) -> dict[str, Any]:
+def measure(source: Path, bound: str, repeat: int, fast: bool) -> dict[str, Any]:
     """Take turns at one bound."""
     turns = []
     with tempfile.TemporaryDirectory(prefix="hbae-speed-") as folder:
         path = Path(folder) / "a.hbae"
         for _ in range(repeat):
-            turns.append(turn(source, path, bound))
+            turns.append(turn(source, path, bound, fast))
     medians = {k: round(statistics.median(t[k] for t in turns), 1) for k in turns[0] if k.endswith("mb_s")}
     ratios = {
         f"{way}_over_sperr": round(statistics.median(t[f"hbae_{way}_mb_s"] / t[f"sperr_{way}_mb_s"] for t in turns), 2)
@@ -58,10 +59,10 @@ def measure(source: Path, bound: str, repeat: int) -> dict[str, Any]:
     return {"bytes": turns[0]["bytes"], **medians, **ratios, "turns": turns}
 
 
-def turn(source: Path, path: Path, bound: str) -> dict[str, Any]:
+def turn(source: Path, path: Path, bound: str, fast: bool) -> dict[str, Any]:
     """Give MB/s of both, once, and of hbae's encoding without the choice."""
     encode, report = timed(
-        lambda: hbae.compress(source, path, f"nrmse={bound}", method="linear", threads=1, overwrite=True)
+        lambda: hbae.compress(source, path, f"nrmse={bound}", method="linear", threads=1, fast=fast, overwrite=True)
     )
     decode, ds = timed(lambda: hbae.decompress(path, threads=1))
     del ds

@@ -17,7 +17,7 @@ from hbae.bound import VariableErrors
 from hbae.errors import BoundViolationError, OutputExistsError
 from hbae.pipeline import chunk as chunks
 from hbae.pipeline import compress as module
-from hbae.pipeline import encode, pass2
+from hbae.pipeline import encode, original, pass2
 from hbae.pipeline.touchup import worst_chunks
 
 
@@ -118,7 +118,8 @@ def broken(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
         found = judge(*args, **kw)
         return replace(found, points_hold=[False] * len(found.points_hold))
 
-    monkeypatch.setattr(encode, "check_chunk", misses)
+    for place in (encode, original):
+        monkeypatch.setattr(place, "check_chunk", misses)
 
 
 @pytest.mark.parametrize("kind", ["lossless", "points"])

@@ -21,6 +21,8 @@
 #define RIDGE_PART 0x1p-12f
 #define BOUND 0x1p64f
 #define LARGEST (1 << 20)
+/* Of lengths that are looked at. */
+#define MOST ((Py_ssize_t)1 << 40)
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define FOR_ANY_UNIT __attribute__((target_clones("avx2", "default")))
@@ -229,7 +231,8 @@ static PyObject *expect(PyObject *self, PyObject *args) {
     k.points = 1;
     for (Py_ssize_t a = k.rank - 1; good && a >= 0; a--) {
         Py_ssize_t n = sizes[a + 2];
-        good = n >= 1 && parity[a] >= 0 && parity[a] <= 1 && parity[a] < n && all <= PY_SSIZE_T_MAX / 16 / (n + 2);
+        good = n >= 1 && n <= MOST && parity[a] >= 0 && parity[a] <= 1 && parity[a] < n &&
+               all <= PY_SSIZE_T_MAX / 64 / (n + 2) / sizes[1];
         if (!good) break;
         k.counts[a] = (n - parity[a] + 1) / 2;
         k.steps[a] = 2 * all * sizes[1];
@@ -307,7 +310,8 @@ static PyObject *note(PyObject *self, PyObject *args) {
     c.points = 1;
     for (Py_ssize_t a = c.rank - 1; good && a >= 0; a--) {
         Py_ssize_t n = sizes[a + 1];
-        good = n >= 1 && parity[a] >= 0 && parity[a] <= 1 && parity[a] < n && all <= PY_SSIZE_T_MAX / 16 / (n + 2);
+        good = n >= 1 && n <= MOST && parity[a] >= 0 && parity[a] <= 1 && parity[a] < n &&
+               all <= PY_SSIZE_T_MAX / 64 / (n + 2) / sizes[0];
         if (!good) break;
         c.counts[a] = (n - parity[a] + 1) / 2;
         c.out_steps[a] = 2 * all * sizes[0];
@@ -372,8 +376,8 @@ static PyObject *see(PyObject *self, PyObject *args) {
                read_tuple(ratios, c.rank, c.ratios) && read_tuple(lasts, c.rank, c.lasts) && places.len % 8 == 0 && c.rows >= 1 &&
                first >= 0 && first < size;
     for (Py_ssize_t a = c.rank - 1; good && a >= 0; a--) {
-        good = c.counts[a] >= 1 && c.ratios[a] >= 1 && c.lasts[a] >= 0 && c.steps[a] >= 1 &&
-               c.lasts[a] <= (size - far) / c.steps[a] && all <= PY_SSIZE_T_MAX / 16 / (c.counts[a] + 2);
+        good = c.counts[a] >= 1 && c.counts[a] <= MOST && c.ratios[a] >= 1 && c.lasts[a] >= 0 && c.steps[a] >= 1 &&
+               c.lasts[a] <= (size - far) / c.steps[a] && all <= PY_SSIZE_T_MAX / 64 / (c.counts[a] + 2) / c.rows;
         if (!good) break;
         c.out_steps[a] = all * c.rows;
         low += all;
@@ -382,7 +386,8 @@ static PyObject *see(PyObject *self, PyObject *args) {
     }
     c.plain = 1;
     for (Py_ssize_t r = 0; good && r < c.rows; r++) {
-        good = c.places[r] >= -1;
+        good = c.places[r] >= -1 && c.places[r] < size;
+        if (!good) break;
         if (c.places[r] > most) most = c.places[r];
         c.plain = c.plain && c.places[r] >= 0 && c.places[r] == c.places[0] + r;
     }
@@ -405,8 +410,8 @@ PyDoc_STRVAR(turn_doc, "turn(values, expected)\n--\n\nChange the signs of int64 
 
 FOR_ANY_UNIT static void turn_all(int64_t *values, const uint8_t *expected, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++) {
-        int64_t mask = -(int64_t)(expected[i] & 1);
-        values[i] = (values[i] ^ mask) - mask;
+        uint64_t mask = -(uint64_t)(expected[i] & 1);
+        values[i] = (int64_t)(((uint64_t)values[i] ^ mask) - mask);
     }
 }
 

@@ -90,12 +90,17 @@ class Around:
 
     @staticmethod
     def of(rows: Array, shape: tuple[int, ...], views: Sequence[View], spread: range) -> Around:
-        """Start with nothing known of the band itself; ``spread``: numbers of views."""
+        """Start with nothing known of the band itself; ``spread``: numbers of views. Only what gives places counts."""
+        views, spread = views[:MOST_PLACES], range(spread.start, min(spread.stop, MOST_PLACES))
         own = np.zeros((*(n + 2 for n in shape), len(rows)), np.float32)
         others = np.zeros((len(views) if len(rows) > 1 else 0, *own.shape), np.float32)
         for out, view in zip(others, views, strict=False):
             view.put(rows, out)
         return Around(rows, own, others, spread)
+
+    def alone(self) -> Around:
+        """Give the band without what others have there: all that later bands look at."""
+        return Around(self.rows, self.own, self.others[:0].copy(), range(0))
 
     @cached_property
     def shape(self) -> tuple[int, ...]:

@@ -135,6 +135,13 @@ def finer_steps(plan: GroupPlan, fine: int) -> GroupPlan:
     return replace(plan, unit=plan.unit * factor, point_unit=plan.point_unit * factor)
 
 
+def _flag(doc: dict[str, Any], key: str) -> bool:
+    found = doc.get(key, False)
+    if not isinstance(found, bool):
+        raise FormatError(f"group section: {key} is neither true nor false")
+    return found
+
+
 def _bounds_of(doc: dict[str, Any], count: int) -> tuple[tuple[ErrorBound, ...], ...]:
     regions = doc.get("regions") or [[]] * count
     return tuple(
@@ -219,7 +226,7 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
             mix=mix,
             levels=levels,
             wavelet=wavelet,
-            related=bool(doc.get("related", False)),
+            related=_flag(doc, "related"),
             model=doc["model"],
             limits=None if doc.get("limits") is None else tuple((float(a), float(b)) for a, b in doc["limits"]),
             decoder=None if doc["model"] is None else find_model(str(doc["model"])),

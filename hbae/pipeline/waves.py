@@ -9,6 +9,7 @@ expect, with its sign.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ from hbae.codecs.neighbours import (
     phases_of,
     sets_of,
 )
-from hbae.codecs.related import MOST_LEADERS, RELATED_CONTEXTS, Around, View, related_contexts, turned
+from hbae.codecs.related import MOST_LEADERS, MOST_PLACES, RELATED_CONTEXTS, Around, View, related_contexts, turned
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.wavelet import Band, Wavelet, scale_and_round
@@ -38,6 +39,8 @@ from hbae.pipeline.rounding import round_by_worth
 # Weights of what is known elsewhere: parent (a quarter of its size), siblings, cousin; the guide.
 _BAND, _GUIDE = 2, 1
 _LARGEST = 2.0**52
+# Points of bands with their borders that are held at once.
+_MOST_CELLS = 1 << 26
 # Units of the integers that a reader gets, in a step.
 POINTS = 1 << FRACTION
 
@@ -97,6 +100,7 @@ def code_waves(q: Array, wavelet: Wavelet, *, related: bool) -> bytes:
     """Encode quantised coefficients (V, *grid), integers held in float64."""
     bands = wavelet.bands(q.shape[1:])
     live = np.array([q[_at(slice(None), b)].reshape(len(q), -1).any(axis=1) for b in bands])
+    _check_room(q.shape, bands, live, related)
     symbols = SymbolWriter(RELATED_CONTEXTS if related else PHASE_CONTEXTS)
     for step in _walk(q, bands, live, related):
         symbols.add(step.load(), step.contexts)
@@ -132,6 +136,7 @@ def decode_waves(
     bands = wavelet.bands(shape[1:])
     count = len(bands) * shape[0]
     live = read_bits(reader, count).astype(bool).reshape(len(bands), shape[0])
+    _check_room(shape, bands, live, related)
     q = zeros(shape)
     if live.any():
         symbols = SymbolReader(reader, RELATED_CONTEXTS if related else PHASE_CONTEXTS)
@@ -198,7 +203,8 @@ def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[_
         total, weight = _from_bands(sizes, bands, band, rows)
         around = None
         if related:
-            around = told[i] = _around(told, bands, band, rows, Spot(q, band.place, rows).shape)
+            around = _around(told, bands, band, rows, Spot(q, band.place, rows).shape)
+            told[i] = around.alone()
         for part in sets_of(len(rows), MOST_LEADERS if related else None):
             spot = Spot(q, band.place, rows[part])
             known = np.zeros((len(spot.rows), *(n + 2 for n in spot.shape)), np.uint16)
@@ -213,6 +219,24 @@ def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[_
             sizes[_at(spot.rows, band)] = mine
             if part.stop < len(rows):
                 guide = next_guide(guide, mine)
+
+
+def _check_room(shape: tuple[int, ...], bands: list[Band], live: Array, related: bool) -> None:
+    """Refuse bands that need too much room with their borders: many variables on short axes.
+
+    Raises
+    ------
+    FormatError
+        When a reader would need more than is promised.
+    """
+    total = 0
+    for band, used in zip(bands, live, strict=True):
+        lengths = (len(range(*p.indices(n))) + 2 for p, n in zip(band.place, shape[1:], strict=True))
+        cells = math.prod(lengths) * int(used.sum())
+        others = (band.parent >= 0) + (band.cousin >= 0) + len(band.siblings)
+        total += cells if related else 0
+        if max(total, cells * (1 + min(others, MOST_PLACES) * related)) > _MOST_CELLS:
+            raise FormatError("wavelet: bands need too much room with their borders")
 
 
 def _around(known: dict[int, Around], bands: list[Band], band: Band, rows: Array, shape: tuple[int, ...]) -> Around:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,9 @@ from hbae.container import ArchiveReader, decode_decoder
 from hbae.container.frames import CHUNK, FRAME, HEADER, frame, prelude
 from hbae.container.sections import encode_arrays
 from hbae.errors import ConfigError, FieldError, FormatError
+from hbae.exact import Wavelet
 from hbae.pipeline.archive import Archive
+from hbae.pipeline.waves import decode_waves
 
 from .hostile_files import Parts, as_json
 
@@ -254,3 +257,22 @@ def test_values_that_memory_does_not_hold_are_told(tmp_path: Path) -> None:
     parts.build(tmp_path / "bad.hbae")
     with pytest.raises(FieldError, match="memory"):
         hbae.decompress(tmp_path / "bad.hbae")
+
+
+@pytest.mark.parametrize(
+    ("shape", "related"),
+    [((31, *(9,) * 6), True), ((1 << 18, *(1,) * 6), True), ((1 << 20, *(1,) * 6), False), ((200000, *(3,) * 4), True)],
+)
+def test_bands_that_are_mostly_borders_are_refused(shape: tuple[int, ...], related: bool) -> None:
+    """A few bytes say that all bands of all variables hold something: nothing is allocated for their borders."""
+    wavelet = Wavelet((tuple(range(len(shape) - 1)),))
+    bits = len(wavelet.bands(shape[1:])) * shape[0]
+    coded = pack(b"\xff" * (bits // 8) + bytes([255 << -bits % 8 & 255]) * (bits % 8 > 0), 19)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError, match="borders"):
+            decode_waves(ByteReader(coded), shape, wavelet, related=related)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 << 20

@@ -250,17 +250,10 @@ class _Run:
         name = self._backend()
         backend = get_backend(name)
 
+        weigh = partial(choose_plan, models=options, backend=name, workers=workers, fast=self.options.fast)
+
         def choose(targets: list[Target]) -> Choice:
-            return choose_plan(
-                g.draft,
-                targets,
-                sample,
-                methods,
-                models=options,
-                backend=name,
-                workers=workers,
-                fast=self.options.fast,
-            )
+            return weigh(g.draft, targets, sample, methods)
 
         targets, encoder = [m.target for m in g.members], model.encoder if model else None
         choice, targets = self.regions.choose(g.draft.paths, targets, sample, choose, encoder, backend)

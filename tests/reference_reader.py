@@ -301,7 +301,7 @@ def relate(values, mine, others, siblings, near, q):
     """
     known, shape = values.copy(), values.shape[1:]
     known[mine] = q
-    known, *others = (np.clip(a, -(2**20), 2**20).astype(np.float32) for a in (known, *others))
+    known, *others = (np.clip(a, 1 - 2**15, 2**15 - 1).astype(np.float32) for a in (known, *others))
     few = min(mine.start, 15)
 
     def moved(a, step):

@@ -20,25 +20,27 @@
 #define RIDGE 4.0f
 #define RIDGE_PART 0x1p-12f
 #define BOUND 0x1p64f
-#define LARGEST (1 << 20)
+#define LARGEST 32767
 /* Of lengths that are looked at. */
 #define MOST ((Py_ssize_t)1 << 40)
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_ANY_UNIT __attribute__((target_clones("avx2", "default")))
+#define FOR_ANY_UNIT __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
 #else
 #define FOR_ANY_UNIT
 #endif
+#define INSIDE static inline __attribute__((always_inline))
 #define EACH for (int l = 0; l < LANES; l++)
 
 typedef struct {
-    const float *own, *limits;
+    const int16_t *own;
+    const float *limits;
     uint8_t *out;
     Py_ssize_t rank, counts[MOST_AXES], steps[MOST_AXES];
     /* Variables of a point; those to tell of, the first one; points of the phase. */
     Py_ssize_t all, rows, first, points;
     /* What is at each place around the first point. */
-    const float *places[MOST_PLACES];
+    const int16_t *places[MOST_PLACES];
     int leaders, num_places;
     /* Points on their way: where they lie, their number, how many. */
     Py_ssize_t at[LANES], number[LANES], next;
@@ -46,17 +48,17 @@ typedef struct {
 } Work;
 
 typedef struct {
-    /* One row more than leaders: four are loaded together. */
+    /* One row more than leaders: eight are loaded together. */
     float around[MOST_PLACES][MOST_LEADERS + 1][LANES];
-    float lower[MOST_LEADERS][MOST_LEADERS][LANES], scaled[MOST_LEADERS][MOST_LEADERS][LANES];
-    float pivots[MOST_LEADERS][LANES], w[MOST_LEADERS + 1][LANES], alike[LANES][MOST_PLACES];
+    float lower[MOST_LEADERS + 1][MOST_LEADERS + 1][LANES], scaled[MOST_LEADERS + 1][MOST_LEADERS + 1][LANES];
+    float pivots[MOST_LEADERS + 1][LANES], w[MOST_LEADERS + 1][LANES], alike[LANES][MOST_PLACES];
     int live[MOST_PLACES], num_live;
 } Batch;
 
-static int any_of(const float *values, Py_ssize_t n) {
+INSIDE int any_of(const int16_t *values, Py_ssize_t n) {
     int any = 0;
-    for (Py_ssize_t i = 0; i < n; i++) any |= values[i] != 0.0f;
-    return any;
+    for (Py_ssize_t i = 0; i < n; i++) any |= values[i];
+    return any != 0;
 }
 
 /* Whether a point has a leader, and a variable to tell of has anything around it. */
@@ -67,60 +69,82 @@ FOR_ANY_UNIT static int matters(const Work *k, Py_ssize_t at) {
     return 0;
 }
 
-typedef float Four __attribute__((vector_size(16)));
+typedef int16_t Eight __attribute__((vector_size(16)));
+typedef int32_t Wide __attribute__((vector_size(32)));
+typedef float Floats __attribute__((vector_size(32)));
 
-/* Turn four leaders of four points round. */
-static int turn_round(const float *const *from, float (*u)[LANES], int l) {
-    Four a, b, c, d;
-    memcpy(&a, from[0], sizeof a);
-    memcpy(&b, from[1], sizeof b);
-    memcpy(&c, from[2], sizeof c);
-    memcpy(&d, from[3], sizeof d);
-    Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-    Four ef = __builtin_shufflevector(a, b, 2, 6, 3, 7), gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    a = __builtin_shufflevector(ab, cd, 0, 1, 4, 5), b = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-    c = __builtin_shufflevector(ef, gh, 0, 1, 4, 5), d = __builtin_shufflevector(ef, gh, 2, 3, 6, 7);
-    memcpy(&u[0][l], &a, sizeof a);
-    memcpy(&u[1][l], &b, sizeof b);
-    memcpy(&u[2][l], &c, sizeof c);
-    memcpy(&u[3][l], &d, sizeof d);
-    __typeof__(a != b) any = (a != 0.0f) | (b != 0.0f) | (c != 0.0f) | (d != 0.0f);
-    return any[0] | any[1] | any[2] | any[3];
+/* Turn eight leaders of eight points round: three times, each half is laced with the other. */
+INSIDE int turn_round(const int16_t *const *from, float (*u)[LANES], int l) {
+    Eight x[8], y[8], any = {0};
+    for (int m = 0; m < 8; m++) {
+        memcpy(&x[m], from[m], sizeof x[m]);
+        any |= x[m];
+    }
+    for (int round = 0; round < 3; round++) {
+        for (int m = 0; m < 4; m++) {
+            y[2 * m] = __builtin_shufflevector(x[m], x[m + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+            y[2 * m + 1] = __builtin_shufflevector(x[m], x[m + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+        }
+        memcpy(x, y, sizeof x);
+    }
+    for (int m = 0; m < 8; m++) {
+        Floats floats = __builtin_convertvector(__builtin_convertvector(x[m], Wide), Floats);
+        memcpy(&u[m][l], &floats, sizeof floats);
+    }
+    uint64_t halves[2];
+    memcpy(halves, &any, sizeof halves);
+    return (halves[0] | halves[1]) != 0;
 }
 
-/* Leaders of all points at a place; whether any is there. Points have one variable more than leaders. */
-static int load(const Work *k, const float *place, float (*u)[LANES]) {
+/* Leaders of all points at a place, or more variables; whether any is there. */
+INSIDE int load(const Work *k, const int16_t *place, float (*u)[LANES]) {
     int any = 0, i = 0;
-    for (; i + 4 <= k->leaders + 1; i += 4)
-        for (int l = 0; l < LANES; l += 4) {
-            const float *from[4];
-            for (int m = 0; m < 4; m++) from[m] = place + k->at[l + m] + i;
+    for (; i < k->leaders && i + 8 <= k->all; i += 8)
+        for (int l = 0; l < LANES; l += 8) {
+            const int16_t *from[8];
+            for (int m = 0; m < 8; m++) from[m] = place + k->at[l + m] + i;
             any |= turn_round(from, u + i, l);
         }
-    for (; i < k->leaders; i++)
-        for (int l = 0; l < LANES; l++) {
-            u[i][l] = place[k->at[l] + i];
-            any |= u[i][l] != 0.0f;
+    for (int l = 0; l < LANES; l++)
+        for (int r = i; r < k->leaders; r++) {
+            int16_t v = place[k->at[l] + r];
+            u[r][l] = v;
+            any |= v;
         }
-    return any;
+    return any != 0;
 }
 
 /* What leaders are at the places around; places where all are zero add nothing and are left out. */
-static void gather(const Work *k, Batch *b) {
+FOR_ANY_UNIT static void gather(const Work *k, Batch *b) {
     b->num_live = 0;
     for (int n = 0; n < k->num_places; n++)
         if (load(k, k->places[n], b->around[b->num_live])) b->live[b->num_live++] = n;
     load(k, k->own, b->w);
 }
 
+/* Sums of products of leaders over the places, for two leaders and two others at once. */
+INSIDE void multiply(Batch *b, int i, int j) {
+    float s[LANES] = {0}, t[LANES] = {0}, u[LANES] = {0}, v[LANES] = {0};
+    for (int n = 0; n < b->num_live; n++) {
+        const float *x = b->around[n][i], *y = b->around[n][i + 1], *p = b->around[n][j], *q = b->around[n][j + 1];
+        EACH s[l] += x[l] * p[l];
+        EACH t[l] += x[l] * q[l];
+        EACH u[l] += y[l] * p[l];
+        EACH v[l] += y[l] * q[l];
+    }
+    memcpy(b->scaled[i][j], s, sizeof s);
+    memcpy(b->scaled[i][j + 1], t, sizeof t);
+    memcpy(b->scaled[i + 1][j], u, sizeof u);
+    memcpy(b->scaled[i + 1][j + 1], v, sizeof v);
+}
+
 FOR_ANY_UNIT static void solve(Batch *b, int leaders) {
+    for (int i = 0; i < leaders; i += 2)
+        for (int j = 0; j <= i; j += 2) multiply(b, i, j);
     for (int i = 0; i < leaders; i++) {
         for (int j = 0; j <= i; j++) {
-            float sum[LANES] = {0};
-            for (int n = 0; n < b->num_live; n++) {
-                const float *x = b->around[n][i], *y = b->around[n][j];
-                EACH sum[l] += x[l] * y[l];
-            }
+            float sum[LANES];
+            EACH sum[l] = b->scaled[i][j][l];
             if (i == j) {
                 EACH sum[l] += sum[l] * RIDGE_PART;
                 EACH sum[l] += RIDGE;
@@ -148,32 +172,67 @@ FOR_ANY_UNIT static void solve(Batch *b, int leaders) {
     }
 }
 
-/* Class, times 2, and sign of what is expected of some variables of a point; full blocks stay in registers. */
-static inline __attribute__((always_inline)) void tell_block(const Work *k, const Batch *b, int l, Py_ssize_t row, int rows,
-                                                             int32_t *code) {
-    float total[ROWS] = {0};
-    for (int n = 0; n < b->num_live; n++) {
-        const float *from = k->places[b->live[n]] + k->at[l] + row;
-        float alike = b->alike[l][n];
-        for (int r = 0; r < rows; r++) total[r] += alike * from[r];
+/* Class, times 2, and sign of what is expected of so many variables of a point, from one on. */
+#define TELL(NAME, COUNT)                                                                                          \
+    typedef float NAME##_floats __attribute__((vector_size(4 * COUNT)));                                           \
+    typedef int32_t NAME##_ints __attribute__((vector_size(4 * COUNT)));                                           \
+    typedef int16_t NAME##_shorts __attribute__((vector_size(2 * COUNT)));                                         \
+    typedef uint8_t NAME##_bytes __attribute__((vector_size(COUNT)));                                              \
+    INSIDE void NAME(const Work *k, const Batch *b, int l, Py_ssize_t from, uint8_t *out) {                        \
+        NAME##_floats total = {0};                                                                                 \
+        for (int n = 0; n < b->num_live; n++) {                                                                    \
+            NAME##_shorts there;                                                                                   \
+            memcpy(&there, k->places[b->live[n]] + k->at[l] + from, sizeof there);                                 \
+            NAME##_ints wide = __builtin_convertvector(there, NAME##_ints);                                            \
+            total += b->alike[l][n] * __builtin_convertvector(wide, NAME##_floats);                                \
+        }                                                                                                          \
+        NAME##_ints code = -(NAME##_ints)(total < 0.0f), bits = (NAME##_ints)total & 0x7fffffff;                    \
+        NAME##_floats magnitude = (NAME##_floats)bits;                                                             \
+        for (int c = 0; c < NUM_LIMITS; c++) code -= (NAME##_ints)(magnitude >= k->limits[c]) * 2;                 \
+        NAME##_bytes bytes = __builtin_convertvector(code, NAME##_bytes);                                          \
+        memcpy(out, &bytes, sizeof bytes);                                                                         \
     }
-    for (int r = 0; r < rows; r++) code[r] = total[r] < 0;
-    for (int c = 0; c < NUM_LIMITS; c++)
-        for (int r = 0; r < rows; r++) code[r] += (total[r] >= k->limits[c]) | (total[r] <= -k->limits[c]) ? 2 : 0;
+TELL(tell_many, 16)
+TELL(tell_few, 8)
+TELL(tell_one, 1)
+
+typedef uint8_t Bytes __attribute__((vector_size(ROWS)));
+
+/* Put the codes of some variables of all lanes, from one of the codes on, into their places. */
+INSIDE void put_codes(const Work *k, uint8_t (*codes)[ROWS], int from, Py_ssize_t row, Py_ssize_t rows) {
+    uint8_t *out = k->out + row * k->points;
+    if (k->held < LANES || k->number[LANES - 1] - k->number[0] != LANES - 1) {
+        for (int l = 0; l < k->held; l++)
+            for (Py_ssize_t r = 0; r < rows; r++) out[r * k->points + k->number[l]] = codes[l][from + r];
+        return;
+    }
+    Bytes x[LANES], y[LANES];
+    memcpy(x, codes, sizeof x);
+    for (int round = 0; round < 4; round++) {
+        for (int m = 0; m < 8; m++) {
+            y[2 * m] = __builtin_shufflevector(x[m], x[m + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            y[2 * m + 1] = __builtin_shufflevector(x[m], x[m + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        }
+        memcpy(x, y, sizeof x);
+    }
+    for (Py_ssize_t r = 0; r < rows; r++) memcpy(out + r * k->points + k->number[0], &x[from + r], LANES);
 }
 
+/* Blocks of variables are full: the last one begins early, with some whose codes are not wanted. */
 FOR_ANY_UNIT static void tell(const Work *k, const Batch *b) {
-    int32_t code[ROWS];
-    for (int l = 0; l < k->held; l++) {
-        uint8_t *out = k->out + k->number[l];
-        for (Py_ssize_t begin = 0; begin < k->rows; begin += ROWS) {
-            int rows = k->rows - begin < ROWS ? (int)(k->rows - begin) : ROWS;
-            if (rows == ROWS)
-                tell_block(k, b, l, k->first + begin, ROWS, code);
+    uint8_t codes[LANES][ROWS] = {{0}};
+    for (Py_ssize_t row = 0, width; row < k->rows; row += width) {
+        Py_ssize_t left = k->rows - row, first = k->first + row;
+        width = left > 8 && k->all >= 16 ? 16 : k->all >= 8 ? 8 : 1;
+        Py_ssize_t begin = first < k->all - width ? first : k->all - width;
+        for (int l = 0; l < k->held; l++)
+            if (width == 16)
+                tell_many(k, b, l, begin, codes[l]);
+            else if (width == 8)
+                tell_few(k, b, l, begin, codes[l]);
             else
-                tell_block(k, b, l, k->first + begin, rows, code);
-            for (int r = 0; r < rows; r++, out += k->points) *out = (uint8_t)code[r];
-        }
+                tell_one(k, b, l, begin, codes[l]);
+        put_codes(k, codes, (int)(first - begin), row, left < width ? left : width);
     }
 }
 
@@ -196,6 +255,9 @@ static void walk(Work *k, Batch *b, Py_ssize_t axis, Py_ssize_t at) {
     }
     for (Py_ssize_t i = 0; i < k->counts[axis]; i++, at += step, k->next++) {
         if (!matters(k, at)) continue;
+        /* All that is read when the lanes are full is scattered: it is called for now. */
+        for (int n = 0; n < k->num_places; n++)
+            for (Py_ssize_t v = 0; v < k->all; v += 32) __builtin_prefetch(k->places[n] + at + v);
         k->at[k->held] = at;
         k->number[k->held++] = k->next;
         if (k->held == LANES) flush(k, b);
@@ -211,50 +273,53 @@ static int read_tuple(PyObject *t, Py_ssize_t n, Py_ssize_t *out) {
 PyDoc_STRVAR(expect_doc,
              "expect(own, others, shape, starts, places, leaders, first, limits, out)\n--\n\n"
              "Write class (times 2) and sign of what is expected of one parity of a band of variables; the rest stays as it is.\n\n"
-             "`own`: float32 (*shape + 2, R). `others`: float32 (F, *shape + 2, R). `shape`: (F, R, *shape). `starts`: parity by\n"
-             "axis. `places`: band (0: the own one) and step of each. `first`: the first variable of `out`. `limits`: float32 (15). `out`: uint8.");
+             "`own`: int16 (*shape + 2, R). `others`: tuple of as many. `shape`: (R, *shape). `starts`: parity by axis.\n"
+             "`places`: band (0: the own one) and step of each. `first`: the first variable of `out`. `limits`: float32 (15). `out`: uint8.");
 
 static PyObject *expect(PyObject *self, PyObject *args) {
-    Py_buffer own, others, limits, out;
-    PyObject *shape, *starts, *places;
+    Py_buffer own, limits, out, others[MOST_PLACES];
+    PyObject *bands, *shape, *starts, *places;
     Work k = {0};
-    int leaders;
+    int leaders, held = 0;
     Py_ssize_t first;
-    if (!PyArg_ParseTuple(args, "y*y*OOOiny*w*", &own, &others, &shape, &starts, &places, &leaders, &first, &limits, &out))
+    if (!PyArg_ParseTuple(args, "y*OOOOiny*w*", &own, &bands, &shape, &starts, &places, &leaders, &first, &limits, &out))
         return NULL;
-    Py_ssize_t sizes[MOST_AXES + 2], parity[MOST_AXES], all = 1, low = 0, high = 0, pair[2];
-    k.rank = (PyTuple_Check(shape) ? PyTuple_Size(shape) : 0) - 2;
+    Py_ssize_t sizes[MOST_AXES + 1], parity[MOST_AXES], all = 1, low = 0, high = 0, pair[2];
+    Py_ssize_t num_bands = PyTuple_Check(bands) ? PyTuple_Size(bands) : MOST_PLACES + 1;
+    k.rank = (PyTuple_Check(shape) ? PyTuple_Size(shape) : 0) - 1;
     k.num_places = PyTuple_Check(places) && PyTuple_Size(places) <= MOST_PLACES ? (int)PyTuple_Size(places) : 0;
-    int good = k.rank >= 1 && k.rank <= MOST_AXES && k.num_places > 0 && read_tuple(shape, k.rank + 2, sizes) &&
-               read_tuple(starts, k.rank, parity) && sizes[0] >= 0 && sizes[1] >= 1 && leaders >= 1 &&
-               leaders <= MOST_LEADERS && leaders <= first && first < sizes[1];
+    int good = k.rank >= 1 && k.rank <= MOST_AXES && k.num_places > 0 && num_bands <= MOST_PLACES &&
+               read_tuple(shape, k.rank + 1, sizes) && read_tuple(starts, k.rank, parity) && sizes[0] >= 1 && leaders >= 1 &&
+               leaders <= MOST_LEADERS && leaders <= first && first < sizes[0];
     k.points = 1;
     for (Py_ssize_t a = k.rank - 1; good && a >= 0; a--) {
-        Py_ssize_t n = sizes[a + 2];
+        Py_ssize_t n = sizes[a + 1];
         good = n >= 1 && n <= MOST && parity[a] >= 0 && parity[a] <= 1 && parity[a] < n &&
-               all <= PY_SSIZE_T_MAX / 64 / (n + 2) / sizes[1];
+               all <= PY_SSIZE_T_MAX / 64 / (n + 2) / sizes[0];
         if (!good) break;
         k.counts[a] = (n - parity[a] + 1) / 2;
-        k.steps[a] = 2 * all * sizes[1];
+        k.steps[a] = 2 * all * sizes[0];
         low += (1 + parity[a]) * all;
         high += (1 + parity[a] + 2 * (k.counts[a] - 1)) * all;
         all *= n + 2;
         k.points *= k.counts[a];
     }
-    k.all = good ? sizes[1] : 0;
-    good = good && sizes[1] <= PY_SSIZE_T_MAX / 16 / all && sizes[0] <= PY_SSIZE_T_MAX / 16 / all / sizes[1] &&
-           own.len == sizes[1] * all * 4 && others.len == sizes[0] * sizes[1] * all * 4 && limits.len == NUM_LIMITS * 4 &&
+    k.all = good ? sizes[0] : 0;
+    good = good && sizes[0] <= PY_SSIZE_T_MAX / 16 / all && own.len == sizes[0] * all * 2 && limits.len == NUM_LIMITS * 4 &&
            out.len % k.points == 0;
     k.rows = good ? out.len / k.points : 0;
-    good = good && first + k.rows <= sizes[1];
-    for (int n = 0; good && n < k.num_places; n++) {
-        good = read_tuple(PyTuple_GetItem(places, n), 2, pair) && pair[0] >= 0 && pair[0] <= sizes[0] && pair[1] >= -low &&
+    good = good && first + k.rows <= sizes[0];
+    for (; good && held < num_bands; held++) {
+        if (PyObject_GetBuffer(PyTuple_GetItem(bands, held), others + held, PyBUF_SIMPLE) < 0) break;
+        good = others[held].len == own.len;
+    }
+    for (int n = 0; good && n < k.num_places && held == num_bands; n++) {
+        good = read_tuple(PyTuple_GetItem(places, n), 2, pair) && pair[0] >= 0 && pair[0] <= num_bands && pair[1] >= -low &&
                pair[1] < all - high;
         if (!good) break;
-        const float *band = pair[0] ? (const float *)others.buf + (pair[0] - 1) * sizes[1] * all : (const float *)own.buf;
-        k.places[n] = band + pair[1] * sizes[1];
+        k.places[n] = (const int16_t *)(pair[0] ? others[pair[0] - 1].buf : own.buf) + pair[1] * sizes[0];
     }
-    if (good) {
+    if (good && held == num_bands) {
         k.own = own.buf, k.limits = limits.buf, k.out = out.buf, k.leaders = leaders, k.first = first;
         Batch b;
         Py_BEGIN_ALLOW_THREADS;
@@ -263,8 +328,8 @@ static PyObject *expect(PyObject *self, PyObject *args) {
         Py_END_ALLOW_THREADS;
     } else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "expect: shapes and buffers do not fit");
+    for (int n = 0; n < held; n++) PyBuffer_Release(others + n);
     PyBuffer_Release(&own);
-    PyBuffer_Release(&others);
     PyBuffer_Release(&limits);
     PyBuffer_Release(&out);
     if (PyErr_Occurred()) return NULL;
@@ -278,7 +343,7 @@ typedef struct {
     int plain;
 } Copy;
 
-static void note_all(const Copy *c, Py_ssize_t axis, float *out, const int64_t **values) {
+static void note_all(const Copy *c, Py_ssize_t axis, int16_t *out, const int64_t **values) {
     Py_ssize_t step = c->out_steps[axis];
     for (Py_ssize_t i = 0; i < c->counts[axis]; i++, out += step) {
         if (axis < c->rank - 1) {
@@ -288,7 +353,7 @@ static void note_all(const Copy *c, Py_ssize_t axis, float *out, const int64_t *
         const int64_t *from = (*values)++;
         for (Py_ssize_t r = 0; r < c->rows; r++) {
             int64_t v = from[r * c->points];
-            out[r] = (float)(v > LARGEST ? LARGEST : v < -LARGEST ? -LARGEST : v);
+            out[r] = (int16_t)(v > LARGEST ? LARGEST : v < -LARGEST ? -LARGEST : v);
         }
     }
 }
@@ -319,13 +384,13 @@ static PyObject *note(PyObject *self, PyObject *args) {
         all *= n + 2;
         c.points *= c.counts[a];
     }
-    good = good && sizes[0] <= PY_SSIZE_T_MAX / 16 / all && own.len == sizes[0] * all * 4 && values.len % (c.points * 8) == 0 &&
+    good = good && sizes[0] <= PY_SSIZE_T_MAX / 16 / all && own.len == sizes[0] * all * 2 && values.len % (c.points * 8) == 0 &&
            first >= 0 && first <= sizes[0] - values.len / 8 / c.points;
     if (good) {
         const int64_t *from = values.buf;
         c.rows = values.len / 8 / c.points;
         Py_BEGIN_ALLOW_THREADS;
-        note_all(&c, 0, (float *)own.buf + low * sizes[0] + first, &from);
+        note_all(&c, 0, (int16_t *)own.buf + low * sizes[0] + first, &from);
         Py_END_ALLOW_THREADS;
     } else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "note: shapes and buffers do not fit");
@@ -335,15 +400,15 @@ static PyObject *note(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-static void see_point(const Copy *c, float *out, const float *from) {
+static void see_point(const Copy *c, int16_t *out, const int16_t *from) {
     if (c->plain)
-        memcpy(out, from + c->places[0], (size_t)c->rows * sizeof(float));
+        memcpy(out, from + c->places[0], (size_t)c->rows * sizeof(int16_t));
     else
         for (Py_ssize_t r = 0; r < c->rows; r++)
             if (c->places[r] >= 0) out[r] = from[c->places[r]];
 }
 
-static void see_all(const Copy *c, Py_ssize_t axis, float *out, const float *from) {
+static void see_all(const Copy *c, Py_ssize_t axis, int16_t *out, const int16_t *from) {
     Py_ssize_t ratio = c->ratios[axis], last = c->lasts[axis], count = c->counts[axis];
     for (Py_ssize_t i = 0, there = 0; i < count; there++, from += c->steps[axis]) {
         Py_ssize_t end = there < last && ratio < count - i ? i + ratio : count;
@@ -359,9 +424,9 @@ static void see_all(const Copy *c, Py_ssize_t axis, float *out, const float *fro
 PyDoc_STRVAR(see_doc,
              "see(own, first, places, steps, ratios, lasts, shape, out)\n--\n\n"
              "Write what another band has at the points of a band.\n\n"
-             "`own`: float32, the other band; its first point begins at `first`. `places`: int64, where each variable is in a\n"
+             "`own`: int16, the other band; its first point begins at `first`. `places`: int64, where each variable is in a\n"
              "point, or -1. `steps`: from one of its indices to the next, `lasts`: the last ones, `ratios`: how many points of\n"
-             "the band see one, by axis. `shape`: of the band. `out`: float32 (*shape + 2, R).");
+             "the band see one, by axis. `shape`: of the band. `out`: int16 (*shape + 2, R).");
 
 static PyObject *see(PyObject *self, PyObject *args) {
     Py_buffer own, places, out;
@@ -369,7 +434,7 @@ static PyObject *see(PyObject *self, PyObject *args) {
     Copy c = {0};
     Py_ssize_t first, all = 1, low = 0, far = 0, most = 0;
     if (!PyArg_ParseTuple(args, "y*ny*OOOOw*", &own, &first, &places, &steps, &ratios, &lasts, &shape, &out)) return NULL;
-    Py_ssize_t size = own.len / 4;
+    Py_ssize_t size = own.len / 2;
     c.rows = places.len / 8, c.places = places.buf;
     c.rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
     int good = c.rank >= 1 && c.rank <= MOST_AXES && read_tuple(shape, c.rank, c.counts) && read_tuple(steps, c.rank, c.steps) &&
@@ -392,10 +457,10 @@ static PyObject *see(PyObject *self, PyObject *args) {
         c.plain = c.plain && c.places[r] >= 0 && c.places[r] == c.places[0] + r;
     }
     good = good && most < size - first && far < size - first - most && c.rows <= PY_SSIZE_T_MAX / 16 / all &&
-           out.len == c.rows * all * 4;
+           out.len == c.rows * all * 2;
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
-        see_all(&c, 0, (float *)out.buf + low * c.rows, (const float *)own.buf + first);
+        see_all(&c, 0, (int16_t *)out.buf + low * c.rows, (const int16_t *)own.buf + first);
         Py_END_ALLOW_THREADS;
     } else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "see: shapes and buffers do not fit");

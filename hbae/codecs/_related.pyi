@@ -2,7 +2,7 @@ from hbae.arrays import Array
 
 def expect(
     own: Array,
-    others: Array,
+    others: tuple[Array, ...],
     shape: tuple[int, ...],
     starts: tuple[int, ...],
     places: tuple[tuple[int, int], ...],

@@ -12,6 +12,9 @@
 
 #define TABLE_BITS 14
 #define TABLE_SUM (1 << TABLE_BITS)
+/* Slots of a table of which the first one's token is stored. */
+#define BUCKET_BITS 4
+#define BUCKETS (TABLE_SUM >> BUCKET_BITS)
 #define DIRECT 32
 #define MAX_TOKENS 146
 #define ENDS (MAX_TOKENS + 1)
@@ -181,7 +184,8 @@ static inline void refill(Stream *s) {
 
 static inline int token_of(Stream *s, const uint8_t *token_at, const uint16_t *left) {
     uint32_t slot = (uint32_t)(s->state & 0xFFFFFF);
-    int t = token_at[slot >> 10];
+    int t = token_at[slot >> (10 + BUCKET_BITS)];
+    while (t < MAX_TOKENS - 1 && left[t + 1] <= slot >> 10) t++;
     uint64_t start = (uint64_t)left[t] << 10, f = ((uint64_t)left[t + 1] << 10) - start;
     s->state = (s->state >> 24) * f + slot - start;
     refill(s);
@@ -198,13 +202,23 @@ static inline Py_ssize_t zeros_ahead(Stream *s, uint64_t share, Py_ssize_t n) {
     return k;
 }
 
+/* So many raw bits (4 to 60), highest first; they are there. */
+static inline uint64_t next_bits(Stream *s, int n) {
+    const uint8_t *from = s->bits + (s->bit >> 3);
+    int skip = (int)(s->bit & 7), got = 8 - skip;
+    uint64_t raw = *from & (0xFFu >> skip);
+    for (; got + 8 <= n; got += 8) raw = raw << 8 | *++from;
+    s->bit += (uint64_t)n;
+    if (got >= n) return raw >> (got - n);
+    return raw << (n - got) | *++from >> (8 - (n - got));
+}
+
 static inline int value_of(Stream *s, int t, int64_t *v) {
     uint64_t u = (uint64_t)t;
     if (t >= DIRECT) {
         int low = (t - DIRECT) / 2 + 4;
         if (s->num_bits - s->bit < (uint64_t)low) return NO_BITS;
-        uint64_t raw = 0;
-        for (int k = 0; k < low; k++, s->bit++) raw = raw << 1 | (s->bits[s->bit >> 3] >> (7 - (s->bit & 7)) & 1);
+        uint64_t raw = next_bits(s, low);
         u = (uint64_t)(2 | ((t - DIRECT) & 1)) << low | raw;
     }
     *v = (int64_t)(u >> 1) ^ -(int64_t)(u & 1);
@@ -215,7 +229,7 @@ PyDoc_STRVAR(take_doc,
              "take(contexts, labels, const, token_at, left, words, bits, state, used, out)\n--\n\n"
              "Read one step of values for uint16 contexts; give what is wrong (0: nothing).\n\n"
              "`labels`: int64, table of each context (-1: none). `const`: int64, only token of each table (-1: several).\n"
-             "`token_at`: uint8 (tables, 2**14). `left`: uint16 (tables, 147), left ends of tokens. `state`: uint64, rANS\n"
+             "`token_at`: uint8 (tables, 2**10), token of each 16th slot. `left`: uint16 (tables, 147), left ends of tokens. `state`: uint64, rANS\n"
              "state, words left, bits read. `used`: uint8, set for contexts that occur. `out`: int64.");
 
 static PyObject *take(PyObject *self, PyObject *args) {
@@ -227,7 +241,7 @@ static PyObject *take(PyObject *self, PyObject *args) {
     const int64_t *labels = b[1].buf, *constant = b[2].buf;
     uint64_t *state = b[7].buf;
     int64_t *out = b[9].buf;
-    int good = b[0].len == n * 2 && b[1].len == num * 8 && b[2].len == tables * 8 && b[3].len == tables * TABLE_SUM &&
+    int good = b[0].len == n * 2 && b[1].len == num * 8 && b[2].len == tables * 8 && b[3].len == tables * BUCKETS &&
                b[4].len == tables * ENDS * 2 && b[5].len % 4 == 0 && b[7].len == 24 && b[8].len == num && b[9].len == n * 8;
     for (Py_ssize_t c = 0; good && c < num; c++) good = labels[c] >= -1 && labels[c] < tables;
     for (Py_ssize_t k = 0; good && k < tables; k++) good = constant[k] >= -1 && constant[k] < MAX_TOKENS;
@@ -249,7 +263,7 @@ static PyObject *take(PyObject *self, PyObject *args) {
                 fault = NO_TABLE;
                 break;
             }
-            const uint8_t *token_at = (const uint8_t *)b[3].buf + labels[c] * TABLE_SUM;
+            const uint8_t *token_at = (const uint8_t *)b[3].buf + labels[c] * BUCKETS;
             const uint16_t *left = (const uint16_t *)b[4].buf + labels[c] * ENDS;
             int fixed = (int)constant[labels[c]];
             uint64_t zeros = fixed < 0 && left[1] > TABLE_SUM / 2 ? (uint64_t)left[1] << 10 : 0;

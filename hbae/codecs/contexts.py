@@ -36,6 +36,8 @@ except ImportError:
 _PIECE = 1 << 20
 # Below so many tokens, adding one by one is faster than a pass over the table of all contexts.
 _FEW = 1 << 12
+# Slots of a table of which the kernel looks up the first one's token.
+_BUCKET = 16
 # What the kernel may find wrong, in its order.
 _NO_TABLE, _NO_BITS, _TOO_LARGE = 1, 2, 3
 
@@ -229,10 +231,10 @@ class _Compiled:
 
     def __init__(self, labels: Array, const: list[int], tables: list[Array], bits: bytes, words: Array) -> None:
         self._labels, self._const = labels, np.array(const, np.int64)
-        self._token_at = np.zeros((len(const), TABLE_SUM), np.uint8)
+        self._token_at = np.zeros((len(const), TABLE_SUM // _BUCKET), np.uint8)
         self._left = _left_ends(const, tables)
         for label, table in zip(np.flatnonzero(self._const < 0), tables, strict=True):
-            self._token_at[label] = np.repeat(np.arange(len(table)), table)
+            self._token_at[label] = np.repeat(np.arange(len(table)), table)[::_BUCKET]
         self._bits, self._words = bits, words
         # rANS state, words left, bits read.
         state = 0

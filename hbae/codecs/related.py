@@ -28,8 +28,8 @@ except ImportError:
 
 # Measured on two runs of 54 variables: more leaders or places around gain less than 0.3 % and cost time.
 MOST_LEADERS, MOST_PLACES = 15, 24
-# Larger integers count as that: sums of squares stay far from the largest float32.
-LARGEST = 1 << 20
+# Larger integers count as that.
+LARGEST = (1 << 15) - 1
 # What is added to the diagonal of the normal equations, and the part of it that is added as well.
 RIDGE, RIDGE_PART = np.float32(4), np.float32(2.0**-12)
 # Limits of classes of what is expected, in 64ths.
@@ -54,15 +54,22 @@ class View:
     band: Around | None
     ratios: tuple[int, ...]
 
-    def put(self, rows: Array, out: Array) -> None:
-        """Write the integers of those variables that are seen into (*shape + 2, R), which is zero before."""
-        if self.band is None:
-            return
-        own, shape = self.band.own, tuple(n - 2 for n in out.shape[:-1])
+    def seen(self, rows: Array, shape: tuple[int, ...]) -> Array:
+        """Give the integers of those variables that are seen, int16 (*shape + 2, R) with a border of zeros."""
+        plain = self.band is not None and self.band.own.shape == shape and set(self.ratios) == {1}
+        if self.band is not None and plain and np.array_equal(self.band.rows, rows):
+            return self.band.own
+        out = np.zeros(shape, np.int16)
+        if self.band is not None:
+            self._put(self.band, rows, out)
+        return out
+
+    def _put(self, band: Around, rows: Array, out: Array) -> None:
+        own, shape = band.own, tuple(n - 2 for n in out.shape[:-1])
         steps = tuple(s // own.itemsize for s in own.strides[:-1])
         lasts = tuple(n - 3 for n in own.shape[:-1])
-        index = np.minimum(np.searchsorted(self.band.rows, rows), len(self.band.rows) - 1)
-        there = np.where(self.band.rows[index] == rows, index, -1)
+        index = np.minimum(np.searchsorted(band.rows, rows), len(band.rows) - 1)
+        there = np.where(band.rows[index] == rows, index, -1)
         if _related is not None:
             _related.see(own, sum(steps), there, steps, self.ratios, lasts, shape, out)
             return
@@ -77,14 +84,14 @@ class View:
 class Around:
     """What is known at and around the points of a band, of the variables ``rows`` (R of them, ascending).
 
-    All float32 with a border of zeros. ``own``: (*shape + 2, R), the band itself, zero where it is not known yet.
-    ``others``: (F, *shape + 2, R), what other bands have at each point. ``spread``: which of these are looked at one
-    step to each side, too.
+    All int16 with a border of zeros. ``own``: (*shape + 2, R), the band itself, zero where it is not known yet.
+    ``others``: the same for what each other band has at the points. ``spread``: which of these are looked at one step to
+    each side, too.
     """
 
     rows: Array
     own: Array
-    others: Array
+    others: tuple[Array, ...]
     spread: range
     _places: dict[tuple[int, ...], tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
@@ -92,20 +99,18 @@ class Around:
     def of(rows: Array, shape: tuple[int, ...], views: Sequence[View], spread: range) -> Around:
         """Start with nothing known of the band itself; ``spread``: numbers of views. Only what gives places counts."""
         views, spread = views[:MOST_PLACES], range(spread.start, min(spread.stop, MOST_PLACES))
-        own = np.zeros((*(n + 2 for n in shape), len(rows)), np.float32)
-        others = np.zeros((len(views) if len(rows) > 1 else 0, *own.shape), np.float32)
-        for out, view in zip(others, views, strict=False):
-            view.put(rows, out)
+        own = np.zeros((*(n + 2 for n in shape), len(rows)), np.int16)
+        others = tuple(view.seen(rows, own.shape) for view in views) if len(rows) > 1 else ()
         return Around(rows, own, others, spread)
 
     def alone(self) -> Around:
         """Give the band without what others have there: all that later bands look at."""
-        return Around(self.rows, self.own, self.others[:0].copy(), range(0))
+        return Around(self.rows, self.own, (), range(0))
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """Number of other bands, of variables, shape of the band."""
-        return (len(self.others), len(self.rows), *(n - 2 for n in self.own.shape[:-1]))
+        """Number of variables, shape of the band."""
+        return (len(self.rows), *(n - 2 for n in self.own.shape[:-1]))
 
     @cached_property
     def _strides(self) -> list[int]:
@@ -115,7 +120,7 @@ class Around:
         """Give the places around a phase's points: band (0: this one), and step in its flat points."""
         if phase.parity not in self._places:
             found = [(f + 1, 0) for f in range(len(self.others))] + [(0, step) for step in phase.places]
-            sizes = self.shape[2:]
+            sizes = self.shape[1:]
             axes = [a for a, n in enumerate(sizes) if n > 1 and a >= len(sizes) - 2]
             found += [(f + 1, sign * self._strides[a]) for f in self.spread for a in axes for sign in (-1, 1)]
             self._places[phase.parity] = tuple(found[:MOST_PLACES])
@@ -124,7 +129,7 @@ class Around:
     def note(self, phase: Phase, part: slice, values: Array) -> None:
         """Keep a phase's integers (flat int64) of some variables for what comes after it."""
         if _related is not None:
-            _related.note(self.own, self.shape[1:], phase.parity, part.start, values)
+            _related.note(self.own, self.shape, phase.parity, part.start, values)
             return
         target = tuple(slice(1 + a, -1, 2) for a in phase.parity)
         place = np.moveaxis(self.own[(*target, part)], -1, 0)
@@ -148,7 +153,7 @@ class Around:
         return out.ravel()
 
     def _expect(self, phase: Phase, places: tuple[tuple[int, int], ...], leaders: int, part: slice, out: Array) -> None:
-        fields = [a.reshape(-1, len(self.rows)).T for a in (self.own, *self.others)]
+        fields = [a.reshape(-1, len(self.rows)).T.astype(np.float32) for a in (self.own, *self.others)]
         points = self._points(phase)
         active = np.flatnonzero(fields[0][:leaders, points].any(axis=0))
         for here in _pieces(active):

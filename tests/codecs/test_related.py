@@ -51,7 +51,7 @@ def test_compiled_are_those_of_numpy(
 ) -> None:
     """Integers of any size, most of them zero or none; more leaders than count, as many places around as there are."""
     rng = np.random.default_rng(5)
-    for variables, density in ((2, 1.0), (3, 0.3), (24, 0.6), (24, 1.0)):
+    for variables, density in ((2, 1.0), (3, 0.3), (9, 0.5), (24, 0.6), (33, 1.0)):
         values, *others = np.clip(np.rint(size * rng.standard_cauchy((4, variables, *shape))), -(2.0**60), 2.0**60)
         values *= rng.random(values.shape) < density
         part = slice(variables // 2, variables)
@@ -106,18 +106,22 @@ def test_contexts_are_in_range() -> None:
 
 
 def test_what_does_not_fit_is_refused(compiled: Any) -> None:
-    own, others = np.zeros((5, 6, 4), np.float32), np.zeros((1, 5, 6, 4), np.float32)
+    own = np.zeros((5, 6, 4), np.int16)
     places = ((1, 0), (0, 1), (0, -8), (1, 7))
-    good = [own, others, (1, 4, 3, 4), (0, 1), places, 2, 2, CLASS_LIMITS, np.zeros((2, 2, 2), np.uint8)]
+    good = [own, (own.copy(),), (4, 3, 4), (0, 1), places, 2, 2, CLASS_LIMITS, np.zeros((2, 2, 2), np.uint8)]
     _refuses(compiled.expect, good, (
         (0, own[:4].copy()),
-        (0, own.astype(np.float64)),
-        (1, np.zeros((2, 5, 6, 4), np.float32)),
-        (2, (1, 4, 3, 5)),
-        (2, (1, 4)),
-        (2, (1, 4, 1 << 62, 4)),
-        (2, (1, 0, 3, 4)),
-        (2, (-1, 4, 3, 4)),
+        (0, own.astype(np.float32)),
+        (1, ()),
+        (1, (own[:4].copy(),)),
+        (1, (None,)),
+        (1, [own]),
+        (1, (own,) * 25),
+        (2, (4, 3, 5)),
+        (2, (4,)),
+        (2, (4, 1 << 62, 4)),
+        (2, (0, 3, 4)),
+        (2, (-1, 3, 4)),
         (2, ()),
         (3, (0, 2)),
         (3, (-1, 0)),
@@ -151,10 +155,10 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
         (3, -1),
         (4, np.zeros(7, np.int64)),
     ))  # fmt: skip
-    floats = np.zeros(24, np.float32)
-    good = [floats, 3, np.array([0, 1, -1]), (6, 2), (1, 2), (2, 3), (3, 4), np.zeros((5, 6, 3), np.float32)]
+    there = np.zeros(24, np.int16)
+    good = [there, 3, np.array([0, 1, -1]), (6, 2), (1, 2), (2, 3), (3, 4), np.zeros((5, 6, 3), np.int16)]
     _refuses(compiled.see, good, (
-        (0, floats[:22].copy()),
+        (0, there[:22].copy()),
         (1, 5),
         (1, -1),
         (2, np.array([0, 3, 0])),
@@ -169,7 +173,7 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
         (6, (3, 5)),
         (6, (1 << 62, 4)),
         (6, (3,)),
-        (7, np.zeros((5, 5, 3), np.float32)),
+        (7, np.zeros((5, 5, 3), np.int16)),
     ))  # fmt: skip
     with pytest.raises(ValueError, match="do not fit"):
         compiled.turn(np.zeros(3, np.int64), np.zeros(2, np.uint8))
@@ -179,25 +183,27 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
 def test_views_are_those_of_numpy(ratios: tuple[int, int], compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each point sees the same place of the other band, or its last one; beyond the border there is nothing."""
     rng = np.random.default_rng(8)
-    there = np.rint(rng.standard_cauchy((2, 4, 3)) * 1e5)
+    there = np.rint(rng.standard_cauchy((2, 4, 3)) * 1e4)
     known = replace(band_of(there), rows=np.array([1, 4]))
     rows = np.array([0, 1, 4, 7])
-    out = np.zeros((4 * ratios[0] + 3, 3 * ratios[1] + 3, 4), np.float32)
-    expected = out.copy()
-    for r, i, j in np.ndindex(2, out.shape[0] - 2, out.shape[1] - 2):
+    expected = np.zeros((4 * ratios[0] + 3, 3 * ratios[1] + 3, 4), np.int16)
+    for r, i, j in np.ndindex(2, expected.shape[0] - 2, expected.shape[1] - 2):
         seen = there[r, min(i // ratios[0], 3), min(j // ratios[1], 2)]
-        expected[i + 1, j + 1, r + 1] = seen.clip(-(2**20), 2**20)
+        expected[i + 1, j + 1, r + 1] = seen.clip(1 - 2**15, 2**15 - 1)
     for kernel in (compiled, None):
         monkeypatch.setattr(module, "_related", kernel)
-        out[...] = 0
-        View(known, ratios).put(rows, out)
-        assert np.array_equal(out, expected)
-        View(None, ratios).put(rows, out)
-        assert np.array_equal(out, expected)
+        assert np.array_equal(View(known, ratios).seen(rows, expected.shape), expected)
+        assert not View(None, ratios).seen(rows, expected.shape).any()
+
+
+def test_a_band_of_the_same_places_is_seen_as_it_is() -> None:
+    known = band_of(np.ones((2, 4, 3)))
+    assert View(known, (1, 1)).seen(np.array([0, 1]), known.own.shape) is known.own
+    assert View(known, (1, 1)).seen(np.array([0, 2]), known.own.shape)[2, 2].tolist() == [1, 0]
 
 
 def _refuses(kernel: Any, good: list[Any], bad: tuple[tuple[int, Any], ...]) -> None:
     kernel(*good)
     for place, value in bad:
-        with pytest.raises((ValueError, OverflowError)):
+        with pytest.raises((ValueError, OverflowError, TypeError)):
             kernel(*good[:place], value, *good[place + 1 :])

@@ -113,7 +113,7 @@ def test_kernels_refuse_what_does_not_fit(compiled: Any) -> None:
         return np.zeros(n, np.int64)
 
     u64 = np.zeros(3, np.uint64)
-    lookup, left, words, bits = np.zeros((2, 1 << 14), np.uint8), u16(2, 147), np.zeros(4, np.uint32), b"\0" * 4
+    lookup, left, words, bits = np.zeros((2, 1 << 10), np.uint8), u16(2, 147), np.zeros(4, np.uint32), b"\0" * 4
     good = [u16(5), i64(3), i64(2), lookup, left, words, bits, u64, np.zeros(3, np.uint8), i64(5)]
     take = compiled.take
     assert take(*good) == 0

@@ -6,10 +6,12 @@ from setuptools import Extension, setup
 # No fused operations: every bit must be that of the NumPy code.
 EXACT = ["-O3", "-ffp-contract=off"]
 KERNELS = [
+    "hbae/codecs/_hints.c",
     "hbae/codecs/_neighbours.c",
     "hbae/codecs/_related.c",
     "hbae/codecs/_symbols.c",
     "hbae/exact/_lifting.c",
+    "hbae/pipeline/_casting.c",
     "hbae/pipeline/_rounding.c",
 ]
 

@@ -35,23 +35,34 @@ typedef struct {
     Py_ssize_t neighbours;
     uint32_t parts;
     uint16_t base;
+    /* What is told in the place of the guide, if anything (no values: all in class 0). */
+    const uint8_t *told;
+    int related;
 } Phase;
 
 FOR_ANY_UNIT static void add_sizes(uint16_t *sums, const uint16_t *near, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++) sums[i] = (uint16_t)(sums[i] + near[2 * i]);
 }
 
+/* Sizes and hints keep these limits; whatever they hold, nothing outside the tables is read. */
+static inline uint16_t size_context(const Phase *p, uint32_t sum, uint32_t hint) {
+    uint32_t most = CLIP * (uint32_t)p->neighbours;
+    uint32_t expected = (p->table[sum < most ? sum : most] + (hint >> GUIDE_BITS) * p->parts) >> 4;
+    return (uint16_t)(p->classes[expected < 16 * CLIP ? expected : 16 * CLIP] + p->base);
+}
+
 static void row(Phase *p, const uint16_t *near, const uint16_t *hints) {
     Py_ssize_t n = p->counts[p->rank - 1];
     memset(p->sums, 0, (size_t)n * sizeof(uint16_t));
     for (Py_ssize_t k = 0; k < p->neighbours; k++) add_sizes(p->sums, near + p->places[k], n);
-    for (Py_ssize_t i = 0; i < n; i++) {
-        /* Sizes and hints keep these limits; whatever they hold, nothing outside the tables is read. */
-        uint32_t sum = p->sums[i] < CLIP * p->neighbours ? p->sums[i] : CLIP * (uint32_t)p->neighbours;
-        uint32_t hint = hints ? hints[2 * i] : 0;
-        uint32_t expected = (p->table[sum] + (hint >> GUIDE_BITS) * p->parts) >> 4;
-        if (expected > 16 * CLIP) expected = 16 * CLIP;
-        p->out[i] = (uint16_t)(p->classes[expected] + (hint & ((1 << GUIDE_BITS) - 1)) + p->base);
+    if (hints && !p->related)
+        for (Py_ssize_t i = 0; i < n; i++)
+            p->out[i] = (uint16_t)(size_context(p, p->sums[i], hints[2 * i]) + (hints[2 * i] & ((1 << GUIDE_BITS) - 1)));
+    else
+        for (Py_ssize_t i = 0; i < n; i++) p->out[i] = size_context(p, p->sums[i], hints ? hints[2 * i] : 0);
+    if (p->told) {
+        for (Py_ssize_t i = 0; i < n; i++) p->out[i] = (uint16_t)(p->out[i] + (p->told[i] >> 1));
+        p->told += n;
     }
     p->out += n;
 }
@@ -72,18 +83,20 @@ static int read_tuple(PyObject *t, Py_ssize_t n, Py_ssize_t *out) {
 }
 
 PyDoc_STRVAR(contexts_doc,
-             "phase_contexts(near, shape, starts, places, table, hints, parts, classes, base, out)\n--\n\n"
+             "phase_contexts(near, shape, starts, places, table, hints, parts, classes, base, told, related, out)\n--\n\n"
              "Write the contexts of one parity of a band: the class of what is expected, the guide, the base.\n\n"
              "`near`: uint16 sizes (V, *shape + 2). `starts`: parity by axis. `places`: flat offsets of the neighbours.\n"
              "`table`: uint32, parts of the mean for each sum. `hints`: uint16 (V, *shape), or empty. `parts`: theirs.\n"
-             "`classes`: uint16. `out`: uint16.");
+             "`classes`: uint16. `told`: uint8, twice what is told in the place of the guide, where variables are `related`; or\n"
+             "empty. `out`: uint16.");
 
 static PyObject *phase_contexts(PyObject *self, PyObject *args) {
-    Py_buffer near, table, hints, classes, out;
+    Py_buffer near, table, hints, classes, told, out;
     PyObject *shape, *starts, *places;
     unsigned short parts, base;
-    if (!PyArg_ParseTuple(args, "y*OOOy*y*Hy*Hw*", &near, &shape, &starts, &places, &table, &hints, &parts, &classes, &base,
-                          &out))
+    int related;
+    if (!PyArg_ParseTuple(args, "y*OOOy*y*Hy*Hy*pw*", &near, &shape, &starts, &places, &table, &hints, &parts, &classes, &base,
+                          &told, &related, &out))
         return NULL;
     Phase p = {0};
     Py_ssize_t sizes[MOST_AXES], first[MOST_AXES];
@@ -115,7 +128,7 @@ static PyObject *phase_contexts(PyObject *self, PyObject *args) {
         good = near_at + p.places[k] >= 0 && end < near_all;
     }
     good = good && near.len == near_all * 2 && out.len == out_all * 2 && table.len >= (CLIP * p.neighbours + 1) * 4 &&
-           classes.len >= (16 * CLIP + 1) * 2 && (hints.len == 0 || hints.len == hint_all * 2);
+           classes.len >= (16 * CLIP + 1) * 2 && (hints.len == 0 || hints.len == hint_all * 2) && (told.len == 0 || (related && told.len == out_all));
     p.sums = good ? malloc((size_t)p.counts[rank - 1] * sizeof(uint16_t)) : NULL;
     if (p.sums) {
         p.rank = rank;
@@ -125,6 +138,8 @@ static PyObject *phase_contexts(PyObject *self, PyObject *args) {
         p.out = out.buf;
         p.parts = parts;
         p.base = base;
+        p.told = told.len ? told.buf : NULL;
+        p.related = related;
         Py_BEGIN_ALLOW_THREADS;
         walk(&p, 0, p.near + near_at, hints.len ? (const uint16_t *)hints.buf + hint_at : NULL);
         Py_END_ALLOW_THREADS;
@@ -135,6 +150,7 @@ static PyObject *phase_contexts(PyObject *self, PyObject *args) {
     PyBuffer_Release(&table);
     PyBuffer_Release(&hints);
     PyBuffer_Release(&classes);
+    PyBuffer_Release(&told);
     PyBuffer_Release(&out);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;

@@ -10,6 +10,8 @@ def phase_contexts(
     parts: int,
     classes: Array,
     base: int,
+    told: Array,
+    related: bool,
     out: Array,
 ) -> None: ...
 def move(

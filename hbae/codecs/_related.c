@@ -55,17 +55,32 @@ typedef struct {
     int live[MOST_PLACES], num_live;
 } Batch;
 
-INSIDE int any_of(const int16_t *values, Py_ssize_t n) {
-    int any = 0;
-    for (Py_ssize_t i = 0; i < n; i++) any |= values[i];
-    return any != 0;
+typedef int16_t Sixteen __attribute__((vector_size(32)));
+
+/* Whether any of some values is not zero, or of those beside them in the same point. */
+INSIDE int any_of(const Work *k, const int16_t *point, Py_ssize_t first, Py_ssize_t n) {
+    uint64_t any[4] = {0};
+    if (k->all < 16) {
+        for (Py_ssize_t i = 0; i < n; i++) any[0] |= (uint64_t)(point[first + i] != 0);
+        return any[0] != 0;
+    }
+    Sixteen all = {0}, some;
+    for (Py_ssize_t i = first; i < first + n; i += 16) {
+        memcpy(&some, point + (i < k->all - 16 ? i : k->all - 16), sizeof some);
+        all |= some;
+    }
+    memcpy(any, &all, sizeof all);
+    return (any[0] | any[1] | any[2] | any[3]) != 0;
 }
 
-/* Whether a point has a leader, and a variable to tell of has anything around it. */
-FOR_ANY_UNIT static int matters(const Work *k, Py_ssize_t at) {
-    if (!any_of(k->own + at, k->leaders)) return 0;
+/* Whether a point has a leader, and a variable to tell of has anything around it: all others are told zeros. */
+INSIDE int matters(const Work *k, Py_ssize_t at) {
+    if (!any_of(k, k->own + at, 0, k->leaders)) return 0;
+    /* What is read now and when the lanes are full is scattered: it is called for. */
     for (int n = 0; n < k->num_places; n++)
-        if (any_of(k->places[n] + at + k->first, k->rows)) return 1;
+        for (Py_ssize_t v = 0; v < k->all; v += 32) __builtin_prefetch(k->places[n] + at + v);
+    for (int n = 0; n < k->num_places; n++)
+        if (any_of(k, k->places[n] + at, k->first, k->rows)) return 1;
     return 0;
 }
 
@@ -247,21 +262,20 @@ static void flush(Work *k, Batch *b) {
     k->held = 0;
 }
 
-static void walk(Work *k, Batch *b, Py_ssize_t axis, Py_ssize_t at) {
-    Py_ssize_t step = k->steps[axis];
-    if (axis < k->rank - 1) {
-        for (Py_ssize_t i = 0; i < k->counts[axis]; i++) walk(k, b, axis + 1, at + i * step);
-        return;
-    }
-    for (Py_ssize_t i = 0; i < k->counts[axis]; i++, at += step, k->next++) {
+FOR_ANY_UNIT static void walk_row(Work *k, Batch *b, Py_ssize_t at) {
+    for (Py_ssize_t i = 0; i < k->counts[k->rank - 1]; i++, at += k->steps[k->rank - 1], k->next++) {
         if (!matters(k, at)) continue;
-        /* All that is read when the lanes are full is scattered: it is called for now. */
-        for (int n = 0; n < k->num_places; n++)
-            for (Py_ssize_t v = 0; v < k->all; v += 32) __builtin_prefetch(k->places[n] + at + v);
         k->at[k->held] = at;
         k->number[k->held++] = k->next;
         if (k->held == LANES) flush(k, b);
     }
+}
+
+static void walk(Work *k, Batch *b, Py_ssize_t axis, Py_ssize_t at) {
+    if (axis == k->rank - 1)
+        walk_row(k, b, at);
+    else
+        for (Py_ssize_t i = 0; i < k->counts[axis]; i++) walk(k, b, axis + 1, at + i * k->steps[axis]);
 }
 
 static int read_tuple(PyObject *t, Py_ssize_t n, Py_ssize_t *out) {

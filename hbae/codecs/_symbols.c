@@ -22,22 +22,32 @@
 
 enum { FINE, NO_TABLE, NO_BITS, TOO_LARGE, BAD_CONTEXT };
 
-/* Where the values of each context start when sorted; NULL without memory. `ends[c]` becomes the end of context c's run. */
-static Py_ssize_t *starts_of(const uint16_t *contexts, Py_ssize_t n, Py_ssize_t num, int64_t *ends, int *fault) {
-    for (Py_ssize_t c = 0; c < num; c++) ends[c] = 0;
+/* The contexts of a step: where the values of each start when sorted, where they end, the first and last one that occurs. */
+typedef struct {
+    Py_ssize_t *starts, *ends, first, last;
+} Sorted;
+
+/* Count the contexts; gives what is wrong. Without memory `starts` is NULL. */
+static int sort_contexts(Sorted *s, const uint16_t *contexts, Py_ssize_t n, Py_ssize_t num) {
+    size_t room = (size_t)(num > 0 ? num : 1);
+    s->starts = malloc(2 * room * sizeof(Py_ssize_t));
+    if (!s->starts) return FINE;
+    s->ends = s->starts + room;
+    uint16_t low = 0xFFFF, high = 0;
     for (Py_ssize_t i = 0; i < n; i++) {
-        if (contexts[i] >= num) {
-            *fault = BAD_CONTEXT;
-            return NULL;
-        }
-        ends[contexts[i]]++;
+        low = contexts[i] < low ? contexts[i] : low;
+        high = contexts[i] > high ? contexts[i] : high;
     }
-    Py_ssize_t *starts = malloc((size_t)(num ? num : 1) * sizeof(Py_ssize_t)), total = 0;
-    for (Py_ssize_t c = 0; starts && c < num; c++) {
-        starts[c] = total;
-        ends[c] = total += (Py_ssize_t)ends[c];
+    if (n && high >= num) return BAD_CONTEXT;
+    s->first = n ? low : 0, s->last = n ? high : -1;
+    for (Py_ssize_t c = s->first; c <= s->last; c++) s->ends[c] = 0;
+    for (Py_ssize_t i = 0; i < n; i++) s->ends[contexts[i]]++;
+    Py_ssize_t total = 0;
+    for (Py_ssize_t c = s->first; c <= s->last; c++) {
+        s->starts[c] = total;
+        s->ends[c] = total += s->ends[c];
     }
-    return starts;
+    return FINE;
 }
 
 static int bit_length(uint64_t u) {
@@ -64,26 +74,25 @@ static PyObject *sort_tokens(PyObject *self, PyObject *args) {
                runs.len / 16 >= (n < num ? n : num) && counts.len == num * MAX_TOKENS * 8 && nbits.len == n * 8 &&
                raw.len == n * 8;
     int fault = FINE;
-    Py_ssize_t *at = NULL;
-    int64_t *sorted = NULL, *ends = NULL;
+    Sorted order = {0};
+    int64_t *sorted = NULL;
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
         const uint16_t *context = contexts.buf;
         const int64_t *value = values.buf;
         uint8_t *token = tokens.buf;
         int64_t *run = runs.buf;
-        ends = malloc((size_t)(num ? num : 1) * sizeof(int64_t));
-        at = ends ? starts_of(context, n, num, ends, &fault) : NULL;
-        sorted = at ? malloc((size_t)(n ? n : 1) * sizeof(int64_t)) : NULL;
+        fault = sort_contexts(&order, context, n, num);
+        sorted = fault == FINE && order.starts ? malloc((size_t)(n ? n : 1) * sizeof(int64_t)) : NULL;
         if (sorted) {
-            for (Py_ssize_t i = 0; i < n; i++) sorted[at[context[i]]++] = value[i];
+            for (Py_ssize_t i = 0; i < n; i++) sorted[order.starts[context[i]]++] = value[i];
             Py_ssize_t i = 0;
-            for (Py_ssize_t c = 0; c < num && fault == FINE; c++) {
-                if (i == ends[c]) continue;
+            for (Py_ssize_t c = order.first; c <= order.last && fault == FINE; c++) {
+                if (i == order.ends[c]) continue;
                 run[2 * found] = c;
-                run[2 * found++ + 1] = ends[c];
+                run[2 * found++ + 1] = order.ends[c];
                 int64_t *seen = (int64_t *)counts.buf + c * MAX_TOKENS;
-                for (; i < ends[c]; i++) {
+                for (; i < order.ends[c]; i++) {
                     int64_t v = sorted[i];
                     if (v <= -LARGEST || v >= LARGEST) {
                         fault = TOO_LARGE;
@@ -106,8 +115,7 @@ static PyObject *sort_tokens(PyObject *self, PyObject *args) {
         if (!sorted && fault == FINE) PyErr_NoMemory();
     } else
         PyErr_SetString(PyExc_ValueError, "sort_tokens: buffers do not fit");
-    free(at);
-    free(ends);
+    free(order.starts);
     free(sorted);
     PyBuffer_Release(&values);
     PyBuffer_Release(&contexts);
@@ -243,23 +251,22 @@ static PyObject *take(PyObject *self, PyObject *args) {
     int64_t *out = b[9].buf;
     int good = b[0].len == n * 2 && b[1].len == num * 8 && b[2].len == tables * 8 && b[3].len == tables * BUCKETS &&
                b[4].len == tables * ENDS * 2 && b[5].len % 4 == 0 && b[7].len == 24 && b[8].len == num && b[9].len == n * 8;
-    for (Py_ssize_t c = 0; good && c < num; c++) good = labels[c] >= -1 && labels[c] < tables;
     for (Py_ssize_t k = 0; good && k < tables; k++) good = constant[k] >= -1 && constant[k] < MAX_TOKENS;
     good = good && state[1] <= (uint64_t)b[5].len / 4 && state[2] <= (uint64_t)b[6].len * 8;
     int fault = FINE;
-    Py_ssize_t *at = NULL;
-    int64_t *ends = NULL, *sorted = NULL;
+    Sorted order = {0};
+    int64_t *sorted = NULL;
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
         Stream s = {b[5].buf, b[6].buf, state[0], state[1], state[2], (uint64_t)b[6].len * 8};
-        ends = malloc((size_t)(num ? num : 1) * sizeof(int64_t));
-        at = ends ? starts_of(contexts, n, num, ends, &fault) : NULL;
-        sorted = at ? calloc((size_t)(n ? n : 1), sizeof(int64_t)) : NULL;
+        fault = sort_contexts(&order, contexts, n, num);
+        sorted = fault == FINE && order.starts ? calloc((size_t)(n ? n : 1), sizeof(int64_t)) : NULL;
         Py_ssize_t i = 0;
-        for (Py_ssize_t c = 0; sorted && c < num && fault == FINE; c++) {
-            if (i == ends[c]) continue;
+        for (Py_ssize_t c = order.first; sorted && c <= order.last && fault == FINE; c++) {
+            Py_ssize_t end = order.ends[c];
+            if (i == end) continue;
             ((uint8_t *)b[8].buf)[c] = 1;
-            if (labels[c] < 0) {
+            if (labels[c] < 0 || labels[c] >= tables) {
                 fault = NO_TABLE;
                 break;
             }
@@ -267,17 +274,17 @@ static PyObject *take(PyObject *self, PyObject *args) {
             const uint16_t *left = (const uint16_t *)b[4].buf + labels[c] * ENDS;
             int fixed = (int)constant[labels[c]];
             uint64_t zeros = fixed < 0 && left[1] > TABLE_SUM / 2 ? (uint64_t)left[1] << 10 : 0;
-            while (i < ends[c] && fault == FINE) {
+            while (i < end && fault == FINE) {
                 if (zeros) {
                     /* The list holds zeros already. */
-                    i += zeros_ahead(&s, zeros, ends[c] - i);
-                    if (i == ends[c]) break;
+                    i += zeros_ahead(&s, zeros, end - i);
+                    if (i == end) break;
                 }
                 fault = value_of(&s, fixed >= 0 ? fixed : token_of(&s, token_at, left), sorted + i);
                 i++;
             }
         }
-        for (i = 0; sorted && fault == FINE && i < n; i++) out[i] = sorted[at[contexts[i]]++];
+        for (i = 0; sorted && fault == FINE && i < n; i++) out[i] = sorted[order.starts[contexts[i]]++];
         state[0] = s.state;
         state[1] = s.words_left;
         state[2] = s.bit;
@@ -285,8 +292,7 @@ static PyObject *take(PyObject *self, PyObject *args) {
         if (!sorted && fault == FINE) PyErr_NoMemory();
     } else
         PyErr_SetString(PyExc_ValueError, "take: buffers do not fit");
-    free(ends);
-    free(at);
+    free(order.starts);
     free(sorted);
     for (int k = 0; k < 10; k++) PyBuffer_Release(b + k);
     if (PyErr_Occurred()) return NULL;

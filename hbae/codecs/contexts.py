@@ -241,12 +241,12 @@ class _Compiled:
         for word in words[::-1][:2].tolist():
             state = state << 32 | word
         self._state = np.array([state, max(len(words) - 2, 0), 0], np.uint64)
+        self._fixed = (labels, self._const, self._token_at, self._left, words, bits, self._state)
 
     def take(self, contexts: Array, used: Array) -> Array:
         """Give one step's values; note the contexts."""
         out = np.empty(len(contexts), np.int64)
-        arrays = (contexts, self._labels, self._const, self._token_at, self._left)
-        fault = _symbols.take(*arrays, self._words, self._bits, self._state, used.view(np.uint8), out)
+        fault = _symbols.take(contexts, *self._fixed, used, out)
         if fault == _NO_TABLE:
             raise FormatError("a context in use has no table")
         if fault == _NO_BITS:

@@ -38,12 +38,12 @@ _PARTS, _PARTS_MANY, _FEW_AXES, _ALL = (0, 11, 14), (0, 15, 16), 3, 16
 # Classes of the guide, the lowest bits of hints.
 _GUIDE_LIMITS, GUIDE_BITS = np.array([2, 8, 24, 64]), 3
 GUIDES = len(_GUIDE_LIMITS) + 1
-_GUIDE_CLASS = np.searchsorted(_GUIDE_LIMITS, np.arange(16 * CLIP + 1), side="right").astype(np.uint16)
+GUIDE_CLASS = np.searchsorted(_GUIDE_LIMITS, np.arange(16 * CLIP + 1), side="right").astype(np.uint16)
 # Phases double with each axis.
 MOST_LONG_AXES = 7
-PHASE_CONTEXTS = 3 * (len(_EXPECTED) + 1) * GUIDES + 1
-_CLASSES = (np.searchsorted(_EXPECTED, np.arange(16 * CLIP + 1), side="right") * GUIDES).astype(np.uint16)
-_NOTHING = np.zeros(0, np.uint16)
+_KINDS, _SIZES = 3, len(_EXPECTED) + 1
+PHASE_CONTEXTS = _KINDS * _SIZES * GUIDES + 1
+_NOTHING, _NO_TOLD = np.zeros(0, np.uint16), np.zeros(0, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -67,40 +67,47 @@ class Phase:
         """The points of a band (V, *shape)."""
         return (slice(None), *(slice(a, None, 2) for a in self.parity))
 
-    @property
+    @cached_property
     def kind(self) -> int:
         """0 where nothing is known, 1 for even sums of parities, 2 for odd ones."""
         return 1 + sum(self.parity) % 2 if self.near else 0
 
-    def contexts(self, known: Array, hints: Array | None) -> Array:
+    def contexts(self, known: Array, hints: Array | None, classes: int = 0, told: Array | None = None) -> Array:
         """Join known neighbours with what other bands and variables tell; flat uint16.
 
         ``known``: sizes (V, *shape + 2), with a border of zeros. ``hints``: uint16 (V, *shape), the size that is
-        expected from elsewhere in 16ths, and below it the class of the guide in ``GUIDE_BITS`` bits.
+        expected from elsewhere in 16ths, and below it the class of the guide in ``GUIDE_BITS`` bits. ``classes``: not 0
+        where the other coordinate of a context is, in place of the guide, one of so many classes of what is ``told``
+        (uint8, flat, twice the class; class 0 where it is None).
         """
         counts = (len(known), *self.counts)
+        others = classes or GUIDES
         if hints is None and not self.near:
-            return np.full(counts, PHASE_CONTEXTS - 1, np.uint16).ravel()
+            out = np.full(counts, _KINDS * _SIZES * others, np.uint16).ravel()
+            return out if told is None else out + (told >> 1)
         parts = _ALL if hints is None else (_PARTS_MANY if self.many else _PARTS)[self.kind]
-        table, base = _mean_parts(len(self.near), parts), self.kind * int(_CLASSES[-1] + GUIDES)
+        table, base = _mean_parts(len(self.near), parts), self.kind * _SIZES * others
         if _neighbours is not None:
             shape = (len(known), *self.shape)
             rest = _NOTHING if hints is None else hints
             out = np.empty(counts, np.uint16)
-            call = (known, shape, self.parity, self.places, table, rest, _ALL - parts, _CLASSES, base, out)
-            _neighbours.phase_contexts(*call)
+            more = _NO_TOLD if told is None else told
+            call = (known, shape, self.parity, self.places, table, rest, _ALL - parts, _classes(others), base)
+            _neighbours.phase_contexts(*call, more, classes > 0, out)
             return out.ravel()
         total = np.zeros(counts, np.uint16)
         for d in self.near:
             starts = [1 + a + k for a, k in zip(self.parity, d, strict=True)]
             place = (slice(s, s + 2 * c - 1, 2) for s, c in zip(starts, counts[1:], strict=True))
             total += known[(slice(None), *place)]
-        expected, guide = table[total], np.uint16(0)
+        expected, other = table[total], np.zeros((), np.uint16)
         if hints is not None:
             rest = hints[self.target]
             expected = expected + (rest >> GUIDE_BITS) * np.uint32(_ALL - parts)
-            guide = rest & np.uint16((1 << GUIDE_BITS) - 1)
-        out = _CLASSES[expected >> 4] + guide + np.uint16(base)
+            other = rest & np.uint16((1 << GUIDE_BITS) - 1)
+        if classes:
+            other = np.zeros((), np.uint16) if told is None else (told >> 1).reshape(counts)
+        out = _classes(others)[expected >> 4] + other + np.uint16(base)
         return out.ravel()
 
     def load(self, spot: Spot, known: Array) -> Array:
@@ -140,7 +147,7 @@ class Spot:
     place: tuple[slice, ...]
     rows: Array
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Of the band of one variable."""
         return tuple(len(range(*p.indices(n))) for p, n in zip(self.place, self.grid.shape[1:], strict=True))
@@ -181,7 +188,7 @@ def hints_around(guide: Array, shape: tuple[int, ...], box: tuple[int, ...]) -> 
         strides = [s // guide.itemsize for s in guide.strides]
         places = tuple(sign * strides[a] for a in axes for sign in (-1, 1))
         out = np.empty((count, *box), np.uint16)
-        _neighbours.hints(guide, (count, *shape), out.shape, places, weight, _GUIDE_CLASS, out)
+        _neighbours.hints(guide, (count, *shape), out.shape, places, weight, GUIDE_CLASS, out)
         return out
     own = guide[(slice(None), *(slice(1, n + 1) for n in box))]
     total = own * np.uint32(weight)
@@ -190,7 +197,7 @@ def hints_around(guide: Array, shape: tuple[int, ...], box: tuple[int, ...]) -> 
             near = (slice(1 + sign * (a == axis), n + 1 + sign * (a == axis)) for a, n in enumerate(box, 1))
             total += guide[(slice(None), *near)]
     mean = (total // np.uint32(weight + 2 * len(axes))).astype(np.uint16)
-    hints: Array = (mean << GUIDE_BITS) + _GUIDE_CLASS[own]
+    hints: Array = (mean << GUIDE_BITS) + GUIDE_CLASS[own]
     return hints
 
 
@@ -214,7 +221,7 @@ def next_guide(guide: Array | None, sizes: Array) -> Array:
 
 def guide_classes(guide: Array) -> Array:
     """Class (uint16) of a guide in 16ths."""
-    classes: Array = _GUIDE_CLASS[guide]
+    classes: Array = GUIDE_CLASS[guide]
     return classes
 
 
@@ -234,6 +241,14 @@ def _mean_parts(count: int, parts: int) -> Array:
     table: Array = (parts * means).astype(np.uint32)
     table.setflags(write=False)
     return table
+
+
+@lru_cache(maxsize=8)
+def _classes(others: int) -> Array:
+    """Contexts of every expected size in 16ths, of which each has so many others beside it; uint16."""
+    classes = (np.searchsorted(_EXPECTED, np.arange(16 * CLIP + 1), side="right") * others).astype(np.uint16)
+    classes.setflags(write=False)
+    return classes
 
 
 @lru_cache(maxsize=4096)

@@ -216,14 +216,6 @@ def solve(a: Array, u: Array) -> Array:
     return out
 
 
-def related_contexts(contexts: Array, expected: Array | None) -> Array:
-    """Give the contexts (uint16) of a phase with the class of what is expected for the guide's."""
-    out: Array = contexts // np.uint16(GUIDES) * np.uint16(CLASSES)
-    if expected is not None:
-        out += expected >> 1
-    return out
-
-
 def turned(values: Array, expected: Array) -> Array:
     """Change the signs of integers (int64), in place, where a negative one is expected; twice gives them back."""
     if _related is not None:

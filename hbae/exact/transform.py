@@ -169,10 +169,10 @@ class Transform:
             m = np.asarray(np.ldexp(first.astype(np.float64), fraction * plain - BASIS_BITS))[:, rows]
         count = math.prod((q.shape[1], *self.tile[1:]))
         flat = v.reshape(len(v), count)
-        into = np.empty((self.tile[0], min(count, _COLUMNS))) if out is None else out
+        room = np.empty(self.tile[0] * min(count, _COLUMNS) if out is None else 0)
         for k in range(0, count, _COLUMNS):
             here = slice(k, min(k + _COLUMNS, count))
-            part = into[:, : here.stop - k] if out is None else into[:, here]
+            part = room[: self.tile[0] * (here.stop - k)].reshape(-1, here.stop - k) if out is None else out[:, here]
             if m is None:
                 part[...] = 0
                 part[rows] = flat[:, here] * 2.0 ** (fraction * plain)

@@ -15,6 +15,7 @@ from hbae.exact import Backend, Transform
 from hbae.exact.backend import TorchBackend
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.transform import largest_of
+from hbae.pipeline.casting import Finish, cast_into, column
 from hbae.pipeline.device import Sum, device_of
 from hbae.pipeline.logdomain import join_bits
 from hbae.pipeline.plan import GroupPlan, finer_steps
@@ -110,7 +111,7 @@ def linear_values(parts: Parts, plan: GroupPlan, shape: tuple[int, ...], backend
     grid, plan = shape[1:], finer_steps(plan, parts.fine)
     if parts.z is not None and plan.decoder is not None:
         y = join_blocks(plan.decoder.decode(parts.z, parts.zb, backend), plan.geometry, grid)
-        x = _column(plan.decoder.offset, shape) + _column(plan.decoder.scale, shape) * y.astype(np.float64)
+        x = column(plan.decoder.offset, len(shape)) + column(plan.decoder.scale, len(shape)) * y.astype(np.float64)
     else:
         x = None
     for q, basis, unit in ((parts.coefs, plan.transform, plan.unit), (parts.gae, plan.gae, plan.gae_unit)):
@@ -124,7 +125,7 @@ def linear_values(parts: Parts, plan: GroupPlan, shape: tuple[int, ...], backend
             t, fraction = parts.point.astype(np.float64), 0
         fraction += FRACTION if plan.predicts else 0
         x = _add_scaled(x, plan.point_unit * 2.0**-fraction, t.reshape(shape), plan.offset)
-    return np.broadcast_to(_column(plan.offset, shape), shape).copy() if x is None else x
+    return np.broadcast_to(column(plan.offset, len(shape)), shape).copy() if x is None else x
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,9 @@ def _piecewise(alone: _Alone, plan: GroupPlan, shape: tuple[int, ...]) -> Array:
         fraction, cell = basis.fraction_for(largest), (q.shape[1], *basis.tile[1:])
         pieces = basis.inverse_by_columns(q, fraction, largest)
     out = np.empty((shape[0], math.prod(cell)), plan.dtype)
-    scale = (alone.unit * 2.0 ** -(fraction + alone.fraction))[:, None]
-    offset = plan.offset[:, None]
+    finish = Finish(plan, alone.unit * 2.0 ** -(fraction + alone.fraction))
     for here, t in pieces:
-        t *= scale
-        t += offset
-        _cast_into(out[:, here], t, plan)
+        finish(t, out, here)
     return np.ascontiguousarray(join_tiles(out.reshape(-1, *cell), shape[1:])) if alone.tiled else out.reshape(shape)
 
 
@@ -199,21 +197,5 @@ def inverse_of(basis: Transform, q: Array) -> tuple[Array, int]:
 
 def _cast(x: Array, plan: GroupPlan) -> Array:
     out = np.empty(x.shape, plan.dtype)
-    _cast_into(out, x, plan)
+    cast_into(out, x, plan)
     return out
-
-
-def _cast_into(out: Array, x: Array, plan: GroupPlan) -> None:
-    """Clip x (V, ...), in place, and store it in the output's type; zeros lose their sign, which clip leaves open."""
-    np.clip(x, _column(plan.low, x.shape), _column(plan.high, x.shape), out=x)
-    x += 0.0
-    if any(plan.packing):
-        info = np.iinfo(plan.dtype)
-        for v, p in enumerate(plan.packing):
-            if p is not None:
-                x[v] = np.clip(np.rint((x[v] - p[1]) / p[0]), info.min, info.max)
-    out[...] = x
-
-
-def _column(a: Array, shape: tuple[int, ...]) -> Array:
-    return a.reshape(-1, *(1,) * (len(shape) - 1))

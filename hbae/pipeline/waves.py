@@ -12,32 +12,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from hbae.arrays import Array
 from hbae.codecs import ByteReader, ByteWriter, pack
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
+from hbae.codecs.hints import Hints, Seen, Sizes, settle
 from hbae.codecs.masks import read_bits
-from hbae.codecs.neighbours import (
-    GUIDE_BITS,
-    PHASE_CONTEXTS,
-    Phase,
-    Spot,
-    guide_classes,
-    next_guide,
-    phases_of,
-    sets_of,
-)
-from hbae.codecs.related import MOST_LEADERS, MOST_PLACES, RELATED_CONTEXTS, Around, View, related_contexts, turned
+from hbae.codecs.neighbours import PHASE_CONTEXTS, Phase, Spot, phases_of, sets_of
+from hbae.codecs.related import CLASSES, MOST_LEADERS, MOST_PLACES, RELATED_CONTEXTS, Around, View, turned
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.wavelet import Band, Wavelet, scale_and_round
 from hbae.pipeline.rounding import round_by_worth
 
-# Weights of what is known elsewhere: parent (a quarter of its size), siblings, cousin; the guide.
-_BAND, _GUIDE = 2, 1
+# Of the sizes in the parent and the cousin, in 16ths.
+_PARENT, _COUSIN = 4, 16
 _LARGEST = 2.0**52
 # Points of bands with their borders that are held at once.
 _MOST_CELLS = 1 << 26
@@ -53,7 +44,7 @@ class Waves:
     rows: Array
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Step:
     """A phase of some variables of a band: sizes known in it, contexts of its integers.
 
@@ -99,7 +90,7 @@ def encode_waves(
 def code_waves(q: Array, wavelet: Wavelet, *, related: bool) -> bytes:
     """Encode quantised coefficients (V, *grid), integers held in float64."""
     bands = wavelet.bands(q.shape[1:])
-    live = np.array([q[_at(slice(None), b)].reshape(len(q), -1).any(axis=1) for b in bands])
+    live = np.array([q[(slice(None), *b.place)].reshape(len(q), -1).any(axis=1) for b in bands])
     _check_room(q.shape, bands, live, related)
     symbols = SymbolWriter(RELATED_CONTEXTS if related else PHASE_CONTEXTS)
     for step in _walk(q, bands, live, related):
@@ -193,32 +184,28 @@ def _waves(q: Array) -> Waves:
 
 def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[_Step]:
     """Give, phase by phase, steps of the bands' live variables; each must be loaded or stored before the next one."""
-    sizes = np.zeros(q.shape, np.uint16)
+    settled: dict[int, Sizes] = {}
     told: dict[int, Around] = {}
     for i, (band, used) in enumerate(zip(bands, live, strict=True)):
         rows = np.flatnonzero(used)
         if not rows.size:
             continue
-        guide = None
-        total, weight = _from_bands(sizes, bands, band, rows)
-        around = None
+        shape = Spot(q, band.place, rows).shape
+        hints = _hints(settled, bands, band, rows, shape)
+        settled[i] = Sizes(rows, np.empty((len(rows), *shape), np.uint16))
+        guide = around = None
         if related:
-            around = _around(told, bands, band, rows, Spot(q, band.place, rows).shape)
+            around = _around(told, bands, band, rows, shape)
             told[i] = around.alone()
         for part in sets_of(len(rows), MOST_LEADERS if related else None):
             spot = Spot(q, band.place, rows[part])
-            known = np.zeros((len(spot.rows), *(n + 2 for n in spot.shape)), np.uint16)
-            hints = _hints(None if total is None else total[part], weight, guide, len(known))
-            for p in phases_of(spot.shape):
-                contexts = p.contexts(known, hints)
+            known = np.zeros((len(spot.rows), *(n + 2 for n in shape)), np.uint16)
+            hint = hints.of(part, guide)
+            for p in phases_of(shape):
                 expected = around.expect(p, part) if around is not None and part.start else None
-                if related:
-                    contexts = related_contexts(contexts, expected)
+                contexts = p.contexts(known, hint, CLASSES if related else 0, expected)
                 yield _Step(spot, known, p, contexts, part, around, expected)
-            mine = known[(slice(None), *(slice(1, -1),) * len(spot.shape))]
-            sizes[_at(spot.rows, band)] = mine
-            if part.stop < len(rows):
-                guide = next_guide(guide, mine)
+            guide = settle(known, guide, settled[i].values[part])
 
 
 def _check_room(shape: tuple[int, ...], bands: list[Band], live: Array, related: bool) -> None:
@@ -239,55 +226,25 @@ def _check_room(shape: tuple[int, ...], bands: list[Band], live: Array, related:
             raise FormatError("wavelet: bands need too much room with their borders")
 
 
+def _others(band: Band) -> list[int]:
+    """Numbers of the bands before that tell of a band: parent, cousin, siblings."""
+    return [i for i in (band.parent, band.cousin, *band.siblings) if i >= 0]
+
+
+def _ratios(band: Band, other: Band) -> tuple[int, ...]:
+    """By axis, how many indices of a band lie at one of another."""
+    return tuple(there.step // mine.step for mine, there in zip(band.place, other.place, strict=True))
+
+
 def _around(known: dict[int, Around], bands: list[Band], band: Band, rows: Array, shape: tuple[int, ...]) -> Around:
     """Start with what bands before tell of the integers of a band."""
-    others = [i for i in (band.parent, band.cousin, *band.siblings) if i >= 0]
-    views = []
-    for i in others:
-        ratios = tuple(there.step // mine.step for mine, there in zip(band.place, bands[i].place, strict=True))
-        views.append(View(known.get(i), ratios))
+    others = _others(band)
+    views = [View(known.get(i), _ratios(band, bands[i])) for i in others]
     return Around.of(rows, shape, views, range(len(others) - len(band.siblings), len(others)))
 
 
-def _at(variables: Any, band: Band) -> tuple[Any, ...]:
-    return (variables, *band.place)
-
-
-def _from_bands(sizes: Array, bands: list[Band], band: Band, rows: Array) -> tuple[Array | None, int]:
-    """Weighted sum (16ths) of what bands before tell of the sizes of a band, uint16 (rows, *shape), and the weights."""
-    found: list[Array] = []
-    for i, factor in ((band.parent, 4), (band.cousin, 16)):
-        if i >= 0:
-            found.append(_seen_from(band, bands[i], sizes, rows) * np.uint16(_BAND * factor))
-    if band.siblings:
-        seen = [_seen_from(band, bands[i], sizes, rows) for i in band.siblings]
-        if len(seen) > 1:
-            seen[0] = np.asarray(16 * np.sum(seen, axis=0, dtype=np.uint32) // len(seen), np.uint16)
-        found.append(seen[0] * np.uint16(_BAND if len(seen) > 1 else 16 * _BAND))
-    for more in found[1:]:
-        found[0] += more
-    return found[0] if found else None, _BAND * len(found)
-
-
-def _hints(total: Array | None, weight: int, guide: Array | None, count: int) -> Array | None:
-    """Weighted mean (16ths) of what bands and the guide tell ``count`` variables, and the guide's class.
-
-    uint16 (count, *shape); none where nothing is known.
-    """
-    if guide is None:
-        return None if total is None else total // np.uint16(weight) << GUIDE_BITS
-    near = guide.astype(np.uint16)
-    every = np.repeat(near[None], count, axis=0)
-    mean: Array = every if total is None else (total + near) // np.uint16(weight + _GUIDE)
-    hints: Array = (mean << GUIDE_BITS) + guide_classes(near)
-    return hints
-
-
-def _seen_from(band: Band, other: Band, grid: Array, rows: Array) -> Array:
-    """What another band has in a grid (V, *grid) of sizes at the places of a band, (rows, *shape)."""
-    seen: Array = grid[_at(rows, other)]
-    for axis, (mine, there, n) in enumerate(zip(band.place, other.place, grid.shape[1:], strict=True), 1):
-        count, ratio = len(range(*mine.indices(n))), there.step // mine.step
-        if ratio != 1 or count != seen.shape[axis]:
-            seen = np.take(seen, np.minimum(np.arange(count) // ratio, seen.shape[axis] - 1), axis=axis)
-    return seen
+def _hints(known: dict[int, Sizes], bands: list[Band], band: Band, rows: Array, shape: tuple[int, ...]) -> Hints:
+    """What bands before tell of the sizes of a band."""
+    factors = {band.parent: _PARENT, band.cousin: _COUSIN}
+    seen = [Seen(known.get(i), _ratios(band, bands[i]), factors.get(i, 0)) for i in _others(band)]
+    return Hints(rows, shape, seen)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 import hbae.codecs.neighbours as module
 from hbae.codecs.neighbours import CLIP, GUIDE_BITS, GUIDES, PHASE_CONTEXTS, Spot, hints_around, phases_of, sizes_of
+from hbae.codecs.related import CLASSES, RELATED_CONTEXTS
 
 SHAPES = [(1,), (2,), (7,), (1, 5), (4, 1, 9), (6, 7, 8), (2, 3, 2, 3), (3, 2, 3, 2, 3, 2)]
 
@@ -59,18 +61,26 @@ def test_compiled_contexts_are_those_of_numpy(
         means = np.where(rng.random((3, *shape)) < 0.3, 16 * CLIP, rng.integers(0, 90, (3, *shape)))
         hints = (means << GUIDE_BITS | rng.integers(0, GUIDES, means.shape)).astype(np.uint16)
     for p in phases_of(shape):
-        found = []
+        told = rng.integers(0, 2 * CLASSES, 3 * math.prod(p.counts)).astype(np.uint8)
+        plain, related, silent = [], [], []
         for kernel in (compiled, None):
             monkeypatch.setattr(module, "_neighbours", kernel)
-            found.append(p.contexts(known, hints))
-        assert np.array_equal(*found)
-        assert found[0].max() < PHASE_CONTEXTS
+            plain.append(p.contexts(known, hints))
+            related.append(p.contexts(known, hints, CLASSES, told))
+            silent.append(p.contexts(known, hints, CLASSES))
+        for found in (plain, related, silent):
+            assert np.array_equal(*found)
+        assert plain[0].max() < PHASE_CONTEXTS
+        assert np.array_equal(silent[0], plain[0] // GUIDES * CLASSES)
+        assert np.array_equal(related[0], silent[0] + (told >> 1))
+        assert related[0].max() < RELATED_CONTEXTS
 
 
 def test_contexts_refuse_what_does_not_fit(compiled: Any) -> None:
     near, table, none = np.zeros((1, 5, 5), np.uint16), np.zeros(511 * 2 + 1, np.uint32), np.zeros(0, np.uint16)
     classes = np.zeros(16 * CLIP + 1, np.uint16)
-    good = ((1, 3, 3), (0, 0), (1, -1), table, none, 2, classes, 0, np.zeros((1, 2, 2), np.uint16))
+    told = np.zeros(4, np.uint8)
+    good = ((1, 3, 3), (0, 0), (1, -1), table, none, 2, classes, 0, told, True, np.zeros((1, 2, 2), np.uint16))
     call = compiled.phase_contexts
     call(near, *good)
     for place, bad in (
@@ -86,7 +96,9 @@ def test_contexts_refuse_what_does_not_fit(compiled: Any) -> None:
         (4, np.zeros(3, np.uint16)),
         (5, 17),
         (6, classes[:-1]),
-        (8, np.zeros((1, 2, 3), np.uint16)),
+        (8, told[:3]),
+        (9, False),
+        (10, np.zeros((1, 2, 3), np.uint16)),
     ):
         args = list(good)
         args[place] = bad
@@ -99,8 +111,11 @@ def test_sizes_and_hints_out_of_range_read_no_strange_memory(compiled: Any) -> N
     near, hints = np.full((1, 5, 5), 65535, np.uint16), np.full((1, 3, 3), 65535, np.uint16)
     table, classes = np.full(511 * 2 + 1, 1 << 31, np.uint32), np.full(16 * CLIP + 1, 9, np.uint16)
     out = np.zeros((1, 2, 2), np.uint16)
-    compiled.phase_contexts(near, (1, 3, 3), (0, 0), (1, -1), table, hints, 5, classes, 100, out)
+    call = (near, (1, 3, 3), (0, 0), (1, -1), table, hints, 5, classes, 100)
+    compiled.phase_contexts(*call, np.zeros(0, np.uint8), False, out)
     assert (out == 9 + 7 + 100).all()
+    compiled.phase_contexts(*call, np.full(4, 255, np.uint8), True, out)
+    assert (out == 9 + 127 + 100).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

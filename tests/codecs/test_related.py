@@ -13,8 +13,8 @@ import pytest
 
 import hbae.codecs.related as module
 from hbae.arrays import Array
-from hbae.codecs.neighbours import PHASE_CONTEXTS, phases_of
-from hbae.codecs.related import CLASS_LIMITS, CLASSES, RELATED_CONTEXTS, Around, View, related_contexts, solve, turned
+from hbae.codecs.neighbours import phases_of
+from hbae.codecs.related import CLASS_LIMITS, Around, View, solve, turned
 
 SHAPES = [(1,), (7,), (1, 5), (4, 1, 9), (6, 7, 8), (2, 3, 2, 3), (3, 2, 3, 2, 3, 2)]
 
@@ -96,13 +96,6 @@ def test_signs_turn_twice(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         once = turned(values.copy(), expected)
         assert once.tolist() == [-5, 7, 0, 1 - (1 << 61), 1 - (1 << 61), 3]
         assert np.array_equal(turned(once, expected), values)
-
-
-def test_contexts_are_in_range() -> None:
-    every = np.arange(PHASE_CONTEXTS, dtype=np.uint16)
-    highest = related_contexts(every, np.full(len(every), 2 * CLASSES - 1, np.uint8))
-    assert highest.max() == RELATED_CONTEXTS - 1
-    assert related_contexts(every, None).min() == 0
 
 
 def test_what_does_not_fit_is_refused(compiled: Any) -> None:

@@ -18,9 +18,9 @@ import torch
 import xarray as xr
 
 import hbae
-from hbae.codecs import contexts, neighbours, related
+from hbae.codecs import contexts, hints, neighbours, related
 from hbae.exact import wavelet
-from hbae.pipeline import calibrate, parts, rounding
+from hbae.pipeline import calibrate, casting, parts, rounding
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.chunk import CODED, LOSSLESS
 from hbae.pipeline.decompress import decompress_file
@@ -30,9 +30,11 @@ from hbae.pipeline.plan import GroupPlan
 SHAPE = (16, 33, 34)
 KERNELS = [
     (contexts, "_symbols"),
+    (hints, "_hints"),
     (neighbours, "_neighbours"),
     (related, "_related"),
     (wavelet, "_lifting"),
+    (casting, "_casting"),
     (rounding, "_rounding"),
 ]
 

@@ -1,0 +1,3 @@
+from hbae.arrays import Array
+
+def finish(t: Array, each: Array, out: Array, begin: int, single: bool) -> None: ...

@@ -296,7 +296,7 @@ def expected_from(leaders, places):
     """Class and sign of what is expected; leaders (J, ...) at the points; places: (leaders, integers) of each."""
     f, few = np.float32, len(leaders)
     a = [[sum((u[i] * u[j] for u, _ in places), start=f(0)) for j in range(i + 1)] for i in range(few)]
-    lower, times, pivot, w = [[] for _ in a], [[] for _ in a], [], list(leaders)
+    lower, times, part, w = [[] for _ in a], [[] for _ in a], [], list(leaders)
     with np.errstate(all="ignore"):
         for i in range(few):
             a[i][i] = a[i][i] + a[i][i] * f(2.0**-12) + f(4)
@@ -306,12 +306,12 @@ def expected_from(leaders, places):
                     rest = rest - times[i][k] * lower[j][k]
                 if j < i:
                     times[i].append(rest)
-                    lower[i].append(rest / pivot[j])
+                    lower[i].append(rest * part[j])
                 else:
-                    pivot.append(np.where(rest > 4, rest, f(4)))
+                    part.append(f(1) / np.where(rest > 4, rest, f(4)))
             for k in range(i):
                 w[i] = w[i] - lower[i][k] * w[k]
-        w = [x / p for x, p in zip(w, pivot, strict=True)]
+        w = [x * p for x, p in zip(w, part, strict=True)]
         for i in range(few - 1, -1, -1):
             for k in range(i + 1, few):
                 w[i] = w[i] - lower[k][i] * w[k]

@@ -51,15 +51,29 @@ static inline uint16_t size_context(const Phase *p, uint32_t sum, uint32_t hint)
     return (uint16_t)(p->classes[expected < 16 * CLIP ? expected : 16 * CLIP] + p->base);
 }
 
+/* Whether eight sums are zero, and the hints for them (and those between). */
+static inline int nothing_near(const uint16_t *sums, const uint16_t *hints) {
+    uint64_t x[6] = {0};
+    memcpy(x, sums, 16);
+    if (hints) memcpy(x + 2, hints, 30);
+    return !(x[0] | x[1] | x[2] | x[3] | x[4] | x[5]);
+}
+
 static void row(Phase *p, const uint16_t *near, const uint16_t *hints) {
     Py_ssize_t n = p->counts[p->rank - 1];
+    uint16_t nothing = size_context(p, 0, 0);
     memset(p->sums, 0, (size_t)n * sizeof(uint16_t));
     for (Py_ssize_t k = 0; k < p->neighbours; k++) add_sizes(p->sums, near + p->places[k], n);
-    if (hints && !p->related)
-        for (Py_ssize_t i = 0; i < n; i++)
-            p->out[i] = (uint16_t)(size_context(p, p->sums[i], hints[2 * i]) + (hints[2 * i] & ((1 << GUIDE_BITS) - 1)));
-    else
-        for (Py_ssize_t i = 0; i < n; i++) p->out[i] = size_context(p, p->sums[i], hints ? hints[2 * i] : 0);
+    for (Py_ssize_t i = 0, end; i < n; i = end) {
+        end = n - i < 8 ? n : i + 8;
+        if (end - i == 8 && nothing_near(p->sums + i, hints ? hints + 2 * i : NULL))
+            for (; i < end; i++) p->out[i] = nothing;
+        else if (hints && !p->related)
+            for (; i < end; i++)
+                p->out[i] = (uint16_t)(size_context(p, p->sums[i], hints[2 * i]) + (hints[2 * i] & ((1 << GUIDE_BITS) - 1)));
+        else
+            for (; i < end; i++) p->out[i] = size_context(p, p->sums[i], hints ? hints[2 * i] : 0);
+    }
     if (p->told) {
         for (Py_ssize_t i = 0; i < n; i++) p->out[i] = (uint16_t)(p->out[i] + (p->told[i] >> 1));
         p->told += n;
@@ -221,9 +235,10 @@ static PyObject *hints(PyObject *self, PyObject *args) {
 /* The values of a phase in its list, in the grid, and their magnitudes among the neighbours. */
 typedef struct {
     uint16_t *near;
-    int64_t *values;
+    /* int64, or int16 where `width` is 2. */
+    char *values;
     double *grid;
-    Py_ssize_t rank, counts[MOST_AXES], near_steps[MOST_AXES], grid_steps[MOST_AXES];
+    Py_ssize_t rank, counts[MOST_AXES], near_steps[MOST_AXES], grid_steps[MOST_AXES], width;
     int store;
 } Move;
 
@@ -256,19 +271,22 @@ static PyObject *sizes(PyObject *self, PyObject *args) {
 }
 
 /* Four zeros are passed by: grid and sizes hold zeros where nothing was stored. */
-static void store_row(const int64_t *values, uint16_t *near, double *grid, Py_ssize_t n, Py_ssize_t step) {
-    Py_ssize_t i = 0;
-    while (i < n) {
-        Py_ssize_t end = n - i < 4 ? n : i + 4;
-        if (end == i + 4 && !(values[i] | values[i + 1] | values[i + 2] | values[i + 3]))
-            i = end;
-        else
-            for (; i < end; i++) {
-                grid[i * step] = (double)values[i];
-                near[2 * i] = size_of(values[i]);
-            }
+#define STORE_ROW(NAME, INT)                                                                                       \
+    static void NAME(const INT *values, uint16_t *near, double *grid, Py_ssize_t n, Py_ssize_t step) {             \
+        Py_ssize_t i = 0;                                                                                          \
+        while (i < n) {                                                                                            \
+            Py_ssize_t end = n - i < 4 ? n : i + 4;                                                                \
+            if (end == i + 4 && !(values[i] | values[i + 1] | values[i + 2] | values[i + 3]))                      \
+                i = end;                                                                                           \
+            else                                                                                                   \
+                for (; i < end; i++) {                                                                             \
+                    grid[i * step] = (double)values[i];                                                            \
+                    near[2 * i] = size_of(values[i]);                                                              \
+                }                                                                                                  \
+        }                                                                                                          \
     }
-}
+STORE_ROW(store_wide, int64_t)
+STORE_ROW(store_narrow, int16_t)
 
 static void load_row(int64_t *values, uint16_t *near, const double *grid, Py_ssize_t n, Py_ssize_t step) {
     for (Py_ssize_t i = 0; i < n; i++) {
@@ -279,11 +297,13 @@ static void load_row(int64_t *values, uint16_t *near, const double *grid, Py_ssi
 
 static void move_row(Move *m, uint16_t *near, double *grid) {
     Py_ssize_t n = m->counts[m->rank - 1], step = m->grid_steps[m->rank - 1];
-    if (m->store)
-        store_row(m->values, near, grid, n, step);
+    if (!m->store)
+        load_row((int64_t *)m->values, near, grid, n, step);
+    else if (m->width == 2)
+        store_narrow((const int16_t *)m->values, near, grid, n, step);
     else
-        load_row(m->values, near, grid, n, step);
-    m->values += n;
+        store_wide((const int64_t *)m->values, near, grid, n, step);
+    m->values += n * m->width;
 }
 
 static void move_box(Move *m, Py_ssize_t axis, uint16_t *near, double *grid) {
@@ -296,16 +316,19 @@ static void move_box(Move *m, Py_ssize_t axis, uint16_t *near, double *grid) {
 }
 
 PyDoc_STRVAR(move_doc,
-             "move(near, shape, starts, values, grid, rows, steps, store)\n--\n\n"
+             "move(near, shape, starts, values, grid, rows, steps, store, narrow)\n--\n\n"
              "Move the values of one parity of a band from the list to the grid (`store`), or back, and note magnitudes.\n\n"
-             "`near`: uint16 (V, *shape + 2). `shape`, `starts`: of the band, without V. `values`: int64. `grid`: float64.\n"
+             "`near`: uint16 (V, *shape + 2). `shape`, `starts`: of the band, without V. `values`: int64, or int16\n"
+             "(`narrow`; only to be stored). `grid`: float64.\n"
              "`rows`: int64, first place of each variable's band in it. `steps`: places from one index of the band to the next.");
 
 static PyObject *move(PyObject *self, PyObject *args) {
     Py_buffer near, values, grid, rows;
     PyObject *shape, *starts, *steps;
     Move m = {0};
-    if (!PyArg_ParseTuple(args, "w*OOw*w*y*Op", &near, &shape, &starts, &values, &grid, &rows, &steps, &m.store)) return NULL;
+    int narrow;
+    if (!PyArg_ParseTuple(args, "w*OOw*w*y*Opp", &near, &shape, &starts, &values, &grid, &rows, &steps, &m.store, &narrow)) return NULL;
+    m.width = narrow ? 2 : 8;
     m.rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
     Py_ssize_t sizes[MOST_AXES], first[MOST_AXES], far = 0, all = 1, near_all = 1, near_at = 0, grid_at = 0;
     Py_ssize_t variables = rows.len / 8, places = grid.len / 8;
@@ -328,7 +351,7 @@ static PyObject *move(PyObject *self, PyObject *args) {
     }
     for (Py_ssize_t v = 0; good && v < variables; v++) good = row[v] >= 0 && row[v] < places - far;
     good = good && rows.len == variables * 8 && near.len / 2 == near_all * variables &&
-           values.len / 8 == all * variables && near.len % 2 == 0 && values.len % 8 == 0;
+           values.len == m.width * all * variables && near.len % 2 == 0 && (m.store || !narrow);
     if (good) {
         m.values = values.buf;
         Py_BEGIN_ALLOW_THREADS;

@@ -23,6 +23,7 @@ def move(
     rows: Array,
     steps: tuple[int, ...],
     store: bool,
+    narrow: bool,
 ) -> None: ...
 def hints(
     guide: Array,

@@ -51,7 +51,8 @@ typedef struct {
     /* One row more than leaders: eight are loaded together. */
     float around[MOST_PLACES][MOST_LEADERS + 1][LANES];
     float lower[MOST_LEADERS + 1][MOST_LEADERS + 1][LANES], scaled[MOST_LEADERS + 1][MOST_LEADERS + 1][LANES];
-    float pivots[MOST_LEADERS + 1][LANES], w[MOST_LEADERS + 1][LANES], alike[LANES][MOST_PLACES];
+    /* One divided by each pivot. */
+    float parts[MOST_LEADERS + 1][LANES], w[MOST_LEADERS + 1][LANES], alike[LANES][MOST_PLACES];
     int live[MOST_PLACES], num_live;
 } Batch;
 
@@ -78,7 +79,7 @@ INSIDE int matters(const Work *k, Py_ssize_t at) {
     if (!any_of(k, k->own + at, 0, k->leaders)) return 0;
     /* What is read now and when the lanes are full is scattered: it is called for. */
     for (int n = 0; n < k->num_places; n++)
-        for (Py_ssize_t v = 0; v < k->all; v += 32) __builtin_prefetch(k->places[n] + at + v);
+        for (Py_ssize_t v = 0; v < k->first + k->rows; v += 32) __builtin_prefetch(k->places[n] + at + v);
     for (int n = 0; n < k->num_places; n++)
         if (any_of(k, k->places[n] + at, k->first, k->rows)) return 1;
     return 0;
@@ -170,13 +171,13 @@ FOR_ANY_UNIT static void solve(Batch *b, int leaders) {
             }
             if (j < i) {
                 EACH b->scaled[i][j][l] = sum[l];
-                EACH b->lower[i][j][l] = sum[l] / b->pivots[j][l];
+                EACH b->lower[i][j][l] = sum[l] * b->parts[j][l];
             } else
-                EACH b->pivots[i][l] = sum[l] > RIDGE ? sum[l] : RIDGE;
+                EACH b->parts[i][l] = 1.0f / (sum[l] > RIDGE ? sum[l] : RIDGE);
         }
         for (int k = 0; k < i; k++) EACH b->w[i][l] -= b->lower[i][k][l] * b->w[k][l];
     }
-    for (int i = 0; i < leaders; i++) EACH b->w[i][l] /= b->pivots[i][l];
+    for (int i = 0; i < leaders; i++) EACH b->w[i][l] *= b->parts[i][l];
     for (int i = leaders - 1; i >= 0; i--)
         for (int k = i + 1; k < leaders; k++) EACH b->w[i][l] -= b->lower[k][i][l] * b->w[k][l];
     for (int i = 0; i < leaders; i++) EACH b->w[i][l] = b->w[i][l] < BOUND && b->w[i][l] > -BOUND ? b->w[i][l] : 0.0f;
@@ -357,32 +358,38 @@ typedef struct {
     int plain;
 } Copy;
 
-static void note_all(const Copy *c, Py_ssize_t axis, int16_t *out, const int64_t **values) {
-    Py_ssize_t step = c->out_steps[axis];
-    for (Py_ssize_t i = 0; i < c->counts[axis]; i++, out += step) {
-        if (axis < c->rank - 1) {
-            note_all(c, axis + 1, out, values);
-            continue;
-        }
-        const int64_t *from = (*values)++;
-        for (Py_ssize_t r = 0; r < c->rows; r++) {
-            int64_t v = from[r * c->points];
-            out[r] = (int16_t)(v > LARGEST ? LARGEST : v < -LARGEST ? -LARGEST : v);
-        }
+/* Variables side by side in each point, from lists of each; `values` moves on. */
+#define NOTE_ALL(NAME, INT)                                                                                        \
+    static void NAME(const Copy *c, Py_ssize_t axis, int16_t *out, const INT **values) {                           \
+        Py_ssize_t step = c->out_steps[axis];                                                                      \
+        for (Py_ssize_t i = 0; i < c->counts[axis]; i++, out += step) {                                            \
+            if (axis < c->rank - 1) {                                                                              \
+                NAME(c, axis + 1, out, values);                                                                    \
+                continue;                                                                                          \
+            }                                                                                                      \
+            const INT *from = (*values)++;                                                                         \
+            for (Py_ssize_t r = 0; r < c->rows; r++) {                                                             \
+                INT v = from[r * c->points];                                                                       \
+                out[r] = (int16_t)(v > LARGEST ? LARGEST : v < -LARGEST ? -LARGEST : v);                           \
+            }                                                                                                      \
+        }                                                                                                          \
     }
-}
+NOTE_ALL(note_wide, int64_t)
+NOTE_ALL(note_narrow, int16_t)
 
 PyDoc_STRVAR(note_doc,
-             "note(own, shape, starts, first, values)\n--\n\n"
+             "note(own, shape, starts, first, values, narrow)\n--\n\n"
              "Put the integers of one parity of the band, of variables from `first` on, into their places, cut to the limits.\n\n"
-             "`own`, `starts`: as for `expect`. `shape`: (R, *shape). `values`: int64.");
+             "`own`, `starts`: as for `expect`. `shape`: (R, *shape). `values`: int64, or int16 (`narrow`).");
 
 static PyObject *note(PyObject *self, PyObject *args) {
     Py_buffer own, values;
     PyObject *shape, *starts;
     Copy c = {0};
     Py_ssize_t first, sizes[MOST_AXES + 1], parity[MOST_AXES], all = 1, low = 0;
-    if (!PyArg_ParseTuple(args, "w*OOny*", &own, &shape, &starts, &first, &values)) return NULL;
+    int narrow;
+    if (!PyArg_ParseTuple(args, "w*OOny*p", &own, &shape, &starts, &first, &values, &narrow)) return NULL;
+    Py_ssize_t width = narrow ? 2 : 8;
     c.rank = (PyTuple_Check(shape) ? PyTuple_Size(shape) : 0) - 1;
     int good = c.rank >= 1 && c.rank <= MOST_AXES && read_tuple(shape, c.rank + 1, sizes) && read_tuple(starts, c.rank, parity) &&
                sizes[0] >= 1;
@@ -398,13 +405,18 @@ static PyObject *note(PyObject *self, PyObject *args) {
         all *= n + 2;
         c.points *= c.counts[a];
     }
-    good = good && sizes[0] <= PY_SSIZE_T_MAX / 16 / all && own.len == sizes[0] * all * 2 && values.len % (c.points * 8) == 0 &&
-           first >= 0 && first <= sizes[0] - values.len / 8 / c.points;
+    good = good && sizes[0] <= PY_SSIZE_T_MAX / 16 / all && own.len == sizes[0] * all * 2 &&
+           values.len % (c.points * width) == 0 && first >= 0 && first <= sizes[0] - values.len / width / c.points;
     if (good) {
-        const int64_t *from = values.buf;
-        c.rows = values.len / 8 / c.points;
+        const int64_t *wide = values.buf;
+        const int16_t *thin = values.buf;
+        int16_t *to = (int16_t *)own.buf + low * sizes[0] + first;
+        c.rows = values.len / width / c.points;
         Py_BEGIN_ALLOW_THREADS;
-        note_all(&c, 0, (int16_t *)own.buf + low * sizes[0] + first, &from);
+        if (narrow)
+            note_narrow(&c, 0, to, &thin);
+        else
+            note_wide(&c, 0, to, &wide);
         Py_END_ALLOW_THREADS;
     } else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "note: shapes and buffers do not fit");
@@ -485,22 +497,30 @@ static PyObject *see(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(turn_doc, "turn(values, expected)\n--\n\nChange the signs of int64 values where the lowest bit of `expected` (uint8) is set.");
+PyDoc_STRVAR(turn_doc,
+             "turn(values, expected, narrow)\n--\n\n"
+             "Change the signs of int64 values, or int16 (`narrow`), where the lowest bit of `expected` (uint8) is set.");
 
-FOR_ANY_UNIT static void turn_all(int64_t *values, const uint8_t *expected, Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++) {
-        uint64_t mask = -(uint64_t)(expected[i] & 1);
-        values[i] = (int64_t)(((uint64_t)values[i] ^ mask) - mask);
+#define TURN_ALL(NAME, INT)                                                                                        \
+    FOR_ANY_UNIT static void NAME(INT *values, const uint8_t *expected, Py_ssize_t n) {                            \
+        for (Py_ssize_t i = 0; i < n; i++) {                                                                       \
+            INT mask = (INT)-(INT)(expected[i] & 1);                                                               \
+            values[i] = (INT)((values[i] ^ mask) - mask);                                                          \
+        }                                                                                                          \
     }
-}
+TURN_ALL(turn_wide, int64_t)
+TURN_ALL(turn_narrow, int16_t)
 
 static PyObject *turn(PyObject *self, PyObject *args) {
     Py_buffer values, expected;
-    if (!PyArg_ParseTuple(args, "w*y*", &values, &expected)) return NULL;
-    if (values.len == expected.len * 8)
-        turn_all(values.buf, expected.buf, expected.len);
-    else
+    int narrow;
+    if (!PyArg_ParseTuple(args, "w*y*p", &values, &expected, &narrow)) return NULL;
+    if (values.len != expected.len * (narrow ? 2 : 8))
         PyErr_SetString(PyExc_ValueError, "turn: buffers do not fit");
+    else if (narrow)
+        turn_narrow(values.buf, expected.buf, expected.len);
+    else
+        turn_wide(values.buf, expected.buf, expected.len);
     PyBuffer_Release(&values);
     PyBuffer_Release(&expected);
     if (PyErr_Occurred()) return NULL;

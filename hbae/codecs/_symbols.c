@@ -20,7 +20,9 @@
 #define ENDS (MAX_TOKENS + 1)
 #define LARGEST ((int64_t)1 << 61)
 
-enum { FINE, NO_TABLE, NO_BITS, TOO_LARGE, BAD_CONTEXT };
+enum { FINE, NO_TABLE, NO_BITS, TOO_LARGE, BAD_CONTEXT, TOO_WIDE };
+/* Of int16 values, so that their signs can be changed. */
+#define NARROW 32767
 
 /* The contexts of a step: where the values of each start when sorted, where they end, the first and last one that occurs. */
 typedef struct {
@@ -233,66 +235,88 @@ static inline int value_of(Stream *s, int t, int64_t *v) {
     return FINE;
 }
 
+/* One step to be read. */
+typedef struct {
+    const uint16_t *contexts, *left;
+    const int64_t *labels, *constant;
+    const uint8_t *token_at;
+    uint8_t *used;
+    Py_ssize_t n, tables;
+    Stream stream;
+    Sorted order;
+} Step;
+
+/* Read a step's values, sorted (a list of zeros) and in their order; gives what is wrong. */
+#define READ_STEP(NAME, INT)                                                                                       \
+    static int NAME(Step *k, INT *sorted, INT *out) {                                                              \
+        Py_ssize_t i = 0;                                                                                          \
+        for (Py_ssize_t c = k->order.first; c <= k->order.last; c++) {                                             \
+            Py_ssize_t end = k->order.ends[c];                                                                     \
+            if (i == end) continue;                                                                                \
+            k->used[c] = 1;                                                                                        \
+            int64_t label = k->labels[c];                                                                          \
+            if (label < 0 || label >= k->tables) return NO_TABLE;                                                  \
+            const uint8_t *token_at = k->token_at + label * BUCKETS;                                               \
+            const uint16_t *left = k->left + label * ENDS;                                                         \
+            int fixed = (int)k->constant[label];                                                                   \
+            uint64_t zeros = fixed < 0 && left[1] > TABLE_SUM / 2 ? (uint64_t)left[1] << 10 : 0;                   \
+            while (i < end) {                                                                                      \
+                if (zeros) {                                                                                       \
+                    i += zeros_ahead(&k->stream, zeros, end - i);                                                  \
+                    if (i == end) break;                                                                           \
+                }                                                                                                  \
+                int64_t v;                                                                                         \
+                if (value_of(&k->stream, fixed >= 0 ? fixed : token_of(&k->stream, token_at, left), &v)) return NO_BITS; \
+                if (sizeof(INT) == 2 && (v > NARROW || v < -NARROW)) return TOO_WIDE;                              \
+                sorted[i++] = (INT)v;                                                                              \
+            }                                                                                                      \
+        }                                                                                                          \
+        for (i = 0; i < k->n; i++) out[i] = sorted[k->order.starts[k->contexts[i]]++];                             \
+        return FINE;                                                                                               \
+    }
+READ_STEP(read_wide, int64_t)
+READ_STEP(read_narrow, int16_t)
+
 PyDoc_STRVAR(take_doc,
-             "take(contexts, labels, const, token_at, left, words, bits, state, used, out)\n--\n\n"
+             "take(contexts, labels, const, token_at, left, words, bits, state, used, out, narrow)\n--\n\n"
              "Read one step of values for uint16 contexts; give what is wrong (0: nothing).\n\n"
              "`labels`: int64, table of each context (-1: none). `const`: int64, only token of each table (-1: several).\n"
-             "`token_at`: uint8 (tables, 2**10), token of each 16th slot. `left`: uint16 (tables, 147), left ends of tokens. `state`: uint64, rANS\n"
-             "state, words left, bits read. `used`: uint8, set for contexts that occur. `out`: int64.");
+             "`token_at`: uint8 (tables, 2**10), token of each 16th slot. `left`: uint16 (tables, 147), left ends of tokens. `state`:\n"
+             "uint64, rANS state, words left, bits read; as before where a value does not fit. `used`: uint8, set for contexts that\n"
+             "occur. `out`: int16 (`narrow`: magnitudes below 2**15) or int64.");
 
 static PyObject *take(PyObject *self, PyObject *args) {
     Py_buffer b[10];
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*w*w*w*", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7, b + 8, b + 9))
+    int narrow;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*w*w*w*p", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7, b + 8, b + 9, &narrow))
         return NULL;
-    Py_ssize_t n = b[0].len / 2, num = b[1].len / 8, tables = b[2].len / 8;
-    const uint16_t *contexts = b[0].buf;
-    const int64_t *labels = b[1].buf, *constant = b[2].buf;
+    Py_ssize_t n = b[0].len / 2, num = b[1].len / 8, tables = b[2].len / 8, width = narrow ? 2 : 8;
+    const int64_t *constant = b[2].buf;
     uint64_t *state = b[7].buf;
-    int64_t *out = b[9].buf;
     int good = b[0].len == n * 2 && b[1].len == num * 8 && b[2].len == tables * 8 && b[3].len == tables * BUCKETS &&
-               b[4].len == tables * ENDS * 2 && b[5].len % 4 == 0 && b[7].len == 24 && b[8].len == num && b[9].len == n * 8;
+               b[4].len == tables * ENDS * 2 && b[5].len % 4 == 0 && b[7].len == 24 && b[8].len == num && b[9].len == n * width;
     for (Py_ssize_t k = 0; good && k < tables; k++) good = constant[k] >= -1 && constant[k] < MAX_TOKENS;
     good = good && state[1] <= (uint64_t)b[5].len / 4 && state[2] <= (uint64_t)b[6].len * 8;
     int fault = FINE;
-    Sorted order = {0};
-    int64_t *sorted = NULL;
+    void *sorted = NULL;
     if (good) {
+        Step k = {b[0].buf, b[4].buf, b[1].buf, constant, b[3].buf, b[8].buf, n, tables, {0}, {0}};
         Py_BEGIN_ALLOW_THREADS;
         Stream s = {b[5].buf, b[6].buf, state[0], state[1], state[2], (uint64_t)b[6].len * 8};
-        fault = sort_contexts(&order, contexts, n, num);
-        sorted = fault == FINE && order.starts ? calloc((size_t)(n ? n : 1), sizeof(int64_t)) : NULL;
-        Py_ssize_t i = 0;
-        for (Py_ssize_t c = order.first; sorted && c <= order.last && fault == FINE; c++) {
-            Py_ssize_t end = order.ends[c];
-            if (i == end) continue;
-            ((uint8_t *)b[8].buf)[c] = 1;
-            if (labels[c] < 0 || labels[c] >= tables) {
-                fault = NO_TABLE;
-                break;
-            }
-            const uint8_t *token_at = (const uint8_t *)b[3].buf + labels[c] * BUCKETS;
-            const uint16_t *left = (const uint16_t *)b[4].buf + labels[c] * ENDS;
-            int fixed = (int)constant[labels[c]];
-            uint64_t zeros = fixed < 0 && left[1] > TABLE_SUM / 2 ? (uint64_t)left[1] << 10 : 0;
-            while (i < end && fault == FINE) {
-                if (zeros) {
-                    /* The list holds zeros already. */
-                    i += zeros_ahead(&s, zeros, end - i);
-                    if (i == end) break;
-                }
-                fault = value_of(&s, fixed >= 0 ? fixed : token_of(&s, token_at, left), sorted + i);
-                i++;
-            }
+        k.stream = s;
+        fault = sort_contexts(&k.order, k.contexts, n, num);
+        sorted = fault == FINE && k.order.starts ? calloc((size_t)(n ? n : 1), (size_t)width) : NULL;
+        if (sorted) fault = narrow ? read_narrow(&k, sorted, b[9].buf) : read_wide(&k, sorted, b[9].buf);
+        if (fault != TOO_WIDE) {
+            state[0] = k.stream.state;
+            state[1] = k.stream.words_left;
+            state[2] = k.stream.bit;
         }
-        for (i = 0; sorted && fault == FINE && i < n; i++) out[i] = sorted[order.starts[contexts[i]]++];
-        state[0] = s.state;
-        state[1] = s.words_left;
-        state[2] = s.bit;
+        free(k.order.starts);
         Py_END_ALLOW_THREADS;
         if (!sorted && fault == FINE) PyErr_NoMemory();
     } else
         PyErr_SetString(PyExc_ValueError, "take: buffers do not fit");
-    free(order.starts);
     free(sorted);
     for (int k = 0; k < 10; k++) PyBuffer_Release(b + k);
     if (PyErr_Occurred()) return NULL;

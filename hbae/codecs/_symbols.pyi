@@ -15,4 +15,5 @@ def take(
     state: Array,
     used: Array,
     out: Array,
+    narrow: bool,
 ) -> int: ...

@@ -39,7 +39,7 @@ _FEW = 1 << 12
 # Slots of a table of which the kernel looks up the first one's token.
 _BUCKET = 16
 # What the kernel may find wrong, in its order.
-_NO_TABLE, _NO_BITS, _TOO_LARGE = 1, 2, 3
+_NO_TABLE, _NO_BITS, _TOO_LARGE, _TOO_WIDE = 1, 2, 3, 5
 
 
 class SymbolWriter:
@@ -163,9 +163,12 @@ class SymbolReader:
         kind = _Reference if _symbols is None else _Compiled
         self._stream = kind(self._labels, const, tables, bits, np.frombuffer(words, "<u4").astype(np.uint32))
 
-    def take(self, contexts: Array) -> Array:
-        """Give the next step's values (int64, flat) for those contexts (uint16)."""
-        return self._stream.take(contexts, self._used)
+    def take(self, contexts: Array, *, narrow: bool = False) -> Array:
+        """Give the next step's values (flat) for those contexts (uint16): int64, or int16 if ``narrow`` ones may be.
+
+        Of int16, no magnitude is above 32767.
+        """
+        return self._stream.take(contexts, self._used, narrow)
 
     def end(self) -> None:
         """Check that all was read.
@@ -189,7 +192,7 @@ class _Reference:
         self._cursor = BitCursor(bits)
         self._coder = constriction.stream.stack.AnsCoder(words)
 
-    def take(self, contexts: Array, used: Array) -> Array:
+    def take(self, contexts: Array, used: Array, narrow: bool) -> Array:
         """Give one step's values; note the contexts."""
         sizes = np.bincount(contexts, minlength=len(self._labels))
         found = np.flatnonzero(sizes)
@@ -243,10 +246,12 @@ class _Compiled:
         self._state = np.array([state, max(len(words) - 2, 0), 0], np.uint64)
         self._fixed = (labels, self._const, self._token_at, self._left, words, bits, self._state)
 
-    def take(self, contexts: Array, used: Array) -> Array:
+    def take(self, contexts: Array, used: Array, narrow: bool) -> Array:
         """Give one step's values; note the contexts."""
-        out = np.empty(len(contexts), np.int64)
-        fault = _symbols.take(contexts, *self._fixed, used, out)
+        out = np.empty(len(contexts), np.int16 if narrow else np.int64)
+        fault = _symbols.take(contexts, *self._fixed, used, out, narrow)
+        if fault == _TOO_WIDE:
+            return self.take(contexts, used, narrow=False)
         if fault == _NO_TABLE:
             raise FormatError("a context in use has no table")
         if fault == _NO_BITS:

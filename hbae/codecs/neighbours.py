@@ -117,12 +117,16 @@ class Phase:
         return out.ravel()
 
     def store(self, spot: Spot, known: Array, values: Array) -> None:
-        """Put this parity's values into the band, and note their sizes in ``known``; both hold zeros before."""
+        """Put this parity's values (int64 or int16) into the band, and note their sizes in ``known``.
+
+        Both hold zeros before.
+        """
         self._move(spot, known, values.reshape(len(known), *self.counts), store=True)
 
     def _move(self, spot: Spot, known: Array, values: Array, *, store: bool) -> None:
         if _neighbours is not None:
-            _neighbours.move(known, self.shape, self.parity, values, spot.grid, spot.firsts, spot.steps, store)
+            where = (spot.grid, spot.firsts, spot.steps)
+            _neighbours.move(known, self.shape, self.parity, values, *where, store, values.itemsize == 2)
             return
         target = (
             spot.rows,

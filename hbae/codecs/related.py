@@ -85,8 +85,8 @@ class Around:
     """What is known at and around the points of a band, of the variables ``rows`` (R of them, ascending).
 
     All int16 with a border of zeros. ``own``: (*shape + 2, R), the band itself, zero where it is not known yet.
-    ``others``: the same for what each other band has at the points. ``spread``: which of these are looked at one step to
-    each side, too.
+    ``others``: the same for what each other band has at the points. ``spread``: which of these are looked at one step
+    to each side, too.
     """
 
     rows: Array
@@ -127,9 +127,9 @@ class Around:
         return self._places[phase.parity]
 
     def note(self, phase: Phase, part: slice, values: Array) -> None:
-        """Keep a phase's integers (flat int64) of some variables for what comes after it."""
+        """Keep a phase's integers (flat, int64 or int16) of some variables for what comes after it."""
         if _related is not None:
-            _related.note(self.own, self.shape, phase.parity, part.start, values)
+            _related.note(self.own, self.shape, phase.parity, part.start, values, values.itemsize == 2)
             return
         target = tuple(slice(1 + a, -1, 2) for a in phase.parity)
         place = np.moveaxis(self.own[(*target, part)], -1, 0)
@@ -196,19 +196,19 @@ def normal_matrix(around: Sequence[Array]) -> Array:
 def solve(a: Array, u: Array) -> Array:
     """Solve ``a w = u`` for symmetric a (J, J, n), by its factors L D L'; pivots are at least the ridge."""
     lower, scaled = np.zeros_like(a), np.zeros_like(a)
-    pivots, w = np.zeros_like(u), u.copy()
+    parts, w = np.zeros_like(u), u.copy()
     for i in range(len(u)):
         for j in range(i):
             rest = a[i, j].copy()
             for k in range(j):
                 rest -= scaled[i, k] * lower[j, k]
-            scaled[i, j], lower[i, j] = rest, rest / pivots[j]
+            scaled[i, j], lower[i, j] = rest, rest * parts[j]
         rest = a[i, i].copy()
         for k in range(i):
             rest -= scaled[i, k] * lower[i, k]
             w[i] -= lower[i, k] * w[k]
-        pivots[i] = np.where(rest > RIDGE, rest, RIDGE)
-    w /= pivots
+        parts[i] = np.float32(1) / np.where(rest > RIDGE, rest, RIDGE)
+    w *= parts
     for i in reversed(range(len(u))):
         for k in range(i + 1, len(u)):
             w[i] -= lower[k, i] * w[k]
@@ -217,9 +217,9 @@ def solve(a: Array, u: Array) -> Array:
 
 
 def turned(values: Array, expected: Array) -> Array:
-    """Change the signs of integers (int64), in place, where a negative one is expected; twice gives them back."""
+    """Change the signs of int64 or int16, in place, where a negative one is expected; twice gives them back."""
     if _related is not None:
-        _related.turn(values, expected)
+        _related.turn(values, expected, values.itemsize == 2)
     else:
         np.negative(values, out=values, where=(expected & 1).astype(bool))
     return values

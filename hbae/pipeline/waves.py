@@ -132,7 +132,7 @@ def decode_waves(
     if live.any():
         symbols = SymbolReader(reader, RELATED_CONTEXTS if related else PHASE_CONTEXTS)
         for step in _walk(q, bands, live, related):
-            step.store(symbols.take(step.contexts))
+            step.store(symbols.take(step.contexts, narrow=True))
         symbols.end()
     return Waves(q, np.flatnonzero(live.any(axis=0)))
 

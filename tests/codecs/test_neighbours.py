@@ -195,9 +195,20 @@ def test_compiled_moves_are_those_of_numpy(
     assert results[0] == results[1]
 
 
+def test_narrow_values_are_moved_alike(compiled: Any) -> None:
+    rng = np.random.default_rng(6)
+    q = np.clip(np.rint(rng.standard_cauchy((2, 5, 9)) * 30), -32767, 32767) * (rng.random((2, 5, 9)) < 0.4)
+    place, rows = (slice(0, None, 1),) * 2, np.arange(2)
+    spot, back, near = Spot(q, place, rows), Spot(np.zeros_like(q), place, rows), np.zeros((2, 2, 7, 11), np.uint16)
+    for p in phases_of((5, 9)):
+        p.store(back, near[1], p.load(spot, near[0]).astype(np.int16))
+    assert np.array_equal(back.grid, q)
+    assert np.array_equal(*near)
+
+
 def test_moves_refuse_what_does_not_fit(compiled: Any) -> None:
     near = np.zeros((2, 5, 6), np.uint16)
-    good = [near, (3, 4), (0, 1), np.zeros(2 * 2 * 2, np.int64), np.zeros(24), np.array([0, 12]), (4, 1), True]
+    good = [near, (3, 4), (0, 1), np.zeros(2 * 2 * 2, np.int64), np.zeros(24), np.array([0, 12]), (4, 1), True, False]
     move = compiled.move
     move(*good)
     for place, bad in (
@@ -216,6 +227,7 @@ def test_moves_refuse_what_does_not_fit(compiled: Any) -> None:
         (6, (0, 1)),
         (6, (5, 1)),
         (6, (1 << 61, 1)),
+        (8, True),
     ):
         with pytest.raises((ValueError, OverflowError)):
             move(*good[:place], bad, *good[place + 1 :])

@@ -96,6 +96,8 @@ def test_signs_turn_twice(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         once = turned(values.copy(), expected)
         assert once.tolist() == [-5, 7, 0, 1 - (1 << 61), 1 - (1 << 61), 3]
         assert np.array_equal(turned(once, expected), values)
+        narrow = np.array([5, -7, 0, 32767, -32767, 3], np.int16)
+        assert turned(narrow, expected).tolist() == [-5, 7, 0, -32767, -32767, 3]
 
 
 def test_what_does_not_fit_is_refused(compiled: Any) -> None:
@@ -138,7 +140,7 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
         (8, np.zeros((2, 2, 3), np.uint8)),
         (8, np.zeros((3, 2, 2), np.uint8)),
     ))  # fmt: skip
-    _refuses(compiled.note, [own, (4, 3, 4), (0, 1), 2, np.zeros(8, np.int64)], (
+    _refuses(compiled.note, [own, (4, 3, 4), (0, 1), 2, np.zeros(8, np.int64), False], (
         (0, own[:4].copy()),
         (1, (4, 3, 5)),
         (1, ()),
@@ -147,6 +149,7 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
         (3, 3),
         (3, -1),
         (4, np.zeros(7, np.int64)),
+        (5, True),
     ))  # fmt: skip
     there = np.zeros(24, np.int16)
     good = [there, 3, np.array([0, 1, -1]), (6, 2), (1, 2), (2, 3), (3, 4), np.zeros((5, 6, 3), np.int16)]
@@ -169,7 +172,7 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
         (7, np.zeros((5, 5, 3), np.int16)),
     ))  # fmt: skip
     with pytest.raises(ValueError, match="do not fit"):
-        compiled.turn(np.zeros(3, np.int64), np.zeros(2, np.uint8))
+        compiled.turn(np.zeros(3, np.int64), np.zeros(3, np.uint8), True)
 
 
 @pytest.mark.parametrize("ratios", [(1, 1), (2, 1), (2, 3)])
@@ -187,6 +190,15 @@ def test_views_are_those_of_numpy(ratios: tuple[int, int], compiled: Any, monkey
         monkeypatch.setattr(module, "_related", kernel)
         assert np.array_equal(View(known, ratios).seen(rows, expected.shape), expected)
         assert not View(None, ratios).seen(rows, expected.shape).any()
+
+
+def test_narrow_integers_are_noted_alike(compiled: Any) -> None:
+    values = np.arange(-60, 60).reshape(2, 4, 15) * 500
+    wide, narrow = band_of(values), Around.of(np.arange(2), (4, 15), [], range(0))
+    for p in phases_of((4, 15)):
+        narrow.note(p, slice(0, 2), values[p.target].ravel().astype(np.int16))
+    assert np.array_equal(wide.own, narrow.own)
+    assert narrow.own.any()
 
 
 def test_a_band_of_the_same_places_is_seen_as_it_is() -> None:

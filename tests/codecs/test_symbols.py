@@ -63,6 +63,20 @@ def test_bytes_and_values_are_those_of_the_reference(seed: int, compiled: Any, m
     assert read(fast, num, steps) == [v.tobytes() for v, _ in steps]
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_narrow_values_are_the_same_values(seed: int, compiled: Any) -> None:
+    """A step of which one value is too wide is read anew, and the next one goes on behind it."""
+    num, steps = steps_of(seed)
+    widest = np.array([32767, -32767, 0, 32768, -32768])
+    steps = [(v, np.zeros(len(v), np.uint16)) for v in (widest[:3], widest[3:4], widest[:2], widest[4:])] + steps
+    r = module.SymbolReader(ByteReader(written(num, steps)), num)
+    for values, contexts in steps:
+        found = r.take(contexts, narrow=True)
+        assert found.dtype == (np.int16 if np.abs(values).max(initial=0) <= 32767 else np.int64)
+        assert np.array_equal(found, values)
+    r.end()
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_damage_is_judged_alike(seed: int, compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a byte changed both give the same values, or both refuse."""
@@ -114,7 +128,7 @@ def test_kernels_refuse_what_does_not_fit(compiled: Any) -> None:
 
     u64 = np.zeros(3, np.uint64)
     lookup, left, words, bits = np.zeros((2, 1 << 10), np.uint8), u16(2, 147), np.zeros(4, np.uint32), b"\0" * 4
-    good = [u16(5), i64(3), i64(2), lookup, left, words, bits, u64, np.zeros(3, np.uint8), i64(5)]
+    good = [u16(5), i64(3), i64(2), lookup, left, words, bits, u64, np.zeros(3, np.uint8), i64(5), False]
     take = compiled.take
     assert take(*good) == 0
     assert take(u16(5) + np.uint16(3), *good[1:]) == 4
@@ -128,6 +142,7 @@ def test_kernels_refuse_what_does_not_fit(compiled: Any) -> None:
         (7, np.array([0, 0, 33], np.uint64)),
         (8, np.zeros(2, np.uint8)),
         (9, i64(4)),
+        (10, True),
     ):
         with pytest.raises(ValueError, match="do not fit"):
             take(*good[:place], bad, *good[place + 1 :])

@@ -313,7 +313,7 @@ def expected_from(leaders, places):
                 w[i] = w[i] - lower[i][k] * w[k]
         w = [x * p for x, p in zip(w, part, strict=True)]
         for i in range(few - 1, -1, -1):
-            for k in range(i + 1, few):
+            for k in range(few - 1, i, -1):
                 w[i] = w[i] - lower[k][i] * w[k]
     w = [np.where(np.abs(x) < 2.0**64, x, f(0)) for x in w]
     total = f(0)

@@ -30,7 +30,6 @@
 #define FOR_ANY_UNIT
 #endif
 #define INSIDE static inline __attribute__((always_inline))
-#define EACH for (int l = 0; l < LANES; l++)
 
 typedef struct {
     const int16_t *own;
@@ -47,12 +46,16 @@ typedef struct {
     int held;
 } Work;
 
+/* One number of each point on its way. */
+typedef float Lanes __attribute__((vector_size(4 * LANES)));
+typedef int32_t Mask __attribute__((vector_size(4 * LANES)));
+
 typedef struct {
-    /* One row more than leaders: eight are loaded together. */
-    float around[MOST_PLACES][MOST_LEADERS + 1][LANES];
-    float lower[MOST_LEADERS + 1][MOST_LEADERS + 1][LANES], scaled[MOST_LEADERS + 1][MOST_LEADERS + 1][LANES];
-    /* One divided by each pivot. */
-    float parts[MOST_LEADERS + 1][LANES], w[MOST_LEADERS + 1][LANES], alike[LANES][MOST_PLACES];
+    /* One row more than leaders: eight are loaded together. `lower`: columns first. `parts`: one
+       divided by each pivot. */
+    Lanes around[MOST_PLACES][MOST_LEADERS + 1], lower[MOST_LEADERS + 1][MOST_LEADERS + 1],
+        scaled[MOST_LEADERS + 1][MOST_LEADERS + 1], parts[MOST_LEADERS + 1], w[MOST_LEADERS + 1];
+    float alike[LANES][MOST_PLACES];
     int live[MOST_PLACES], num_live;
 } Batch;
 
@@ -90,7 +93,7 @@ typedef int32_t Wide __attribute__((vector_size(32)));
 typedef float Floats __attribute__((vector_size(32)));
 
 /* Turn eight leaders of eight points round: three times, each half is laced with the other. */
-INSIDE int turn_round(const int16_t *const *from, float (*u)[LANES], int l) {
+INSIDE int turn_round(const int16_t *const *from, Lanes *u, int l) {
     Eight x[8], y[8], any = {0};
     for (int m = 0; m < 8; m++) {
         memcpy(&x[m], from[m], sizeof x[m]);
@@ -105,7 +108,7 @@ INSIDE int turn_round(const int16_t *const *from, float (*u)[LANES], int l) {
     }
     for (int m = 0; m < 8; m++) {
         Floats floats = __builtin_convertvector(__builtin_convertvector(x[m], Wide), Floats);
-        memcpy(&u[m][l], &floats, sizeof floats);
+        memcpy((float *)&u[m] + l, &floats, sizeof floats);
     }
     uint64_t halves[2];
     memcpy(halves, &any, sizeof halves);
@@ -113,7 +116,7 @@ INSIDE int turn_round(const int16_t *const *from, float (*u)[LANES], int l) {
 }
 
 /* Leaders of all points at a place, or more variables; whether any is there. */
-INSIDE int load(const Work *k, const int16_t *place, float (*u)[LANES]) {
+INSIDE int load(const Work *k, const int16_t *place, Lanes *u) {
     int any = 0, i = 0;
     for (; i < k->leaders && i + 8 <= k->all; i += 8)
         for (int l = 0; l < LANES; l += 8) {
@@ -124,7 +127,7 @@ INSIDE int load(const Work *k, const int16_t *place, float (*u)[LANES]) {
     for (int l = 0; l < LANES; l++)
         for (int r = i; r < k->leaders; r++) {
             int16_t v = place[k->at[l] + r];
-            u[r][l] = v;
+            ((float *)&u[r])[l] = v;
             any |= v;
         }
     return any != 0;
@@ -140,51 +143,48 @@ FOR_ANY_UNIT static void gather(const Work *k, Batch *b) {
 
 /* Sums of products of leaders over the places, for two leaders and two others at once. */
 INSIDE void multiply(Batch *b, int i, int j) {
-    float s[LANES] = {0}, t[LANES] = {0}, u[LANES] = {0}, v[LANES] = {0};
+    Lanes s = {0}, t = {0}, u = {0}, v = {0};
     for (int n = 0; n < b->num_live; n++) {
-        const float *x = b->around[n][i], *y = b->around[n][i + 1], *p = b->around[n][j], *q = b->around[n][j + 1];
-        EACH s[l] += x[l] * p[l];
-        EACH t[l] += x[l] * q[l];
-        EACH u[l] += y[l] * p[l];
-        EACH v[l] += y[l] * q[l];
+        const Lanes *x = b->around[n] + i, *y = b->around[n] + j;
+        s += x[0] * y[0];
+        t += x[0] * y[1];
+        u += x[1] * y[0];
+        v += x[1] * y[1];
     }
-    memcpy(b->scaled[i][j], s, sizeof s);
-    memcpy(b->scaled[i][j + 1], t, sizeof t);
-    memcpy(b->scaled[i + 1][j], u, sizeof u);
-    memcpy(b->scaled[i + 1][j + 1], v, sizeof v);
+    b->scaled[i][j] = s, b->scaled[i][j + 1] = t;
+    b->scaled[i + 1][j] = u, b->scaled[i + 1][j + 1] = v;
 }
 
+/* One of two, where a mask is set or not. */
+#define CHOOSE(MASK, YES, NO) ((Lanes)(((MASK) & (Mask)(YES)) | (~(MASK) & (Mask)(NO))))
+
+/* Every sum has its terms in the order of k; what needs one of them gets it at once, so that nothing waits for a whole sum. */
 FOR_ANY_UNIT static void solve(Batch *b, int leaders) {
+    const Lanes none = {0}, ridge = none + RIDGE;
     for (int i = 0; i < leaders; i += 2)
         for (int j = 0; j <= i; j += 2) multiply(b, i, j);
     for (int i = 0; i < leaders; i++) {
-        for (int j = 0; j <= i; j++) {
-            float sum[LANES];
-            EACH sum[l] = b->scaled[i][j][l];
-            if (i == j) {
-                EACH sum[l] += sum[l] * RIDGE_PART;
-                EACH sum[l] += RIDGE;
-            }
-            for (int k = 0; k < j; k++) {
-                const float *x = b->scaled[i][k], *y = b->lower[j][k];
-                EACH sum[l] -= x[l] * y[l];
-            }
-            if (j < i) {
-                EACH b->scaled[i][j][l] = sum[l];
-                EACH b->lower[i][j][l] = sum[l] * b->parts[j][l];
-            } else
-                EACH b->parts[i][l] = 1.0f / (sum[l] > RIDGE ? sum[l] : RIDGE);
+        Lanes *row = b->scaled[i];
+        row[i] += row[i] * RIDGE_PART;
+        row[i] += ridge;
+        for (int k = 0; k < i; k++) {
+            Lanes scaled = row[k], lower = scaled * b->parts[k];
+            for (int j = k + 1; j < i; j++) row[j] -= scaled * b->lower[k][j];
+            row[i] -= scaled * lower;
+            b->lower[k][i] = lower;
         }
-        for (int k = 0; k < i; k++) EACH b->w[i][l] -= b->lower[i][k][l] * b->w[k][l];
+        b->parts[i] = 1.0f / CHOOSE(row[i] > ridge, row[i], ridge);
     }
-    for (int i = 0; i < leaders; i++) EACH b->w[i][l] *= b->parts[i][l];
-    for (int i = leaders - 1; i >= 0; i--)
-        for (int k = i + 1; k < leaders; k++) EACH b->w[i][l] -= b->lower[k][i][l] * b->w[k][l];
-    for (int i = 0; i < leaders; i++) EACH b->w[i][l] = b->w[i][l] < BOUND && b->w[i][l] > -BOUND ? b->w[i][l] : 0.0f;
+    for (int k = 0; k < leaders; k++)
+        for (int i = k + 1; i < leaders; i++) b->w[i] -= b->lower[k][i] * b->w[k];
+    for (int i = 0; i < leaders; i++) b->w[i] *= b->parts[i];
+    for (int k = leaders - 1; k > 0; k--)
+        for (int i = 0; i < k; i++) b->w[i] -= b->lower[i][k] * b->w[k];
+    for (int i = 0; i < leaders; i++) b->w[i] = CHOOSE((b->w[i] < BOUND) & (b->w[i] > -BOUND), b->w[i], none);
     for (int n = 0; n < b->num_live; n++) {
-        float sum[LANES] = {0};
-        for (int i = 0; i < leaders; i++) EACH sum[l] += b->around[n][i][l] * b->w[i][l];
-        EACH b->alike[l][n] = sum[l];
+        Lanes sum = none;
+        for (int i = 0; i < leaders; i++) sum += b->around[n][i] * b->w[i];
+        for (int l = 0; l < LANES; l++) b->alike[l][n] = sum[l];
     }
 }
 

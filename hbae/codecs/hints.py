@@ -111,7 +111,7 @@ class Hints:
 
 
 def settle(known: Array, guide: Array | None, sizes: Array) -> Array:
-    """Write a set's sizes (V, *shape) from ``known`` (V, *shape + 2), with a border; give the guide after it (uint16)."""
+    """Write a set's sizes (V, *shape) from ``known`` (V, *shape + 2), with a border; give the guide after it."""
     if _hints is not None:
         out = np.empty(sizes.shape[1:], np.uint16)
         _hints.settle(known, sizes.shape[1:], _NOTHING if guide is None else guide, sizes, out)

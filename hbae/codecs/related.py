@@ -210,7 +210,7 @@ def solve(a: Array, u: Array) -> Array:
         parts[i] = np.float32(1) / np.where(rest > RIDGE, rest, RIDGE)
     w *= parts
     for i in reversed(range(len(u))):
-        for k in range(i + 1, len(u)):
+        for k in reversed(range(i + 1, len(u))):
             w[i] -= lower[k, i] * w[k]
     out: Array = np.where(np.abs(w) < _BOUND, w, np.float32(0))
     return out

@@ -35,11 +35,12 @@ typedef struct {
     const int16_t *own;
     const float *limits;
     uint8_t *out;
+    /* In points. */
     Py_ssize_t rank, counts[MOST_AXES], steps[MOST_AXES];
-    /* Variables of a point; those to tell of, the first one; points of the phase. */
-    Py_ssize_t all, rows, first, points;
-    /* What is at each place around the first point. */
-    const int16_t *places[MOST_PLACES];
+    /* Columns of a point: of leaders; of variables to tell of, how many of them, the first one; points of the phase. */
+    Py_ssize_t width, told_width, rows, first, points;
+    /* What is at each place around the first point: leaders, variables to tell of. */
+    const int16_t *leads[MOST_PLACES], *told[MOST_PLACES];
     int leaders, num_places;
     /* Points on their way: where they lie, their number, how many. */
     Py_ssize_t at[LANES], number[LANES], next;
@@ -61,30 +62,32 @@ typedef struct {
 
 typedef int16_t Sixteen __attribute__((vector_size(32)));
 
-/* Whether any of some values is not zero, or of those beside them in the same point. */
-INSIDE int any_of(const Work *k, const int16_t *point, Py_ssize_t first, Py_ssize_t n) {
+/* Whether any of some values of a point is not zero, or of those beside them in it; it has `all`. */
+INSIDE int any_of(const int16_t *point, Py_ssize_t all, Py_ssize_t first, Py_ssize_t n) {
     uint64_t any[4] = {0};
-    if (k->all < 16) {
+    if (all < 16) {
         for (Py_ssize_t i = 0; i < n; i++) any[0] |= (uint64_t)(point[first + i] != 0);
         return any[0] != 0;
     }
-    Sixteen all = {0}, some;
+    Sixteen found = {0}, some;
     for (Py_ssize_t i = first; i < first + n; i += 16) {
-        memcpy(&some, point + (i < k->all - 16 ? i : k->all - 16), sizeof some);
-        all |= some;
+        memcpy(&some, point + (i < all - 16 ? i : all - 16), sizeof some);
+        found |= some;
     }
-    memcpy(any, &all, sizeof all);
+    memcpy(any, &found, sizeof found);
     return (any[0] | any[1] | any[2] | any[3]) != 0;
 }
 
 /* Whether a point has a leader, and a variable to tell of has anything around it: all others are told zeros. */
 INSIDE int matters(const Work *k, Py_ssize_t at) {
-    if (!any_of(k, k->own + at, 0, k->leaders)) return 0;
+    if (!any_of(k->own + at * k->width, k->width, 0, k->leaders)) return 0;
     /* What is read now and when the lanes are full is scattered: it is called for. */
+    for (int n = 0; n < k->num_places; n++) {
+        __builtin_prefetch(k->leads[n] + at * k->width);
+        for (Py_ssize_t v = k->first; v < k->first + k->rows; v += 32) __builtin_prefetch(k->told[n] + at * k->told_width + v);
+    }
     for (int n = 0; n < k->num_places; n++)
-        for (Py_ssize_t v = 0; v < k->first + k->rows; v += 32) __builtin_prefetch(k->places[n] + at + v);
-    for (int n = 0; n < k->num_places; n++)
-        if (any_of(k, k->places[n] + at, k->first, k->rows)) return 1;
+        if (any_of(k->told[n] + at * k->told_width, k->told_width, k->first, k->rows)) return 1;
     return 0;
 }
 
@@ -118,15 +121,15 @@ INSIDE int turn_round(const int16_t *const *from, Lanes *u, int l) {
 /* Leaders of all points at a place, or more variables; whether any is there. */
 INSIDE int load(const Work *k, const int16_t *place, Lanes *u) {
     int any = 0, i = 0;
-    for (; i < k->leaders && i + 8 <= k->all; i += 8)
+    for (; i < k->leaders && i + 8 <= k->width; i += 8)
         for (int l = 0; l < LANES; l += 8) {
             const int16_t *from[8];
-            for (int m = 0; m < 8; m++) from[m] = place + k->at[l + m] + i;
+            for (int m = 0; m < 8; m++) from[m] = place + k->at[l + m] * k->width + i;
             any |= turn_round(from, u + i, l);
         }
     for (int l = 0; l < LANES; l++)
         for (int r = i; r < k->leaders; r++) {
-            int16_t v = place[k->at[l] + r];
+            int16_t v = place[k->at[l] * k->width + r];
             ((float *)&u[r])[l] = v;
             any |= v;
         }
@@ -137,7 +140,7 @@ INSIDE int load(const Work *k, const int16_t *place, Lanes *u) {
 FOR_ANY_UNIT static void gather(const Work *k, Batch *b) {
     b->num_live = 0;
     for (int n = 0; n < k->num_places; n++)
-        if (load(k, k->places[n], b->around[b->num_live])) b->live[b->num_live++] = n;
+        if (load(k, k->leads[n], b->around[b->num_live])) b->live[b->num_live++] = n;
     load(k, k->own, b->w);
 }
 
@@ -198,7 +201,7 @@ FOR_ANY_UNIT static void solve(Batch *b, int leaders) {
         NAME##_floats total = {0};                                                                                 \
         for (int n = 0; n < b->num_live; n++) {                                                                    \
             NAME##_shorts there;                                                                                   \
-            memcpy(&there, k->places[b->live[n]] + k->at[l] + from, sizeof there);                                 \
+            memcpy(&there, k->told[b->live[n]] + k->at[l] * k->told_width + from, sizeof there);                   \
             NAME##_ints wide = __builtin_convertvector(there, NAME##_ints);                                            \
             total += b->alike[l][n] * __builtin_convertvector(wide, NAME##_floats);                                \
         }                                                                                                          \
@@ -239,8 +242,8 @@ FOR_ANY_UNIT static void tell(const Work *k, const Batch *b) {
     uint8_t codes[LANES][ROWS] = {{0}};
     for (Py_ssize_t row = 0, width; row < k->rows; row += width) {
         Py_ssize_t left = k->rows - row, first = k->first + row;
-        width = left > 8 && k->all >= 16 ? 16 : k->all >= 8 ? 8 : 1;
-        Py_ssize_t begin = first < k->all - width ? first : k->all - width;
+        width = left > 8 && k->told_width >= 16 ? 16 : k->told_width >= 8 ? 8 : 1;
+        Py_ssize_t begin = first < k->told_width - width ? first : k->told_width - width;
         for (int l = 0; l < k->held; l++)
             if (width == 16)
                 tell_many(k, b, l, begin, codes[l]);
@@ -285,66 +288,77 @@ static int read_tuple(PyObject *t, Py_ssize_t n, Py_ssize_t *out) {
     return !PyErr_Occurred();
 }
 
+/* Hold the buffers of a tuple that are as long as the first one; gives how many of them. */
+static Py_ssize_t hold(PyObject *t, Py_buffer *b) {
+    Py_ssize_t n = PyTuple_Check(t) ? PyTuple_Size(t) : 0, held = 0;
+    for (; n <= MOST_PLACES + 1 && held < n; held++) {
+        if (PyObject_GetBuffer(PyTuple_GetItem(t, held), b + held, PyBUF_SIMPLE) < 0) return held;
+        if (b[held].len != b[0].len) {
+            PyBuffer_Release(b + held);
+            return held;
+        }
+    }
+    return held;
+}
+
 PyDoc_STRVAR(expect_doc,
-             "expect(own, others, shape, starts, places, leaders, first, limits, out)\n--\n\n"
+             "expect(leads, told, shape, starts, places, leaders, first, limits, out)\n--\n\n"
              "Write class (times 2) and sign of what is expected of one parity of a band of variables; the rest stays as it is.\n\n"
-             "`own`: int16 (*shape + 2, R). `others`: tuple of as many. `shape`: (R, *shape). `starts`: parity by axis.\n"
-             "`places`: band (0: the own one) and step of each. `first`: the first variable of `out`. `limits`: float32 (15). `out`: uint8.");
+             "`leads`: tuple of int16 (*shape + 2, columns), the own band first: the leaders. `told`: the same of the variables to\n"
+             "tell of. `shape`: of the band. `starts`: parity by axis. `places`: band (0: the own one) and step of each. `first`: the\n"
+             "column of the first variable of `out`. `limits`: float32 (15). `out`: uint8.");
 
 static PyObject *expect(PyObject *self, PyObject *args) {
-    Py_buffer own, limits, out, others[MOST_PLACES];
-    PyObject *bands, *shape, *starts, *places;
+    Py_buffer limits, out, leads[MOST_PLACES + 1], told[MOST_PLACES + 1];
+    PyObject *lead_bands, *told_bands, *shape, *starts, *places;
     Work k = {0};
-    int leaders, held = 0;
+    int leaders;
     Py_ssize_t first;
-    if (!PyArg_ParseTuple(args, "y*OOOOiny*w*", &own, &bands, &shape, &starts, &places, &leaders, &first, &limits, &out))
+    if (!PyArg_ParseTuple(args, "OOOOOiny*w*", &lead_bands, &told_bands, &shape, &starts, &places, &leaders, &first, &limits, &out))
         return NULL;
-    Py_ssize_t sizes[MOST_AXES + 1], parity[MOST_AXES], all = 1, low = 0, high = 0, pair[2];
-    Py_ssize_t num_bands = PyTuple_Check(bands) ? PyTuple_Size(bands) : MOST_PLACES + 1;
-    k.rank = (PyTuple_Check(shape) ? PyTuple_Size(shape) : 0) - 1;
+    Py_ssize_t sizes[MOST_AXES], parity[MOST_AXES], all = 1, low = 0, high = 0, pair[2];
+    Py_ssize_t bands = hold(lead_bands, leads), same = hold(told_bands, told);
+    k.rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
     k.num_places = PyTuple_Check(places) && PyTuple_Size(places) <= MOST_PLACES ? (int)PyTuple_Size(places) : 0;
-    int good = k.rank >= 1 && k.rank <= MOST_AXES && k.num_places > 0 && num_bands <= MOST_PLACES &&
-               read_tuple(shape, k.rank + 1, sizes) && read_tuple(starts, k.rank, parity) && sizes[0] >= 1 && leaders >= 1 &&
-               leaders <= MOST_LEADERS && leaders <= first && first < sizes[0];
+    int good = k.rank >= 1 && k.rank <= MOST_AXES && k.num_places > 0 && bands >= 1 && bands == same &&
+               bands == PyTuple_Size(lead_bands) && bands == PyTuple_Size(told_bands) && read_tuple(shape, k.rank, sizes) &&
+               read_tuple(starts, k.rank, parity) && leaders >= 1 && leaders <= MOST_LEADERS && first >= 0;
     k.points = 1;
     for (Py_ssize_t a = k.rank - 1; good && a >= 0; a--) {
-        Py_ssize_t n = sizes[a + 1];
-        good = n >= 1 && n <= MOST && parity[a] >= 0 && parity[a] <= 1 && parity[a] < n &&
-               all <= PY_SSIZE_T_MAX / 64 / (n + 2) / sizes[0];
+        Py_ssize_t n = sizes[a];
+        good = n >= 1 && n <= MOST && parity[a] >= 0 && parity[a] <= 1 && parity[a] < n && all <= PY_SSIZE_T_MAX / 64 / (n + 2);
         if (!good) break;
         k.counts[a] = (n - parity[a] + 1) / 2;
-        k.steps[a] = 2 * all * sizes[0];
+        k.steps[a] = 2 * all;
         low += (1 + parity[a]) * all;
         high += (1 + parity[a] + 2 * (k.counts[a] - 1)) * all;
         all *= n + 2;
         k.points *= k.counts[a];
     }
-    k.all = good ? sizes[0] : 0;
-    good = good && sizes[0] <= PY_SSIZE_T_MAX / 16 / all && own.len == sizes[0] * all * 2 && limits.len == NUM_LIMITS * 4 &&
+    good = good && leads[0].len % (2 * all) == 0 && told[0].len % (2 * all) == 0 && limits.len == NUM_LIMITS * 4 &&
            out.len % k.points == 0;
-    k.rows = good ? out.len / k.points : 0;
-    good = good && first + k.rows <= sizes[0];
-    for (; good && held < num_bands; held++) {
-        if (PyObject_GetBuffer(PyTuple_GetItem(bands, held), others + held, PyBUF_SIMPLE) < 0) break;
-        good = others[held].len == own.len;
+    if (good) {
+        k.width = leads[0].len / 2 / all, k.told_width = told[0].len / 2 / all, k.rows = out.len / k.points;
+        good = leaders <= k.width && k.rows <= k.told_width && first <= k.told_width - k.rows;
     }
-    for (int n = 0; good && n < k.num_places && held == num_bands; n++) {
-        good = read_tuple(PyTuple_GetItem(places, n), 2, pair) && pair[0] >= 0 && pair[0] <= num_bands && pair[1] >= -low &&
+    for (int n = 0; good && n < k.num_places; n++) {
+        good = read_tuple(PyTuple_GetItem(places, n), 2, pair) && pair[0] >= 0 && pair[0] < bands && pair[1] >= -low &&
                pair[1] < all - high;
         if (!good) break;
-        k.places[n] = (const int16_t *)(pair[0] ? others[pair[0] - 1].buf : own.buf) + pair[1] * sizes[0];
+        k.leads[n] = (const int16_t *)leads[pair[0]].buf + pair[1] * k.width;
+        k.told[n] = (const int16_t *)told[pair[0]].buf + pair[1] * k.told_width;
     }
-    if (good && held == num_bands) {
-        k.own = own.buf, k.limits = limits.buf, k.out = out.buf, k.leaders = leaders, k.first = first;
+    if (good) {
+        k.own = leads[0].buf, k.limits = limits.buf, k.out = out.buf, k.leaders = leaders, k.first = first;
         Batch b;
         Py_BEGIN_ALLOW_THREADS;
-        walk(&k, &b, 0, low * k.all);
+        walk(&k, &b, 0, low);
         flush(&k, &b);
         Py_END_ALLOW_THREADS;
     } else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "expect: shapes and buffers do not fit");
-    for (int n = 0; n < held; n++) PyBuffer_Release(others + n);
-    PyBuffer_Release(&own);
+    while (bands) PyBuffer_Release(leads + --bands);
+    while (same) PyBuffer_Release(told + --same);
     PyBuffer_Release(&limits);
     PyBuffer_Release(&out);
     if (PyErr_Occurred()) return NULL;
@@ -354,8 +368,8 @@ static PyObject *expect(PyObject *self, PyObject *args) {
 typedef struct {
     Py_ssize_t rank, counts[MOST_AXES], out_steps[MOST_AXES], steps[MOST_AXES], ratios[MOST_AXES], lasts[MOST_AXES], rows, points;
     const int64_t *places;
-    /* Whether the variables lie side by side there. */
-    int plain;
+    /* How many of them lie side by side there, where no other is seen; else 0. */
+    Py_ssize_t plain;
 } Copy;
 
 /* Variables side by side in each point, from lists of each; `values` moves on. */
@@ -379,8 +393,8 @@ NOTE_ALL(note_narrow, int16_t)
 
 PyDoc_STRVAR(note_doc,
              "note(own, shape, starts, first, values, narrow)\n--\n\n"
-             "Put the integers of one parity of the band, of variables from `first` on, into their places, cut to the limits.\n\n"
-             "`own`, `starts`: as for `expect`. `shape`: (R, *shape). `values`: int64, or int16 (`narrow`).");
+             "Put the integers of one parity of the band, from a column on, into their places, cut to the limits.\n\n"
+             "`own`: int16 (*shape + 2, columns). `starts`: as for `expect`. `shape`: (columns, *shape). `values`: int64, or int16 (`narrow`).");
 
 static PyObject *note(PyObject *self, PyObject *args) {
     Py_buffer own, values;
@@ -428,7 +442,7 @@ static PyObject *note(PyObject *self, PyObject *args) {
 
 static void see_point(const Copy *c, int16_t *out, const int16_t *from) {
     if (c->plain)
-        memcpy(out, from + c->places[0], (size_t)c->rows * sizeof(int16_t));
+        memcpy(out, from + c->places[0], (size_t)c->plain * sizeof(int16_t));
     else
         for (Py_ssize_t r = 0; r < c->rows; r++)
             if (c->places[r] >= 0) out[r] = from[c->places[r]];
@@ -475,13 +489,14 @@ static PyObject *see(PyObject *self, PyObject *args) {
         all *= c.counts[a] + 2;
         far += c.lasts[a] * c.steps[a];
     }
-    c.plain = 1;
     for (Py_ssize_t r = 0; good && r < c.rows; r++) {
         good = c.places[r] >= -1 && c.places[r] < size;
         if (!good) break;
         if (c.places[r] > most) most = c.places[r];
-        c.plain = c.plain && c.places[r] >= 0 && c.places[r] == c.places[0] + r;
     }
+    while (good && c.plain < c.rows && c.places[c.plain] >= 0 && c.places[c.plain] == c.places[0] + c.plain) c.plain++;
+    for (Py_ssize_t r = c.plain; good && r < c.rows; r++)
+        if (c.places[r] >= 0) c.plain = 0;
     good = good && most < size - first && far < size - first - most && c.rows <= PY_SSIZE_T_MAX / 16 / all &&
            out.len == c.rows * all * 2;
     if (good) {

@@ -1,8 +1,8 @@
 from hbae.arrays import Array
 
 def expect(
-    own: Array,
-    others: tuple[Array, ...],
+    leads: tuple[Array, ...],
+    told: tuple[Array, ...],
     shape: tuple[int, ...],
     starts: tuple[int, ...],
     places: tuple[tuple[int, int], ...],

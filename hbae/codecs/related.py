@@ -13,7 +13,7 @@ float32, one IEEE operation at a time in a fixed order: the same bits on any mac
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,6 +40,8 @@ CLASSES = len(_LIMITS) + 1
 RELATED_CONTEXTS = ((PHASE_CONTEXTS - 1) // GUIDES + 1) * CLASSES
 # Weights beyond that come from integers that no field has, and count as 0.
 _BOUND = np.float32(2.0**64)
+# Columns of the block that can lead, where there are that many: a point's lie in one line of the cache.
+_LEADING = 16
 _PIECE = 1 << 13
 
 
@@ -54,26 +56,30 @@ class View:
     band: Around | None
     ratios: tuple[int, ...]
 
-    def seen(self, rows: Array, shape: tuple[int, ...]) -> Array:
-        """Give the integers of those variables that are seen, int16 (*shape + 2, R) with a border of zeros."""
-        plain = self.band is not None and self.band.own.shape == shape and set(self.ratios) == {1}
-        if self.band is not None and plain and np.array_equal(self.band.rows, rows):
-            return self.band.own
-        out = np.zeros(shape, np.int16)
-        if self.band is not None:
-            self._put(self.band, rows, out)
+    def seen(self, like: Around) -> tuple[Array, ...]:
+        """Give the integers of those variables that are seen, in blocks as those of a band."""
+        band = self.band
+        if band is not None and set(self.ratios) == {1} and band.alike(like):
+            return band.blocks
+        out = tuple(np.zeros(b.shape, np.int16) for b in like.blocks)
+        if band is not None:
+            there = np.minimum(np.searchsorted(band.rows, like.rows), len(band.rows) - 1)
+            there = np.where(band.rows[there] == like.rows, there, -1)
+            for to, mine in zip(out, (there[:MOST_LEADERS], there[MOST_LEADERS:]), strict=False):
+                for k, source in enumerate(band.blocks):
+                    self._put(source, _in_block(mine, k, to.shape[-1]), like.shape, to)
         return out
 
-    def _put(self, band: Around, rows: Array, out: Array) -> None:
-        own, shape = band.own, tuple(n - 2 for n in out.shape[:-1])
-        steps = tuple(s // own.itemsize for s in own.strides[:-1])
-        lasts = tuple(n - 3 for n in own.shape[:-1])
-        index = np.minimum(np.searchsorted(band.rows, rows), len(band.rows) - 1)
-        there = np.where(band.rows[index] == rows, index, -1)
-        if _related is not None:
-            _related.see(own, sum(steps), there, steps, self.ratios, lasts, shape, out)
+    def _put(self, source: Array, there: Array, shape: tuple[int, ...], out: Array) -> None:
+        """Write some columns of a block; ``there``: which one each column sees in the other, or -1."""
+        if not (there >= 0).any():
             return
-        seen = own[(slice(1, -1),) * len(shape)]
+        lasts = tuple(n - 3 for n in source.shape[:-1])
+        if _related is not None:
+            steps = tuple(s // source.itemsize for s in source.strides[:-1])
+            _related.see(source, sum(steps), there, steps, self.ratios, lasts, shape, out)
+            return
+        seen = source[(slice(1, -1),) * len(shape)]
         for axis, (n, ratio, last) in enumerate(zip(shape, self.ratios, lasts, strict=True)):
             seen = np.take(seen, np.minimum(np.arange(n) // ratio, last), axis=axis)
         live = np.flatnonzero(there >= 0)
@@ -82,16 +88,17 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Around:
-    """What is known at and around the points of a band, of the variables ``rows`` (R of them, ascending).
+    """What is known at and around the points of a band of that ``shape``, of the variables ``rows`` (ascending).
 
-    All int16 with a border of zeros. ``own``: (*shape + 2, R), the band itself, zero where it is not known yet.
-    ``others``: the same for what each other band has at the points. ``spread``: which of these are looked at one step
-    to each side, too.
+    ``blocks``: int16 (*shape + 2, columns) with a border of zeros: all that can lead, and, where there are more
+    variables, the others: most sets read the first one only. Zero where the band is not known yet. ``others``: the same
+    for what each other band has at the points. ``spread``: which of these are looked at one step to each side, too.
     """
 
     rows: Array
-    own: Array
-    others: tuple[Array, ...]
+    shape: tuple[int, ...]
+    blocks: tuple[Array, ...]
+    others: tuple[tuple[Array, ...], ...]
     spread: range
     _places: dict[tuple[int, ...], tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
@@ -99,40 +106,47 @@ class Around:
     def of(rows: Array, shape: tuple[int, ...], views: Sequence[View], spread: range) -> Around:
         """Start with nothing known of the band itself; ``spread``: numbers of views. Only what gives places counts."""
         views, spread = views[:MOST_PLACES], range(spread.start, min(spread.stop, MOST_PLACES))
-        own = np.zeros((*(n + 2 for n in shape), len(rows)), np.int16)
-        others = tuple(view.seen(rows, own.shape) for view in views) if len(rows) > 1 else ()
-        return Around(rows, own, others, spread)
+        widths = [len(rows)] if len(rows) < MOST_LEADERS else [_LEADING, len(rows) - MOST_LEADERS]
+        wide = tuple(n + 2 for n in shape)
+        own = Around(rows, shape, tuple(np.zeros((*wide, n), np.int16) for n in widths if n), (), spread)
+        return own if len(rows) < 2 else replace(own, others=tuple(view.seen(own) for view in views))
 
     def alone(self) -> Around:
         """Give the band without what others have there: all that later bands look at."""
-        return Around(self.rows, self.own, (), range(0))
+        return replace(self, others=(), spread=range(0))
 
-    @cached_property
-    def shape(self) -> tuple[int, ...]:
-        """Number of variables, shape of the band."""
-        return (len(self.rows), *(n - 2 for n in self.own.shape[:-1]))
+    def alike(self, other: Around) -> bool:
+        """Whether another band has this one's shape and variables."""
+        return self.shape == other.shape and np.array_equal(self.rows, other.rows)
 
     @cached_property
     def _strides(self) -> list[int]:
-        return [s // self.own.strides[-2] for s in self.own.strides[:-1]]
+        return [s // self.blocks[0].strides[-2] for s in self.blocks[0].strides[:-1]]
+
+    @cached_property
+    def _by_block(self) -> list[tuple[Array, ...]]:
+        """For each block: the own one, and those of the other bands."""
+        return [tuple(b[i] for b in (self.blocks, *self.others)) for i in range(len(self.blocks))]
 
     def places(self, phase: Phase) -> tuple[tuple[int, int], ...]:
         """Give the places around a phase's points: band (0: this one), and step in its flat points."""
         if phase.parity not in self._places:
             found = [(f + 1, 0) for f in range(len(self.others))] + [(0, step) for step in phase.places]
-            sizes = self.shape[1:]
-            axes = [a for a, n in enumerate(sizes) if n > 1 and a >= len(sizes) - 2]
+            axes = [a for a, n in enumerate(self.shape) if n > 1 and a >= len(self.shape) - 2]
             found += [(f + 1, sign * self._strides[a]) for f in self.spread for a in axes for sign in (-1, 1)]
             self._places[phase.parity] = tuple(found[:MOST_PLACES])
         return self._places[phase.parity]
 
     def note(self, phase: Phase, part: slice, values: Array) -> None:
         """Keep a phase's integers (flat, int64 or int16) of some variables for what comes after it."""
+        i, columns = _columns(part)
+        block = self.blocks[i]
         if _related is not None:
-            _related.note(self.own, self.shape, phase.parity, part.start, values, values.itemsize == 2)
+            shape, narrow = (block.shape[-1], *self.shape), values.itemsize == 2
+            _related.note(block, shape, phase.parity, columns.start, values, narrow)
             return
         target = tuple(slice(1 + a, -1, 2) for a in phase.parity)
-        place = np.moveaxis(self.own[(*target, part)], -1, 0)
+        place = np.moveaxis(block[(*target, columns)], -1, 0)
         np.clip(values.reshape(place.shape), -LARGEST, LARGEST, out=place, casting="unsafe")
 
     def expect(self, phase: Phase, part: slice) -> Array:
@@ -145,30 +159,36 @@ class Around:
         out = np.zeros(counts, np.uint8)
         places = self.places(phase)
         if leaders and places:
+            i, columns = _columns(part)
             if _related is not None:
-                fixed = (phase.parity, places, leaders, part.start, CLASS_LIMITS)
-                _related.expect(self.own, self.others, self.shape, *fixed, out)
+                fixed = (self.shape, phase.parity, places, leaders, columns.start, CLASS_LIMITS)
+                _related.expect(self._by_block[0], self._by_block[i], *fixed, out)
             else:
-                self._expect(phase, places, leaders, part, out.reshape(len(out), -1))
+                leads, told = (
+                    [a[..., c].reshape(-1, c.stop - c.start).T.astype(np.float32) for a in self._by_block[k]]
+                    for k, c in ((0, slice(0, leaders)), (i, columns))
+                )
+                self._expect(phase, places, leads, told, out.reshape(len(out), -1))
         return out.ravel()
 
-    def _expect(self, phase: Phase, places: tuple[tuple[int, int], ...], leaders: int, part: slice, out: Array) -> None:
-        fields = [a.reshape(-1, len(self.rows)).T.astype(np.float32) for a in (self.own, *self.others)]
+    def _expect(
+        self, phase: Phase, places: Sequence[tuple[int, int]], leads: list[Array], told: list[Array], out: Array
+    ) -> None:
         points = self._points(phase)
-        active = np.flatnonzero(fields[0][:leaders, points].any(axis=0))
+        active = np.flatnonzero(leads[0][:, points].any(axis=0))
         for here in _pieces(active):
             at = points[here]
-            u = fields[0][:leaders, at]
-            around = [fields[f][:leaders, at + step] for f, step in places]
+            u = leads[0][:, at]
+            around = [leads[f][:, at + step] for f, step in places]
             # Hostile integers may overflow in between.
             with np.errstate(all="ignore"):
                 w = solve(normal_matrix(around), u)
             total = np.zeros((len(out), len(here)), np.float32)
             for (f, step), known in zip(places, around, strict=True):
                 alike = np.zeros(len(here), np.float32)
-                for k in range(leaders):
-                    alike += known[k] * w[k]
-                total += alike * fields[f][part, at + step]
+                for v, weight in zip(known, w, strict=True):
+                    alike += v * weight
+                total += alike * told[f][:, at + step]
             classes = np.searchsorted(CLASS_LIMITS, np.abs(total), side="right")
             out[:, here] = 2 * classes + (total < 0)
 
@@ -178,6 +198,22 @@ class Around:
         for parity, count, stride in zip(phase.parity, phase.counts, self._strides, strict=True):
             at = (at[:, None] + (1 + parity + 2 * np.arange(count)) * stride).ravel()
         return at
+
+
+def _columns(part: slice) -> tuple[int, slice]:
+    """The block that holds a set of variables, and its columns in there; no set lies in both."""
+    first = 0 if part.start < MOST_LEADERS else MOST_LEADERS
+    return int(first > 0), slice(part.start - first, part.stop - first)
+
+
+def _in_block(there: Array, block: int, width: int) -> Array:
+    """Columns (-1: none) of a band's variables ``there`` (-1: none) that lie in a block, for as many columns."""
+    out = np.full(width, -1)
+    if block:
+        out[: len(there)] = np.maximum(there - MOST_LEADERS, -1)
+    else:
+        out[: len(there)] = np.where(there < MOST_LEADERS, there, -1)
+    return out
 
 
 def normal_matrix(around: Sequence[Array]) -> Array:

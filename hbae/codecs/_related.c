@@ -368,7 +368,7 @@ static PyObject *expect(PyObject *self, PyObject *args) {
 typedef struct {
     Py_ssize_t rank, counts[MOST_AXES], out_steps[MOST_AXES], steps[MOST_AXES], ratios[MOST_AXES], lasts[MOST_AXES], rows, points;
     const int64_t *places;
-    /* How many of them lie side by side there, where no other is seen; else 0. */
+    /* How many of them lie side by side there: all or, else, 0. */
     Py_ssize_t plain;
 } Copy;
 
@@ -494,9 +494,8 @@ static PyObject *see(PyObject *self, PyObject *args) {
         if (!good) break;
         if (c.places[r] > most) most = c.places[r];
     }
-    while (good && c.plain < c.rows && c.places[c.plain] >= 0 && c.places[c.plain] == c.places[0] + c.plain) c.plain++;
-    for (Py_ssize_t r = c.plain; good && r < c.rows; r++)
-        if (c.places[r] >= 0) c.plain = 0;
+    while (good && c.plain < c.rows && c.places[0] >= 0 && c.places[c.plain] == c.places[0] + c.plain) c.plain++;
+    if (c.plain < c.rows) c.plain = 0;
     good = good && most < size - first && far < size - first - most && c.rows <= PY_SSIZE_T_MAX / 16 / all &&
            out.len == c.rows * all * 2;
     if (good) {

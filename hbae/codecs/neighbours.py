@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -140,34 +141,26 @@ class Phase:
         known[inner] = sizes_of(values)
 
 
-@dataclass(frozen=True, eq=False)
 class Spot:
     """A band of some variables in a grid (V, ...) of integers, held in float64.
 
-    ``place``: slices with start and step, without stop.
+    ``grid``; ``place``: slices with start and step, without stop; ``rows``: the variables. ``shape``: of one variable's
+    band. ``steps``: places in the flat grid from one index of the band to the next, by axis. ``firsts``: place of
+    each variable's band in it (int64).
     """
 
-    grid: Array
-    place: tuple[slice, ...]
-    rows: Array
+    def __init__(self, grid: Array, place: tuple[slice, ...], rows: Array) -> None:
+        self.grid, self.place, self.rows = grid, place, rows
+        first, *strides = (s // grid.itemsize for s in grid.strides)
+        self.shape = tuple(len(range(*p.indices(n))) for p, n in zip(place, grid.shape[1:], strict=True))
+        self.steps = tuple(s * p.step for s, p in zip(strides, place, strict=True))
+        self.firsts: Array = rows * first + sum(s * p.start for s, p in zip(strides, place, strict=True))
 
-    @cached_property
-    def shape(self) -> tuple[int, ...]:
-        """Of the band of one variable."""
-        return tuple(len(range(*p.indices(n))) for p, n in zip(self.place, self.grid.shape[1:], strict=True))
-
-    @cached_property
-    def steps(self) -> tuple[int, ...]:
-        """Places in the flat grid from one index of the band to the next, by axis."""
-        strides = (s // self.grid.itemsize for s in self.grid.strides[1:])
-        return tuple(s * p.step for s, p in zip(strides, self.place, strict=True))
-
-    @cached_property
-    def firsts(self) -> Array:
-        """Place of each variable's band in the flat grid (int64)."""
-        strides = [s // self.grid.itemsize for s in self.grid.strides]
-        out: Array = self.rows * strides[0] + sum(s * p.start for s, p in zip(strides[1:], self.place, strict=True))
-        return out
+    def of(self, part: slice) -> Spot:
+        """Give the band of some of the variables."""
+        some = copy(self)
+        some.rows, some.firsts = self.rows[part], self.firsts[part]
+        return some
 
 
 def sizes_of(values: Array) -> Array:

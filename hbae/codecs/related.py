@@ -12,6 +12,7 @@ float32, one IEEE operation at a time in a fixed order: the same bits on any mac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -59,10 +60,14 @@ class View:
     def seen(self, like: Around) -> tuple[Array, ...]:
         """Give the integers of those variables that are seen, in blocks as those of a band."""
         band = self.band
-        if band is not None and set(self.ratios) == {1} and band.alike(like):
+        same = band is not None and np.array_equal(band.rows, like.rows)
+        if band is not None and same and band.shape == like.shape and set(self.ratios) == {1}:
             return band.blocks
         out = tuple(np.zeros(b.shape, np.int16) for b in like.blocks)
-        if band is not None:
+        if band is not None and same:
+            for source, to in zip(band.blocks, out, strict=True):
+                self._put(source, np.arange(to.shape[-1]), like.shape, to)
+        elif band is not None:
             there = np.minimum(np.searchsorted(band.rows, like.rows), len(band.rows) - 1)
             there = np.where(band.rows[there] == like.rows, there, -1)
             for to, mine in zip(out, (there[:MOST_LEADERS], there[MOST_LEADERS:]), strict=False):
@@ -115,10 +120,6 @@ class Around:
         """Give the band without what others have there: all that later bands look at."""
         return replace(self, others=(), spread=range(0))
 
-    def alike(self, other: Around) -> bool:
-        """Whether another band has this one's shape and variables."""
-        return self.shape == other.shape and np.array_equal(self.rows, other.rows)
-
     @cached_property
     def _strides(self) -> list[int]:
         return [s // self.blocks[0].strides[-2] for s in self.blocks[0].strides[:-1]]
@@ -155,8 +156,8 @@ class Around:
         Leaders are the variables before ``part``, the first :data:`MOST_LEADERS` of them: sets end there, so that
         each point is solved for all that follow at once.
         """
-        counts, leaders = (part.stop - part.start, *phase.counts), min(part.start, MOST_LEADERS)
-        out = np.zeros(counts, np.uint8)
+        count, leaders = part.stop - part.start, min(part.start, MOST_LEADERS)
+        out = np.zeros(count * math.prod(phase.counts), np.uint8)
         places = self.places(phase)
         if leaders and places:
             i, columns = _columns(part)
@@ -168,8 +169,8 @@ class Around:
                     [a[..., c].reshape(-1, c.stop - c.start).T.astype(np.float32) for a in self._by_block[k]]
                     for k, c in ((0, slice(0, leaders)), (i, columns))
                 )
-                self._expect(phase, places, leads, told, out.reshape(len(out), -1))
-        return out.ravel()
+                self._expect(phase, places, leads, told, out.reshape(count, -1))
+        return out
 
     def _expect(
         self, phase: Phase, places: Sequence[tuple[int, int]], leads: list[Array], told: list[Array], out: Array

@@ -190,7 +190,8 @@ def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[_
         rows = np.flatnonzero(used)
         if not rows.size:
             continue
-        shape = Spot(q, band.place, rows).shape
+        whole = Spot(q, band.place, rows)
+        shape = whole.shape
         hints = _hints(settled, bands, band, rows, shape)
         settled[i] = Sizes(rows, np.empty((len(rows), *shape), np.uint16))
         guide = around = None
@@ -198,8 +199,8 @@ def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[_
             around = _around(told, bands, band, rows, shape)
             told[i] = around.alone()
         for part in sets_of(len(rows), MOST_LEADERS if related else None):
-            spot = Spot(q, band.place, rows[part])
-            known = np.zeros((len(spot.rows), *(n + 2 for n in shape)), np.uint16)
+            spot = whole.of(part)
+            known = np.zeros((part.stop - part.start, *(n + 2 for n in shape)), np.uint16)
             hint = hints.of(part, guide)
             for p in phases_of(shape):
                 expected = around.expect(p, part) if around is not None and part.start else None

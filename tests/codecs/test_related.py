@@ -14,7 +14,7 @@ import pytest
 import hbae.codecs.related as module
 from hbae.arrays import Array
 from hbae.codecs.neighbours import phases_of
-from hbae.codecs.related import CLASS_LIMITS, Around, View, solve, turned
+from hbae.codecs.related import CLASS_LIMITS, MOST_LEADERS, Around, View, solve, turned
 
 SHAPES = [(1,), (7,), (1, 5), (4, 1, 9), (6, 7, 8), (2, 3, 2, 3), (3, 2, 3, 2, 3, 2)]
 
@@ -28,16 +28,29 @@ def band_of(values: Array) -> Around:
     """A band of which all is known."""
     around = Around.of(np.arange(len(values)), values.shape[1:], [], range(0))
     for p in phases_of(values.shape[1:]):
-        around.note(p, slice(0, len(values)), values[p.target].ravel().astype(np.int64))
+        for part in (slice(0, MOST_LEADERS), slice(MOST_LEADERS, len(values))):
+            if len(values[part]):
+                around.note(
+                    p, slice(part.start, min(part.stop, len(values))), values[part][p.target].ravel().astype(np.int64)
+                )
     return around
+
+
+def joined(blocks: tuple[Array, ...], count: int) -> Array:
+    """All variables of a band, (*shape + 2, count)."""
+    return np.concatenate([blocks[0][..., :MOST_LEADERS], *blocks[1:]], axis=-1)[..., :count]
 
 
 def expected_of(values: Array, others: list[Array], part: slice) -> list[Array]:
     """Walk over the phases of one set of variables; those before it are known everywhere."""
     views = [View(band_of(a), (1,) * (values.ndim - 1)) for a in others]
     around = Around.of(np.arange(len(values)), values.shape[1:], views, range(len(views)))
-    around.own[..., : part.start] = band_of(values[: part.start]).own
     out = []
+    # As sets are coded: none lies on both sides of the last leader.
+    for before in (slice(0, min(part.start, MOST_LEADERS)), slice(MOST_LEADERS, max(part.start, MOST_LEADERS))):
+        for p in phases_of(values.shape[1:]):
+            if before.stop > before.start:
+                around.note(p, before, values[before][p.target].ravel().astype(np.int64))
     for p in phases_of(values.shape[1:]):
         out.append(around.expect(p, part))
         around.note(p, part, values[part][p.target].ravel().astype(np.int64))
@@ -51,10 +64,11 @@ def test_compiled_are_those_of_numpy(
 ) -> None:
     """Integers of any size, most of them zero or none; more leaders than count, as many places around as there are."""
     rng = np.random.default_rng(5)
-    for variables, density in ((2, 1.0), (3, 0.3), (9, 0.5), (24, 0.6), (33, 1.0)):
+    for variables, density in ((2, 1.0), (3, 0.3), (9, 0.5), (24, 0.6), (33, 1.0), (49, 0.8)):
         values, *others = np.clip(np.rint(size * rng.standard_cauchy((4, variables, *shape))), -(2.0**60), 2.0**60)
         values *= rng.random(values.shape) < density
-        part = slice(variables // 2, variables)
+        # Leaders first, and only behind them a set that lies in the other block.
+        part = slice(variables // 2, min(variables, MOST_LEADERS) if variables // 2 < MOST_LEADERS else variables)
         results = []
         for kernel in (compiled, None):
             monkeypatch.setattr(module, "_related", kernel)
@@ -103,20 +117,26 @@ def test_signs_turn_twice(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_does_not_fit_is_refused(compiled: Any) -> None:
     own = np.zeros((5, 6, 4), np.int16)
     places = ((1, 0), (0, 1), (0, -8), (1, 7))
-    good = [own, (own.copy(),), (4, 3, 4), (0, 1), places, 2, 2, CLASS_LIMITS, np.zeros((2, 2, 2), np.uint8)]
+    both = (own, own.copy())
+    good = [both, both, (3, 4), (0, 1), places, 2, 2, CLASS_LIMITS, np.zeros((2, 2, 2), np.uint8)]
     _refuses(compiled.expect, good, (
-        (0, own[:4].copy()),
-        (0, own.astype(np.float32)),
+        (0, ()),
+        (0, both[:1]),
+        (0, (own, own[:4].copy())),
+        (0, (own[:4].copy(), own[:4].copy())),
+        (0, (own, None)),
+        (0, [own, own]),
+        (0, (own,) * 26),
+        (0, (own[..., :1].copy(),) * 2),
         (1, ()),
-        (1, (own[:4].copy(),)),
-        (1, (None,)),
-        (1, [own]),
-        (1, (own,) * 25),
-        (2, (4, 3, 5)),
+        (1, both[:1]),
+        (1, (own, own[:4].copy())),
+        (1, (own[..., :3].copy(),) * 2),
+        (2, (3, 5)),
         (2, (4,)),
-        (2, (4, 1 << 62, 4)),
-        (2, (0, 3, 4)),
-        (2, (-1, 3, 4)),
+        (2, (1 << 62, 4)),
+        (2, (0, 4)),
+        (2, (-1, 4)),
         (2, ()),
         (3, (0, 2)),
         (3, (-1, 0)),
@@ -131,14 +151,13 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
         (4, (0,)),
         (4, ((0, 1),) * 25),
         (5, 0),
-        (5, 3),
+        (5, 5),
         (5, 16),
-        (6, 1),
         (6, 3),
         (6, -1),
         (7, CLASS_LIMITS[:-1].copy()),
         (8, np.zeros((2, 2, 3), np.uint8)),
-        (8, np.zeros((3, 2, 2), np.uint8)),
+        (8, np.zeros((5, 2, 2), np.uint8)),
     ))  # fmt: skip
     _refuses(compiled.note, [own, (4, 3, 4), (0, 1), 2, np.zeros(8, np.int64), False], (
         (0, own[:4].copy()),
@@ -179,17 +198,24 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
 def test_views_are_those_of_numpy(ratios: tuple[int, int], compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each point sees the same place of the other band, or its last one; beyond the border there is nothing."""
     rng = np.random.default_rng(8)
-    there = np.rint(rng.standard_cauchy((2, 4, 3)) * 1e4)
-    known = replace(band_of(there), rows=np.array([1, 4]))
-    rows = np.array([0, 1, 4, 7])
-    expected = np.zeros((4 * ratios[0] + 3, 3 * ratios[1] + 3, 4), np.int16)
-    for r, i, j in np.ndindex(2, expected.shape[0] - 2, expected.shape[1] - 2):
-        seen = there[r, min(i // ratios[0], 3), min(j // ratios[1], 2)]
-        expected[i + 1, j + 1, r + 1] = seen.clip(1 - 2**15, 2**15 - 1)
+    there = np.rint(rng.standard_cauchy((17, 4, 3)) * 1e4)
+    known = replace(band_of(there), rows=np.arange(1, 18))
+    # Some are in the other block there, some nowhere.
+    rows = np.array([0, *range(2, 17), 17, 18, 20])
+    mine = Around.of(rows, (4 * ratios[0] + 1, 3 * ratios[1] + 1), [], range(0))
+    expected = np.zeros((4 * ratios[0] + 3, 3 * ratios[1] + 3, len(rows)), np.int16)
+    for r, i, j in np.ndindex(len(rows), expected.shape[0] - 2, expected.shape[1] - 2):
+        if 1 <= rows[r] < 18:
+            seen = there[rows[r] - 1, min(i // ratios[0], 3), min(j // ratios[1], 2)]
+            expected[i + 1, j + 1, r] = seen.clip(1 - 2**15, 2**15 - 1)
     for kernel in (compiled, None):
         monkeypatch.setattr(module, "_related", kernel)
-        assert np.array_equal(View(known, ratios).seen(rows, expected.shape), expected)
-        assert not View(None, ratios).seen(rows, expected.shape).any()
+        assert np.array_equal(joined(View(known, ratios).seen(mine), len(rows)), expected)
+        assert not joined(View(None, ratios).seen(mine), len(rows)).any()
+        same = View(known, ratios).seen(
+            replace(mine, rows=known.rows, blocks=tuple(b[..., :2] if i else b for i, b in enumerate(mine.blocks)))
+        )
+        assert np.array_equal(joined(same, 17)[..., 1:16], expected[..., 1:16])
 
 
 def test_narrow_integers_are_noted_alike(compiled: Any) -> None:
@@ -197,14 +223,15 @@ def test_narrow_integers_are_noted_alike(compiled: Any) -> None:
     wide, narrow = band_of(values), Around.of(np.arange(2), (4, 15), [], range(0))
     for p in phases_of((4, 15)):
         narrow.note(p, slice(0, 2), values[p.target].ravel().astype(np.int16))
-    assert np.array_equal(wide.own, narrow.own)
-    assert narrow.own.any()
+    assert np.array_equal(wide.blocks[0], narrow.blocks[0])
+    assert narrow.blocks[0].any()
 
 
 def test_a_band_of_the_same_places_is_seen_as_it_is() -> None:
     known = band_of(np.ones((2, 4, 3)))
-    assert View(known, (1, 1)).seen(np.array([0, 1]), known.own.shape) is known.own
-    assert View(known, (1, 1)).seen(np.array([0, 2]), known.own.shape)[2, 2].tolist() == [1, 0]
+    assert View(known, (1, 1)).seen(known) is known.blocks
+    other = replace(known, rows=np.array([0, 2]))
+    assert View(known, (1, 1)).seen(other)[0][2, 2].tolist() == [1, 0]
 
 
 def _refuses(kernel: Any, good: list[Any], bad: tuple[tuple[int, Any], ...]) -> None:

@@ -12,6 +12,9 @@
 #include <string.h>
 
 #define MOST_AXES 8
+/* Lines that are lifted together, and the room of one with the places at its edges. */
+#define LINES 8
+#define ROOM(N) ((N) + 8)
 
 static const double ALPHA = -1.586134342059924, BETA = -0.052980118572961, GAMMA = 0.882911075530934,
                     DELTA = 0.443506852043971, SCALE = 1.149604398860241;
@@ -30,14 +33,14 @@ static const double ALPHA = -1.586134342059924, BETA = -0.052980118572961, GAMMA
 #endif
 
 /* y[i] += c * (a[i] + b[i]) for n values, each array with the same stride. */
-ALWAYS_INLINE void add_to(double *y, const double *a, const double *b, double c, Py_ssize_t n, Py_ssize_t s) {
+ALWAYS_INLINE void add_to(double *restrict y, const double *a, const double *b, double c, Py_ssize_t n, Py_ssize_t s) {
     if (s == 1)
         for (Py_ssize_t i = 0; i < n; i++) y[i] += c * (a[i] + b[i]);
     else
         for (Py_ssize_t i = 0; i < n * s; i += s) y[i] += c * (a[i] + b[i]);
 }
 
-ALWAYS_INLINE void subtract_from(double *y, const double *a, const double *b, double c, Py_ssize_t n, Py_ssize_t s) {
+ALWAYS_INLINE void subtract_from(double *restrict y, const double *a, const double *b, double c, Py_ssize_t n, Py_ssize_t s) {
     if (s == 1)
         for (Py_ssize_t i = 0; i < n; i++) y[i] -= c * (a[i] + b[i]);
     else
@@ -115,7 +118,7 @@ static void inverse_rows(const Rows *r) {
 }
 
 /* Even and odd values of a line, apart and together again; without gaps between them compilers shuffle vectors. */
-ALWAYS_INLINE void part(double *even, double *odd, const double *x, Py_ssize_t pairs, Py_ssize_t s) {
+ALWAYS_INLINE void part(double *restrict even, double *restrict odd, const double *restrict x, Py_ssize_t pairs, Py_ssize_t s) {
     if (s == 1)
         for (Py_ssize_t i = 0; i < pairs; i++) {
             even[i] = x[2 * i];
@@ -128,7 +131,7 @@ ALWAYS_INLINE void part(double *even, double *odd, const double *x, Py_ssize_t p
         }
 }
 
-ALWAYS_INLINE void weave(double *x, const double *even, const double *odd, Py_ssize_t pairs, Py_ssize_t s) {
+ALWAYS_INLINE void weave(double *restrict x, const double *restrict even, const double *restrict odd, Py_ssize_t pairs, Py_ssize_t s) {
     if (s == 1)
         for (Py_ssize_t i = 0; i < pairs; i++) {
             x[2 * i] = even[i];
@@ -141,51 +144,77 @@ ALWAYS_INLINE void weave(double *x, const double *even, const double *odd, Py_ss
         }
 }
 
-/* A line along the last axis: even and odd values side by side in `work`, which has a place before and after each. */
-FOR_ANY_UNIT static void lift_line(double *x, Py_ssize_t n, Py_ssize_t s, int inverse, double *work) {
+/* Lines along the last axis, even and odd values of each side by side in `work` with a place before and after each. Each step is
+   done for all of them before the next one: what was just stored cannot be loaded at once by vectors that begin elsewhere. */
+FOR_ANY_UNIT static void lift_lines(double *x, Py_ssize_t lines, Py_ssize_t gap, Py_ssize_t n, Py_ssize_t s, int inverse, double *work) {
     Py_ssize_t evens = (n + 1) / 2, odds = n / 2;
-    double *even = work + 1, *odd = work + evens + 3;
-    part(even, odd, x, odds, s);
-    if (evens > odds) even[odds] = x[2 * odds * s];
-#define EDGES_OF_EVEN if (evens == odds) even[evens] = even[evens - 1]
-#define EDGES_OF_ODD odd[-1] = odd[0], odd[odds] = odd[odds - 1]
-    if (inverse) {
-        divide(even, evens, 1);
-        multiply(odd, odds, 1);
-        EDGES_OF_ODD;
-        subtract_from(even, odd - 1, odd, DELTA, evens, 1);
-        EDGES_OF_EVEN;
-        subtract_from(odd, even, even + 1, GAMMA, odds, 1);
-        EDGES_OF_ODD;
-        subtract_from(even, odd - 1, odd, BETA, evens, 1);
-        EDGES_OF_EVEN;
-        subtract_from(odd, even, even + 1, ALPHA, odds, 1);
-    } else {
-        EDGES_OF_EVEN;
-        add_to(odd, even, even + 1, ALPHA, odds, 1);
-        EDGES_OF_ODD;
-        add_to(even, odd - 1, odd, BETA, evens, 1);
-        EDGES_OF_EVEN;
-        add_to(odd, even, even + 1, GAMMA, odds, 1);
-        EDGES_OF_ODD;
-        add_to(even, odd - 1, odd, DELTA, evens, 1);
-        multiply(even, evens, 1);
-        divide(odd, odds, 1);
+    double *even[LINES], *odd[LINES];
+#define EACH for (Py_ssize_t l = 0; l < lines; l++)
+#define EDGES_OF_EVEN if (evens == odds) even[l][evens] = even[l][evens - 1]
+#define EDGES_OF_ODD odd[l][-1] = odd[l][0], odd[l][odds] = odd[l][odds - 1]
+    EACH {
+        even[l] = work + l * ROOM(n) + 1, odd[l] = even[l] + evens + 2;
+        part(even[l], odd[l], x + l * gap, odds, s);
+        if (evens > odds) even[l][odds] = x[l * gap + 2 * odds * s];
     }
-    weave(x, even, odd, odds, s);
-    if (evens > odds) x[2 * odds * s] = even[odds];
+    if (inverse) {
+        EACH {
+            divide(even[l], evens, 1);
+            multiply(odd[l], odds, 1);
+            EDGES_OF_ODD;
+        }
+        EACH {
+            subtract_from(even[l], odd[l] - 1, odd[l], DELTA, evens, 1);
+            EDGES_OF_EVEN;
+        }
+        EACH {
+            subtract_from(odd[l], even[l], even[l] + 1, GAMMA, odds, 1);
+            EDGES_OF_ODD;
+        }
+        EACH {
+            subtract_from(even[l], odd[l] - 1, odd[l], BETA, evens, 1);
+            EDGES_OF_EVEN;
+        }
+        EACH subtract_from(odd[l], even[l], even[l] + 1, ALPHA, odds, 1);
+    } else {
+        EACH {
+            EDGES_OF_EVEN;
+            add_to(odd[l], even[l], even[l] + 1, ALPHA, odds, 1);
+            EDGES_OF_ODD;
+        }
+        EACH {
+            add_to(even[l], odd[l] - 1, odd[l], BETA, evens, 1);
+            EDGES_OF_EVEN;
+        }
+        EACH {
+            add_to(odd[l], even[l], even[l] + 1, GAMMA, odds, 1);
+            EDGES_OF_ODD;
+        }
+        EACH add_to(even[l], odd[l] - 1, odd[l], DELTA, evens, 1);
+        EACH {
+            multiply(even[l], evens, 1);
+            divide(odd[l], odds, 1);
+        }
+    }
+    EACH {
+        weave(x + l * gap, even[l], odd[l], odds, s);
+        if (evens > odds) x[l * gap + 2 * odds * s] = even[l][odds];
+    }
 }
 
-/* Walk over all axes but `axis` and the last one. */
+/* Walk over all axes but `axis` and the last one; along the last one some lines at a time. */
 static void walk(double *x, int rank, const Py_ssize_t *counts, const Py_ssize_t *steps, int axis, int inverse, int at,
                  double *work) {
-    if (at == rank - 1) {
-        if (axis == at)
-            lift_line(x, counts[at], steps[at], inverse, work);
-        else {
-            Rows r = {x, counts[axis], steps[axis], counts[at], steps[at]};
-            (inverse ? inverse_rows : forward_rows)(&r);
-        }
+    int last = rank - 1;
+    if (axis == last && at >= last - 1) {
+        Py_ssize_t lines = at < last ? counts[at] : 1, gap = at < last ? steps[at] : 0;
+        for (Py_ssize_t l = 0; l < lines; l += LINES)
+            lift_lines(x + l * gap, lines - l < LINES ? lines - l : LINES, gap, counts[last], steps[last], inverse, work);
+        return;
+    }
+    if (at == last) {
+        Rows r = {x, counts[axis], steps[axis], counts[at], steps[at]};
+        (inverse ? inverse_rows : forward_rows)(&r);
         return;
     }
     Py_ssize_t n = at == axis ? 1 : counts[at];
@@ -214,7 +243,7 @@ static PyObject *lift(PyObject *self, PyObject *args) {
         }
     }
     good = good && !PyErr_Occurred() && grid.len == total * (Py_ssize_t)sizeof(double) && counts[axis] >= 2;
-    double *work = good ? malloc((size_t)(counts[rank - 1] + 8) * sizeof(double)) : NULL;
+    double *work = good ? malloc((size_t)(LINES * ROOM(counts[rank - 1])) * sizeof(double)) : NULL;
     if (work) {
         Py_BEGIN_ALLOW_THREADS;
         walk(grid.buf, (int)rank, counts, steps, axis, inverse, 0, work);

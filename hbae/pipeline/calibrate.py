@@ -44,9 +44,9 @@ _QUIET = 0.25
 # A plan that takes this many times the bytes on a part will not win on the whole; nor one of the best one's kind that
 # takes so many times its bytes, as more room serves both alike.
 _FAR, _FAR_ALIKE = 1.6, 1.1
-# A small part flatters transforms at tight bounds: the best family of a kind stays on though others of one kind are
+# A small part flatters transforms: the best family of a kind stays on though others of one kind are
 # ahead of it, if it takes no more than that many times the best one's bytes.
-_NEAR = 1.1
+_NEAR = 1.2
 AIM_SAMPLED = 0.98
 # Related variables take longer to decode: for less than that part of the bytes they are left alone.
 _RELATED = 1.01

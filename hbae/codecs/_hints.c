@@ -126,7 +126,10 @@ static int check_view(const Work *k, View *v) {
         Py_ssize_t n = v->shape[a];
         if (n < 1 || n > MOST || v->ratios[a] < 1 || v->all > PY_SSIZE_T_MAX / 8 / n) return 0;
         v->index[a] = malloc((size_t)k->shape[a] * sizeof(Py_ssize_t));
-        if (!v->index[a]) return 0;
+        if (!v->index[a]) {
+            PyErr_NoMemory();
+            return 0;
+        }
         for (Py_ssize_t i = 0; i < k->shape[a]; i++)
             v->index[a][i] = (i / v->ratios[a] < n - 1 ? i / v->ratios[a] : n - 1) * v->all;
         v->all *= n;
@@ -155,6 +158,7 @@ static PyObject *join(PyObject *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "OiOny*y*w*", &views, &siblings, &shape, &first, &guide, &classes, &out)) return NULL;
     Work *k = calloc(1, sizeof(Work));
     Py_ssize_t num = PyTuple_Check(views) ? PyTuple_Size(views) : MOST_VIEWS + 1;
+    if (!k) PyErr_NoMemory();
     int good = k && num <= MOST_VIEWS && siblings >= 0 && siblings <= num && first >= 0 && (num > 0 || guide.len > 0);
     if (good) {
         k->rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
@@ -175,6 +179,7 @@ static PyObject *join(PyObject *self, PyObject *args) {
         Py_ssize_t n = k->shape[k->rank - 1];
         k->sums = malloc((size_t)n * sizeof(uint32_t)), k->siblings = malloc((size_t)n * sizeof(uint32_t));
         good = k->sums && k->siblings;
+        if (!good) PyErr_NoMemory();
     }
     if (good) {
         k->guide = guide.len ? guide.buf : NULL, k->classes = classes.buf, k->out = out.buf;
@@ -251,7 +256,9 @@ static PyObject *settle(PyObject *self, PyObject *args) {
         next_guide(out.buf, guide.len ? guide.buf : NULL, sums, (uint32_t)variables, all);
         Py_END_ALLOW_THREADS;
         free(sums);
-    } else if (!PyErr_Occurred())
+    } else if (good)
+        PyErr_NoMemory();
+    else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "settle: shapes and buffers do not fit");
     PyBuffer_Release(&known);
     PyBuffer_Release(&guide);

@@ -158,7 +158,9 @@ static PyObject *phase_contexts(PyObject *self, PyObject *args) {
         walk(&p, 0, p.near + near_at, hints.len ? (const uint16_t *)hints.buf + hint_at : NULL);
         Py_END_ALLOW_THREADS;
         free(p.sums);
-    } else if (!PyErr_Occurred())
+    } else if (good)
+        PyErr_NoMemory();
+    else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "phase_contexts: shapes and buffers do not fit");
     PyBuffer_Release(&near);
     PyBuffer_Release(&table);
@@ -223,7 +225,9 @@ static PyObject *hints(PyObject *self, PyObject *args) {
         }
         Py_END_ALLOW_THREADS;
         free(sums);
-    } else if (!PyErr_Occurred())
+    } else if (good)
+        PyErr_NoMemory();
+    else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "hints: shapes and buffers do not fit");
     PyBuffer_Release(&guide);
     PyBuffer_Release(&classes);

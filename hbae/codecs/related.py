@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -113,12 +113,14 @@ class Around:
         views, spread = views[:MOST_PLACES], range(spread.start, min(spread.stop, MOST_PLACES))
         widths = [len(rows)] if len(rows) < MOST_LEADERS else [_LEADING, len(rows) - MOST_LEADERS]
         wide = tuple(n + 2 for n in shape)
-        own = Around(rows, shape, tuple(np.zeros((*wide, n), np.int16) for n in widths if n), (), spread)
-        return own if len(rows) < 2 else replace(own, others=tuple(view.seen(own) for view in views))
+        own = Around(rows, shape, tuple(np.zeros((*wide, n), np.int16) for n in widths if n), (), range(0))
+        if len(rows) < 2:
+            return own
+        return Around(rows, shape, own.blocks, tuple(view.seen(own) for view in views), spread)
 
     def alone(self) -> Around:
         """Give the band without what others have there: all that later bands look at."""
-        return replace(self, others=(), spread=range(0))
+        return Around(self.rows, self.shape, self.blocks, (), range(0))
 
     @cached_property
     def _strides(self) -> list[int]:
@@ -165,11 +167,9 @@ class Around:
                 fixed = (self.shape, phase.parity, places, leaders, columns.start, CLASS_LIMITS)
                 _related.expect(self._by_block[0], self._by_block[i], *fixed, out)
             else:
-                leads, told = (
-                    [a[..., c].reshape(-1, c.stop - c.start).T.astype(np.float32) for a in self._by_block[k]]
-                    for k, c in ((0, slice(0, leaders)), (i, columns))
-                )
-                self._expect(phase, places, leads, told, out.reshape(count, -1))
+                leads, told = ([a.reshape(-1, a.shape[-1]).T for a in self._by_block[k]] for k in (0, i))
+                told = [a[columns] for a in told]
+                self._expect(phase, places, [a[:leaders] for a in leads], told, out.reshape(count, -1))
         return out
 
     def _expect(
@@ -179,8 +179,8 @@ class Around:
         active = np.flatnonzero(leads[0][:, points].any(axis=0))
         for here in _pieces(active):
             at = points[here]
-            u = leads[0][:, at]
-            around = [leads[f][:, at + step] for f, step in places]
+            u = leads[0][:, at].astype(np.float32)
+            around = [leads[f][:, at + step].astype(np.float32) for f, step in places]
             # Hostile integers may overflow in between.
             with np.errstate(all="ignore"):
                 w = solve(normal_matrix(around), u)
@@ -189,7 +189,7 @@ class Around:
                 alike = np.zeros(len(here), np.float32)
                 for v, weight in zip(known, w, strict=True):
                     alike += v * weight
-                total += alike * told[f][:, at + step]
+                total += alike * told[f][:, at + step].astype(np.float32)
             classes = np.searchsorted(CLASS_LIMITS, np.abs(total), side="right")
             out[:, here] = 2 * classes + (total < 0)
 

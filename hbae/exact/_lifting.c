@@ -200,6 +200,9 @@ FOR_ANY_UNIT static void lift_lines(double *x, Py_ssize_t lines, Py_ssize_t gap,
         weave(x + l * gap, even[l], odd[l], odds, s);
         if (evens > odds) x[l * gap + 2 * odds * s] = even[l][odds];
     }
+#undef EACH
+#undef EDGES_OF_EVEN
+#undef EDGES_OF_ODD
 }
 
 /* Walk over all axes but `axis` and the last one; along the last one some lines at a time. */
@@ -243,13 +246,18 @@ static PyObject *lift(PyObject *self, PyObject *args) {
         }
     }
     good = good && !PyErr_Occurred() && grid.len == total * (Py_ssize_t)sizeof(double) && counts[axis] >= 2;
-    double *work = good ? malloc((size_t)(LINES * ROOM(counts[rank - 1])) * sizeof(double)) : NULL;
+    /* Along the last axis some lines are lifted together; a line may be as long as a chunk. */
+    Py_ssize_t lines = good && rank > 1 && axis == rank - 1 ? counts[rank - 2] : 1;
+    size_t room = good && axis == rank - 1 ? (size_t)((lines < LINES ? lines : LINES) * ROOM(counts[rank - 1])) : 1;
+    double *work = good ? malloc(room * sizeof(double)) : NULL;
     if (work) {
         Py_BEGIN_ALLOW_THREADS;
         walk(grid.buf, (int)rank, counts, steps, axis, inverse, 0, work);
         Py_END_ALLOW_THREADS;
         free(work);
-    } else if (!PyErr_Occurred())
+    } else if (good)
+        PyErr_NoMemory();
+    else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "lift: shape, strides, axis and buffer do not fit");
     PyBuffer_Release(&grid);
     if (PyErr_Occurred()) return NULL;

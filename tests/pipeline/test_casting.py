@@ -29,7 +29,7 @@ def test_compiled_values_are_those_of_numpy(
     plan: Any = SimpleNamespace(
         offset=np.array([0.0, -0.0, 1e300, 3.5]),
         low=np.array([-1.0, -0.0, -1e308, -np.finfo(np.float32).max]),
-        high=np.array([1.0, 0.0, 1e308, np.finfo(np.float32).max]),
+        high=np.array([1.0, 5.0, 1e308, np.finfo(np.float32).max]),
         dtype=np.dtype(dtype),
         packing=(None,) * 4,
     )

@@ -20,6 +20,7 @@ setup(
         Extension(
             path.removesuffix(".c").replace("/", "."),
             [path],
+            depends=["hbae/_kernel.h"],
             extra_compile_args=EXACT,
             py_limited_api=True,
             optional=True,

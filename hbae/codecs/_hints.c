@@ -3,9 +3,7 @@
  * What bands and variables before tell of the sizes of a band's set of variables, and the guide after it. Integers only, the
  * same as the NumPy code in hbae/codecs/hints.py.
  */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030b0000
-#include <Python.h>
+#include "../_kernel.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -20,12 +18,6 @@
 #define GUIDE 1
 /* Of lengths that are looked at. */
 #define MOST ((Py_ssize_t)1 << 40)
-
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_ANY_UNIT __attribute__((target_clones("avx2", "default")))
-#else
-#define FOR_ANY_UNIT
-#endif
 
 /* Sizes of another band: by axis, where each index of the band is seen there. */
 typedef struct {
@@ -96,12 +88,6 @@ static void walk(Work *k) {
             finish(k->out, k->sums, k->guide ? k->guide + row * n : NULL, k->classes, weight, n);
             for (Py_ssize_t a = k->rank - 2; a >= 0 && ++k->at[a] == k->shape[a]; a--) k->at[a] = 0;
         }
-}
-
-static int read_tuple(PyObject *t, Py_ssize_t n, Py_ssize_t *out) {
-    if (!PyTuple_Check(t) || PyTuple_Size(t) != n) return 0;
-    for (Py_ssize_t i = 0; i < n; i++) out[i] = PyLong_AsSsize_t(PyTuple_GetItem(t, i));
-    return !PyErr_Occurred();
 }
 
 /* Fill in one view; its buffers are held from then on, if it gives 1. */

@@ -3,9 +3,7 @@
  * One phase of a wavelet band or of a slab of coefficients: contexts from the sizes of known neighbours and from hints, and
  * its values moved between a list and the grid. Integers only, the same as the NumPy code in hbae/codecs/neighbours.py.
  */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030b0000
-#include <Python.h>
+#include "../_kernel.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -20,12 +18,6 @@
 #define FAR 43008
 /* Lowest bits of hints: the class of the guide. */
 #define GUIDE_BITS 3
-
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_ANY_UNIT __attribute__((target_clones("avx2", "default")))
-#else
-#define FOR_ANY_UNIT
-#endif
 
 typedef struct {
     const uint16_t *near, *hints, *classes;
@@ -88,12 +80,6 @@ static void walk(Phase *p, Py_ssize_t axis, const uint16_t *near, const uint16_t
     }
     for (Py_ssize_t i = 0; i < p->counts[axis]; i++)
         walk(p, axis + 1, near + i * p->near_steps[axis], hints ? hints + i * p->hint_steps[axis] : NULL);
-}
-
-static int read_tuple(PyObject *t, Py_ssize_t n, Py_ssize_t *out) {
-    if (!PyTuple_Check(t) || PyTuple_Size(t) != n) return 0;
-    for (Py_ssize_t i = 0; i < n; i++) out[i] = PyLong_AsSsize_t(PyTuple_GetItem(t, i));
-    return !PyErr_Occurred();
 }
 
 PyDoc_STRVAR(contexts_doc,

@@ -3,9 +3,7 @@
  * What is expected of one phase of a wavelet band from the variables before: local least squares in float32, the same operations
  * in the same order as the NumPy code in hbae/codecs/related.py. Some points are worked on side by side.
  */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030b0000
-#include <Python.h>
+#include "../_kernel.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -24,11 +22,6 @@
 /* Of lengths that are looked at. */
 #define MOST ((Py_ssize_t)1 << 40)
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_ANY_UNIT __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
-#else
-#define FOR_ANY_UNIT
-#endif
 #define INSIDE static inline __attribute__((always_inline))
 
 typedef struct {
@@ -137,7 +130,7 @@ INSIDE int load(const Work *k, const int16_t *place, Lanes *u) {
 }
 
 /* What leaders are at the places around; places where all are zero add nothing and are left out. */
-FOR_ANY_UNIT static void gather(const Work *k, Batch *b) {
+FOR_WIDE_UNITS static void gather(const Work *k, Batch *b) {
     b->num_live = 0;
     for (int n = 0; n < k->num_places; n++)
         if (load(k, k->leads[n], b->around[b->num_live])) b->live[b->num_live++] = n;
@@ -162,7 +155,7 @@ INSIDE void multiply(Batch *b, int i, int j) {
 #define CHOOSE(MASK, YES, NO) ((Lanes)(((MASK) & (Mask)(YES)) | (~(MASK) & (Mask)(NO))))
 
 /* Every sum has its terms in the order of k; what needs one of them gets it at once, so that nothing waits for a whole sum. */
-FOR_ANY_UNIT static void solve(Batch *b, int leaders) {
+FOR_WIDE_UNITS static void solve(Batch *b, int leaders) {
     const Lanes none = {0}, ridge = none + RIDGE;
     for (int i = 0; i < leaders; i += 2)
         for (int j = 0; j <= i; j += 2) multiply(b, i, j);
@@ -238,7 +231,7 @@ INSIDE void put_codes(const Work *k, uint8_t (*codes)[ROWS], int from, Py_ssize_
 }
 
 /* Blocks of variables are full: the last one begins early, with some whose codes are not wanted. */
-FOR_ANY_UNIT static void tell(const Work *k, const Batch *b) {
+FOR_WIDE_UNITS static void tell(const Work *k, const Batch *b) {
     uint8_t codes[LANES][ROWS] = {{0}};
     for (Py_ssize_t row = 0, width; row < k->rows; row += width) {
         Py_ssize_t left = k->rows - row, first = k->first + row;
@@ -266,7 +259,7 @@ static void flush(Work *k, Batch *b) {
     k->held = 0;
 }
 
-FOR_ANY_UNIT static void walk_row(Work *k, Batch *b, Py_ssize_t at) {
+FOR_WIDE_UNITS static void walk_row(Work *k, Batch *b, Py_ssize_t at) {
     for (Py_ssize_t i = 0; i < k->counts[k->rank - 1]; i++, at += k->steps[k->rank - 1], k->next++) {
         if (!matters(k, at)) continue;
         k->at[k->held] = at;
@@ -280,12 +273,6 @@ static void walk(Work *k, Batch *b, Py_ssize_t axis, Py_ssize_t at) {
         walk_row(k, b, at);
     else
         for (Py_ssize_t i = 0; i < k->counts[axis]; i++) walk(k, b, axis + 1, at + i * k->steps[axis]);
-}
-
-static int read_tuple(PyObject *t, Py_ssize_t n, Py_ssize_t *out) {
-    if (!PyTuple_Check(t) || PyTuple_Size(t) != n) return 0;
-    for (Py_ssize_t i = 0; i < n; i++) out[i] = PyLong_AsSsize_t(PyTuple_GetItem(t, i));
-    return !PyErr_Occurred();
 }
 
 /* Hold the buffers of a tuple that are as long as the first one; gives how many of them. */
@@ -518,7 +505,7 @@ PyDoc_STRVAR(turn_doc,
              "Change the signs of int64 values, or int16 (`narrow`), where the lowest bit of `expected` (uint8) is set.");
 
 #define TURN_ALL(NAME, INT)                                                                                        \
-    FOR_ANY_UNIT static void NAME(INT *values, const uint8_t *expected, Py_ssize_t n) {                            \
+    FOR_WIDE_UNITS static void NAME(INT *values, const uint8_t *expected, Py_ssize_t n) {                            \
         for (Py_ssize_t i = 0; i < n; i++) {                                                                       \
             INT mask = (INT)-(INT)(expected[i] & 1);                                                               \
             values[i] = (INT)((values[i] ^ mask) - mask);                                                          \

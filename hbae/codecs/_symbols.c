@@ -3,9 +3,7 @@
  * One step of symbols with contexts: sorted by context and made tokens, or read back from rANS words and raw bits. Integers
  * only, the same as the NumPy code in hbae/codecs/contexts.py and tokens.py; the stream is that of docs/format.md.
  */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030b0000
-#include <Python.h>
+#include "../_kernel.h"
 
 #include <stdint.h>
 #include <stdlib.h>

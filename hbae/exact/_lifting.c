@@ -3,9 +3,7 @@
  * One lifting pass of the CDF 9/7 wavelet, in place: the operations of hbae/exact/wavelet.py, each on its own and in the
  * same order, so that every bit is the same. Compile with -ffp-contract=off and without any fast-math option.
  */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030b0000
-#include <Python.h>
+#include "../_kernel.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -18,13 +16,6 @@
 
 static const double ALPHA = -1.586134342059924, BETA = -0.052980118572961, GAMMA = 0.882911075530934,
                     DELTA = 0.443506852043971, SCALE = 1.149604398860241;
-
-/* Vector units of the machine at hand; elementwise operations round alike on all of them. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_ANY_UNIT __attribute__((target_clones("avx2", "default")))
-#else
-#define FOR_ANY_UNIT
-#endif
 
 #if defined(__GNUC__)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))

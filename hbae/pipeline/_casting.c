@@ -3,15 +3,7 @@
  * The last step of a value: step size, offset, limits, stored type, in one pass. The operations of hbae/pipeline/casting.py, each on
  * its own and in the same order, so that every bit is the same. Compile with -ffp-contract=off and without any fast-math option.
  */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030b0000
-#include <Python.h>
-
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_ANY_UNIT __attribute__((target_clones("avx2", "default")))
-#else
-#define FOR_ANY_UNIT
-#endif
+#include "../_kernel.h"
 
 /* What is not a number stays so; zeros lose their sign. */
 static inline double finished(double x, double scale, double offset, double low, double high) {

@@ -3,9 +3,7 @@
  * Rounding by worth, one variable at a time: the operations of hbae/pipeline/rounding.py, so that the encoder chooses alike
  * with it and without.
  */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030b0000
-#include <Python.h>
+#include "../_kernel.h"
 
 #include <math.h>
 #include <stdint.h>
@@ -16,12 +14,6 @@
 #define SYMBOLS 40
 #define TOP 60
 #define FIRST 0.4
-
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_ANY_UNIT __attribute__((target_clones("avx2", "default")))
-#else
-#define FOR_ANY_UNIT
-#endif
 
 typedef struct {
     const double *values;

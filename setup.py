@@ -10,17 +10,20 @@ KERNELS = [
     "hbae/codecs/_neighbours.c",
     "hbae/codecs/_related.c",
     "hbae/codecs/_symbols.c",
+    "hbae/codecs/_sets.c",
     "hbae/exact/_lifting.c",
     "hbae/pipeline/_casting.c",
     "hbae/pipeline/_rounding.c",
 ]
+# What a kernel holds besides its own.
+PARTS = {"hbae/codecs/_sets.c": ["hbae/codecs/_neighbours.c", "hbae/codecs/_related.c", "hbae/codecs/_symbols.c"]}
 
 setup(
     ext_modules=[
         Extension(
             path.removesuffix(".c").replace("/", "."),
-            [path],
-            depends=["hbae/_kernel.h"],
+            [path, *PARTS.get(path, [])],
+            depends=["hbae/_kernel.h", "hbae/codecs/_sets.h"],
             extra_compile_args=EXACT,
             py_limited_api=True,
             optional=True,

@@ -25,6 +25,7 @@ from hbae.cli.train import train
 from hbae.cli.values import ListCommand
 from hbae.cli.verify import verify
 from hbae.errors import BoundViolationError, HbaeError
+from hbae.processes import reuse_memory
 
 INTERRUPTED = 130
 
@@ -55,6 +56,7 @@ def _root(
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    reuse_memory()
     code = run(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

@@ -3,14 +3,11 @@
  * One phase of a wavelet band or of a slab of coefficients: contexts from the sizes of known neighbours and from hints, and
  * its values moved between a list and the grid. Integers only, the same as the NumPy code in hbae/codecs/neighbours.py.
  */
-#include "../_kernel.h"
+#include "_sets.h"
 
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_AXES 8
-#define MOST_NEIGHBOURS 96
 /* As in neighbours.py; sizes reach CLIP from FAR on. */
 #define LINEAR 64
 #define OCTAVE 48
@@ -23,8 +20,8 @@ typedef struct {
     const uint16_t *near, *hints, *classes;
     const uint32_t *table;
     uint16_t *out, *sums;
-    Py_ssize_t rank, counts[MOST_AXES], near_steps[MOST_AXES], hint_steps[MOST_AXES], places[MOST_NEIGHBOURS];
-    Py_ssize_t neighbours;
+    Py_ssize_t rank, counts[MOST_AXES + 1], near_steps[MOST_AXES + 1], hint_steps[MOST_AXES + 1], neighbours;
+    const Py_ssize_t *places;
     uint32_t parts;
     uint16_t base;
     /* What is told in the place of the guide, if anything (no values: all in class 0). */
@@ -82,72 +79,65 @@ static void walk(Phase *p, Py_ssize_t axis, const uint16_t *near, const uint16_t
         walk(p, axis + 1, near + i * p->near_steps[axis], hints ? hints + i * p->hint_steps[axis] : NULL);
 }
 
+int write_contexts(const Known *k, const Parity *q, const uint8_t *told, uint16_t *sums, uint16_t *out) {
+    Phase p = {0};
+    Py_ssize_t near_all = 1, hint_all = 1, near_at = 0, hint_at = 0, far = 0;
+    for (Py_ssize_t a = q->rank - 1; a >= 0; a--) {
+        p.counts[a + 1] = q->counts[a];
+        p.near_steps[a + 1] = 2 * near_all;
+        p.hint_steps[a + 1] = 2 * hint_all;
+        near_at += (q->starts[a] + 1) * near_all;
+        hint_at += q->starts[a] * hint_all;
+        far += 2 * (q->counts[a] - 1) * near_all;
+        near_all *= q->lengths[a] + 2;
+        hint_all *= q->lengths[a];
+    }
+    p.counts[0] = k->variables, p.near_steps[0] = near_all, p.hint_steps[0] = hint_all;
+    if (k->variables < 1 || near_all > PY_SSIZE_T_MAX / 4 / k->variables || k->parts > 16) return 0;
+    far += (k->variables - 1) * near_all;
+    near_all *= k->variables, hint_all *= k->variables;
+    /* One step along each of at most two axes stays inside the border. */
+    for (Py_ssize_t n = 0; n < k->neighbours; n++)
+        if (k->places[n] < -near_at || k->places[n] >= near_all - near_at - far) return 0;
+    if (k->sizes->len != near_all * 2 || k->table->len < (CLIP * k->neighbours + 1) * 4 || k->classes->len < (16 * CLIP + 1) * 2 ||
+        (k->hints->len && k->hints->len != hint_all * 2) || (told && !k->related))
+        return 0;
+    p.rank = q->rank + 1, p.neighbours = k->neighbours, p.places = k->places;
+    p.table = k->table->buf, p.classes = k->classes->buf;
+    p.out = out, p.sums = sums, p.parts = k->parts, p.base = k->base, p.told = told, p.related = k->related;
+    const uint16_t *near = k->sizes->buf, *hints = k->hints->len ? k->hints->buf : NULL;
+    walk(&p, 0, near + near_at, hints ? hints + hint_at : NULL);
+    return 1;
+}
+
 PyDoc_STRVAR(contexts_doc,
              "phase_contexts(near, shape, starts, places, table, hints, parts, classes, base, told, related, out)\n--\n\n"
              "Write the contexts of one parity of a band: the class of what is expected, the guide, the base.\n\n"
-             "`near`: uint16 sizes (V, *shape + 2). `starts`: parity by axis. `places`: flat offsets of the neighbours.\n"
-             "`table`: uint32, parts of the mean for each sum. `hints`: uint16 (V, *shape), or empty. `parts`: theirs.\n"
+             "`near`: uint16 sizes (V, *shape + 2). `shape`: of the band. `starts`: parity by axis. `places`: flat offsets of the\n"
+             "neighbours. `table`: uint32, parts of the mean for each sum. `hints`: uint16 (V, *shape), or empty. `parts`: theirs.\n"
              "`classes`: uint16. `told`: uint8, twice what is told in the place of the guide, where variables are `related`; or\n"
              "empty. `out`: uint16.");
 
 static PyObject *phase_contexts(PyObject *self, PyObject *args) {
     Py_buffer near, table, hints, classes, told, out;
     PyObject *shape, *starts, *places;
-    unsigned short parts, base;
-    int related;
-    if (!PyArg_ParseTuple(args, "y*OOOy*y*Hy*Hy*pw*", &near, &shape, &starts, &places, &table, &hints, &parts, &classes, &base,
-                          &told, &related, &out))
+    Known k = {.sizes = &near, .table = &table, .hints = &hints, .classes = &classes};
+    if (!PyArg_ParseTuple(args, "y*OOOy*y*Hy*Hy*pw*", &near, &shape, &starts, &places, &table, &hints, &k.parts, &classes, &k.base,
+                          &told, &k.related, &out))
         return NULL;
-    Phase p = {0};
-    Py_ssize_t sizes[MOST_AXES], first[MOST_AXES];
-    Py_ssize_t rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
-    p.neighbours = PyTuple_Check(places) ? PyTuple_Size(places) : 0;
-    int good = rank >= 2 && rank <= MOST_AXES && p.neighbours <= MOST_NEIGHBOURS && parts <= 16 &&
-               read_tuple(shape, rank, sizes) && read_tuple(starts, rank - 1, first + 1) &&
-               read_tuple(places, p.neighbours, p.places);
-    Py_ssize_t near_all = 1, hint_all = 1, out_all = 1, near_at = 0, hint_at = 0;
-    first[0] = 0;
-    for (Py_ssize_t a = rank - 1; good && a >= 0; a--) {
-        Py_ssize_t step = a ? 2 : 1, pad = a ? 1 : 0;
-        good = sizes[a] >= 1 && first[a] >= 0 && first[a] <= 1 && first[a] < sizes[a] &&
-               near_all <= PY_SSIZE_T_MAX / 4 / (sizes[a] + 2);
-        if (!good) break;
-        p.counts[a] = (sizes[a] - first[a] + step - 1) / step;
-        p.near_steps[a] = near_all * step;
-        p.hint_steps[a] = hint_all * step;
-        near_at += (first[a] + pad) * near_all;
-        hint_at += first[a] * hint_all;
-        near_all *= sizes[a] + 2 * pad;
-        hint_all *= sizes[a];
-        out_all *= p.counts[a];
-    }
-    for (Py_ssize_t k = 0; good && k < p.neighbours; k++) {
-        /* One step along each of at most two axes stays inside the padding. */
-        Py_ssize_t end = near_at + p.places[k];
-        for (Py_ssize_t a = 0; a < rank; a++) end += (p.counts[a] - 1) * p.near_steps[a];
-        good = near_at + p.places[k] >= 0 && end < near_all;
-    }
-    good = good && near.len == near_all * 2 && out.len == out_all * 2 && table.len >= (CLIP * p.neighbours + 1) * 4 &&
-           classes.len >= (16 * CLIP + 1) * 2 && (hints.len == 0 || hints.len == hint_all * 2) && (told.len == 0 || (related && told.len == out_all));
-    p.sums = good ? malloc((size_t)p.counts[rank - 1] * sizeof(uint16_t)) : NULL;
-    if (p.sums) {
-        p.rank = rank;
-        p.near = near.buf;
-        p.table = table.buf;
-        p.classes = classes.buf;
-        p.out = out.buf;
-        p.parts = parts;
-        p.base = base;
-        p.told = told.len ? told.buf : NULL;
-        p.related = related;
+    Parity p;
+    int good = read_parity(shape, starts, &p) && read_places(places, &k);
+    k.variables = good ? out.len / 2 / p.points : 0;
+    good = good && out.len == k.variables * p.points * 2 && (!told.len || told.len == out.len / 2);
+    uint16_t *sums = good ? malloc((size_t)p.counts[p.rank - 1] * sizeof(uint16_t)) : NULL;
+    if (sums) {
         Py_BEGIN_ALLOW_THREADS;
-        walk(&p, 0, p.near + near_at, hints.len ? (const uint16_t *)hints.buf + hint_at : NULL);
+        good = write_contexts(&k, &p, told.len ? told.buf : NULL, sums, out.buf);
         Py_END_ALLOW_THREADS;
-        free(p.sums);
+        free(sums);
     } else if (good)
         PyErr_NoMemory();
-    else if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_ValueError, "phase_contexts: shapes and buffers do not fit");
+    if (!good && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "phase_contexts: shapes and buffers do not fit");
     PyBuffer_Release(&near);
     PyBuffer_Release(&table);
     PyBuffer_Release(&hints);
@@ -305,55 +295,56 @@ static void move_box(Move *m, Py_ssize_t axis, uint16_t *near, double *grid) {
         move_box(m, axis + 1, near + i * m->near_steps[axis], grid + i * m->grid_steps[axis]);
 }
 
+int move_values(const Spot *s, const Parity *p, void *values, int narrow, int store) {
+    Move m = {.values = values, .rank = p->rank, .width = narrow ? 2 : 8, .store = store};
+    Py_ssize_t far = 0, near_all = 1, near_at = 0, grid_at = 0, variables = s->firsts->len / 8, places = s->grid->len / 8;
+    const int64_t *firsts = s->firsts->buf;
+    for (Py_ssize_t a = p->rank - 1; a >= 0; a--) {
+        Py_ssize_t n = p->lengths[a], step = s->steps[a];
+        if (step < 1 || step > places || n > places || n - 1 > (places - far) / step) return 0;
+        m.counts[a] = p->counts[a];
+        m.near_steps[a] = 2 * near_all;
+        m.grid_steps[a] = 2 * step;
+        near_at += (p->starts[a] + 1) * near_all;
+        grid_at += p->starts[a] * step;
+        near_all *= n + 2;
+        far += (n - 1) * step;
+    }
+    for (Py_ssize_t v = 0; v < variables; v++)
+        if (firsts[v] < 0 || firsts[v] >= places - far) return 0;
+    if (near_all > PY_SSIZE_T_MAX / 4 / (variables + 1) || s->sizes->len != 2 * near_all * variables || (narrow && !store)) return 0;
+    for (Py_ssize_t v = 0; v < variables; v++)
+        move_box(&m, 0, (uint16_t *)s->sizes->buf + v * near_all + near_at, (double *)s->grid->buf + firsts[v] + grid_at);
+    return 1;
+}
+
 PyDoc_STRVAR(move_doc,
-             "move(near, shape, starts, values, grid, rows, steps, store, narrow)\n--\n\n"
+             "move(near, shape, starts, values, grid, firsts, steps, store, narrow)\n--\n\n"
              "Move the values of one parity of a band from the list to the grid (`store`), or back, and note magnitudes.\n\n"
              "`near`: uint16 (V, *shape + 2). `shape`, `starts`: of the band, without V. `values`: int64, or int16\n"
              "(`narrow`; only to be stored). `grid`: float64.\n"
-             "`rows`: int64, first place of each variable's band in it. `steps`: places from one index of the band to the next.");
+             "`firsts`: int64, first place of each variable's band in it. `steps`: places from one index of the band to the next.");
 
 static PyObject *move(PyObject *self, PyObject *args) {
-    Py_buffer near, values, grid, rows;
+    Py_buffer near, values, grid, firsts;
     PyObject *shape, *starts, *steps;
-    Move m = {0};
-    int narrow;
-    if (!PyArg_ParseTuple(args, "w*OOw*w*y*Opp", &near, &shape, &starts, &values, &grid, &rows, &steps, &m.store, &narrow)) return NULL;
-    m.width = narrow ? 2 : 8;
-    m.rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
-    Py_ssize_t sizes[MOST_AXES], first[MOST_AXES], far = 0, all = 1, near_all = 1, near_at = 0, grid_at = 0;
-    Py_ssize_t variables = rows.len / 8, places = grid.len / 8;
-    const int64_t *row = rows.buf;
-    int good = m.rank >= 1 && m.rank <= MOST_AXES && read_tuple(shape, m.rank, sizes) && read_tuple(starts, m.rank, first) &&
-               read_tuple(steps, m.rank, m.grid_steps);
-    for (Py_ssize_t a = m.rank - 1; good && a >= 0; a--) {
-        good = sizes[a] >= 1 && first[a] >= 0 && first[a] <= 1 && first[a] < sizes[a] && m.grid_steps[a] >= 1 &&
-               m.grid_steps[a] <= places && sizes[a] <= places && near_all <= PY_SSIZE_T_MAX / 4 / (sizes[a] + 2);
-        if (!good) break;
-        m.counts[a] = (sizes[a] - first[a] + 1) / 2;
-        m.near_steps[a] = near_all * 2;
-        near_at += (first[a] + 1) * near_all;
-        near_all *= sizes[a] + 2;
-        all *= m.counts[a];
-        grid_at += first[a] * m.grid_steps[a];
-        good = sizes[a] - 1 <= (places - far) / m.grid_steps[a];
-        far += (sizes[a] - 1) * m.grid_steps[a];
-        m.grid_steps[a] *= 2;
-    }
-    for (Py_ssize_t v = 0; good && v < variables; v++) good = row[v] >= 0 && row[v] < places - far;
-    good = good && rows.len == variables * 8 && near.len / 2 == near_all * variables &&
-           values.len == m.width * all * variables && near.len % 2 == 0 && (m.store || !narrow);
+    int store, narrow;
+    if (!PyArg_ParseTuple(args, "w*OOw*w*y*Opp", &near, &shape, &starts, &values, &grid, &firsts, &steps, &store, &narrow)) return NULL;
+    Parity p;
+    Spot s = {.sizes = &near, .grid = &grid, .firsts = &firsts};
+    Py_ssize_t width = narrow ? 2 : 8, variables = firsts.len / 8;
+    int good = read_parity(shape, starts, &p) && read_tuple(steps, p.rank, s.steps) && firsts.len == 8 * variables &&
+               variables <= PY_SSIZE_T_MAX / 8 / p.points && values.len == variables * p.points * width;
     if (good) {
-        m.values = values.buf;
         Py_BEGIN_ALLOW_THREADS;
-        for (Py_ssize_t v = 0; v < variables; v++)
-            move_box(&m, 0, (uint16_t *)near.buf + v * near_all + near_at, (double *)grid.buf + row[v] + grid_at);
+        good = move_values(&s, &p, values.buf, narrow, store);
         Py_END_ALLOW_THREADS;
-    } else if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_ValueError, "move: shapes and buffers do not fit");
+    }
+    if (!good && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "move: shapes and buffers do not fit");
     PyBuffer_Release(&near);
     PyBuffer_Release(&values);
     PyBuffer_Release(&grid);
-    PyBuffer_Release(&rows);
+    PyBuffer_Release(&firsts);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;
 }

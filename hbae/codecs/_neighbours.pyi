@@ -20,7 +20,7 @@ def move(
     starts: tuple[int, ...],
     values: Array,
     grid: Array,
-    rows: Array,
+    firsts: Array,
     steps: tuple[int, ...],
     store: bool,
     narrow: bool,

@@ -3,14 +3,10 @@
  * What is expected of one phase of a wavelet band from the variables before: local least squares in float32, the same operations
  * in the same order as the NumPy code in hbae/codecs/related.py. Some points are worked on side by side.
  */
-#include "../_kernel.h"
+#include "_sets.h"
 
-#include <stdint.h>
 #include <string.h>
 
-#define MOST_AXES 8
-#define MOST_LEADERS 15
-#define MOST_PLACES 24
 #define NUM_LIMITS 15
 #define LANES 16
 #define ROWS 16
@@ -19,8 +15,6 @@
 #define RIDGE_PART 0x1p-12f
 #define BOUND 0x1p64f
 #define LARGEST 32767
-/* Of lengths that are looked at. */
-#define MOST ((Py_ssize_t)1 << 40)
 
 #define INSIDE static inline __attribute__((always_inline))
 
@@ -275,17 +269,56 @@ static void walk(Work *k, Batch *b, Py_ssize_t axis, Py_ssize_t at) {
         for (Py_ssize_t i = 0; i < k->counts[axis]; i++) walk(k, b, axis + 1, at + i * k->steps[axis]);
 }
 
-/* Hold the buffers of a tuple that are as long as the first one; gives how many of them. */
-static Py_ssize_t hold(PyObject *t, Py_buffer *b) {
-    Py_ssize_t n = PyTuple_Check(t) ? PyTuple_Size(t) : 0, held = 0;
-    for (; n <= MOST_PLACES + 1 && held < n; held++) {
-        if (PyObject_GetBuffer(PyTuple_GetItem(t, held), b + held, PyBUF_SIMPLE) < 0) return held;
-        if (b[held].len != b[0].len) {
-            PyBuffer_Release(b + held);
-            return held;
+/* Hold the buffers of a tuple that are as long as the first one; gives whether all are held. */
+static int hold_blocks(PyObject *t, Py_buffer *b, Py_ssize_t *held) {
+    Py_ssize_t n = PyTuple_Check(t) ? PyTuple_Size(t) : 0;
+    for (*held = 0; n <= MOST_PLACES + 1 && *held < n; ++*held) {
+        if (PyObject_GetBuffer(PyTuple_GetItem(t, *held), b + *held, PyBUF_SIMPLE) < 0) return 0;
+        if (b[*held].len != b[0].len) {
+            PyBuffer_Release(b + *held);
+            return 0;
         }
     }
-    return held;
+    return *held >= 1 && *held == n;
+}
+
+int hold_around(PyObject *leads, PyObject *told, Around *a) {
+    a->told_bands = 0;
+    return hold_blocks(leads, a->leads, &a->bands) && hold_blocks(told, a->told, &a->told_bands) && a->bands == a->told_bands;
+}
+
+void release_around(Around *a) {
+    while (a->bands) PyBuffer_Release(a->leads + --a->bands);
+    while (a->told_bands) PyBuffer_Release(a->told + --a->told_bands);
+}
+
+int expect_values(const Around *a, const Places *p, const Parity *q, Py_ssize_t rows, uint8_t *out) {
+    Work k = {.rank = q->rank, .points = q->points, .leaders = a->leaders, .num_places = (int)p->count, .rows = rows, .first = a->first};
+    Py_ssize_t all = 1, low = 0, high = 0;
+    for (Py_ssize_t i = q->rank - 1; i >= 0; i--) {
+        k.counts[i] = q->counts[i];
+        k.steps[i] = 2 * all;
+        low += (1 + q->starts[i]) * all;
+        high += (1 + q->starts[i] + 2 * (q->counts[i] - 1)) * all;
+        all *= q->lengths[i] + 2;
+    }
+    k.width = a->leads[0].len / 2 / all, k.told_width = a->told[0].len / 2 / all;
+    if (a->leads[0].len % (2 * all) || a->told[0].len % (2 * all) || a->limits->len != NUM_LIMITS * 4 || a->leaders < 1 ||
+        a->leaders > MOST_LEADERS || a->leaders > k.width || a->first < 0 || rows > k.told_width || a->first > k.told_width - rows)
+        return 0;
+    for (Py_ssize_t n = 0; n < p->count; n++) {
+        Py_ssize_t band = p->at[n][0], step = p->at[n][1];
+        if (band < 0 || band >= a->bands || step < -low || step >= all - high) return 0;
+        k.leads[n] = (const int16_t *)a->leads[band].buf + step * k.width;
+        k.told[n] = (const int16_t *)a->told[band].buf + step * k.told_width;
+    }
+    k.own = a->leads[0].buf, k.limits = a->limits->buf, k.out = out;
+    Batch b;
+    /* Rows that no variable fills take part in sums that nobody looks at. */
+    memset(b.around, 0, sizeof b.around);
+    walk(&k, &b, 0, low);
+    flush(&k, &b);
+    return 1;
 }
 
 PyDoc_STRVAR(expect_doc,
@@ -296,58 +329,22 @@ PyDoc_STRVAR(expect_doc,
              "column of the first variable of `out`. `limits`: float32 (15). `out`: uint8.");
 
 static PyObject *expect(PyObject *self, PyObject *args) {
-    Py_buffer limits, out, leads[MOST_PLACES + 1], told[MOST_PLACES + 1];
-    PyObject *lead_bands, *told_bands, *shape, *starts, *places;
-    Work k = {0};
-    int leaders;
-    Py_ssize_t first;
-    if (!PyArg_ParseTuple(args, "OOOOOiny*w*", &lead_bands, &told_bands, &shape, &starts, &places, &leaders, &first, &limits, &out))
+    Py_buffer limits, out;
+    PyObject *leads, *told, *shape, *starts, *places;
+    Around a = {.limits = &limits};
+    if (!PyArg_ParseTuple(args, "OOOOOiny*w*", &leads, &told, &shape, &starts, &places, &a.leaders, &a.first, &limits, &out))
         return NULL;
-    Py_ssize_t sizes[MOST_AXES], parity[MOST_AXES], all = 1, low = 0, high = 0, pair[2];
-    Py_ssize_t bands = hold(lead_bands, leads), same = hold(told_bands, told);
-    k.rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
-    k.num_places = PyTuple_Check(places) && PyTuple_Size(places) <= MOST_PLACES ? (int)PyTuple_Size(places) : 0;
-    int good = k.rank >= 1 && k.rank <= MOST_AXES && k.num_places > 0 && bands >= 1 && bands == same &&
-               bands == PyTuple_Size(lead_bands) && bands == PyTuple_Size(told_bands) && read_tuple(shape, k.rank, sizes) &&
-               read_tuple(starts, k.rank, parity) && leaders >= 1 && leaders <= MOST_LEADERS && first >= 0;
-    k.points = 1;
-    for (Py_ssize_t a = k.rank - 1; good && a >= 0; a--) {
-        Py_ssize_t n = sizes[a];
-        good = n >= 1 && n <= MOST && parity[a] >= 0 && parity[a] <= 1 && parity[a] < n && all <= PY_SSIZE_T_MAX / 64 / (n + 2);
-        if (!good) break;
-        k.counts[a] = (n - parity[a] + 1) / 2;
-        k.steps[a] = 2 * all;
-        low += (1 + parity[a]) * all;
-        high += (1 + parity[a] + 2 * (k.counts[a] - 1)) * all;
-        all *= n + 2;
-        k.points *= k.counts[a];
-    }
-    good = good && leads[0].len % (2 * all) == 0 && told[0].len % (2 * all) == 0 && limits.len == NUM_LIMITS * 4 &&
-           out.len % k.points == 0;
+    Parity p;
+    Places around;
+    int good = read_parity(shape, starts, &p) && read_around(places, &around) && around.count && hold_around(leads, told, &a) &&
+               out.len % p.points == 0;
     if (good) {
-        k.width = leads[0].len / 2 / all, k.told_width = told[0].len / 2 / all, k.rows = out.len / k.points;
-        good = leaders <= k.width && k.rows <= k.told_width && first <= k.told_width - k.rows;
-    }
-    for (int n = 0; good && n < k.num_places; n++) {
-        good = read_tuple(PyTuple_GetItem(places, n), 2, pair) && pair[0] >= 0 && pair[0] < bands && pair[1] >= -low &&
-               pair[1] < all - high;
-        if (!good) break;
-        k.leads[n] = (const int16_t *)leads[pair[0]].buf + pair[1] * k.width;
-        k.told[n] = (const int16_t *)told[pair[0]].buf + pair[1] * k.told_width;
-    }
-    if (good) {
-        k.own = leads[0].buf, k.limits = limits.buf, k.out = out.buf, k.leaders = leaders, k.first = first;
-        Batch b;
-        /* Rows that no variable fills take part in sums that nobody looks at. */
-        memset(b.around, 0, sizeof b.around);
         Py_BEGIN_ALLOW_THREADS;
-        walk(&k, &b, 0, low);
-        flush(&k, &b);
+        good = expect_values(&a, &around, &p, out.len / p.points, out.buf);
         Py_END_ALLOW_THREADS;
-    } else if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_ValueError, "expect: shapes and buffers do not fit");
-    while (bands) PyBuffer_Release(leads + --bands);
-    while (same) PyBuffer_Release(told + --same);
+    }
+    if (!good && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "expect: shapes and buffers do not fit");
+    release_around(&a);
     PyBuffer_Release(&limits);
     PyBuffer_Release(&out);
     if (PyErr_Occurred()) return NULL;
@@ -380,49 +377,50 @@ typedef struct {
 NOTE_ALL(note_wide, int64_t)
 NOTE_ALL(note_narrow, int16_t)
 
+int note_values(const Py_buffer *own, const Parity *p, Py_ssize_t first, Py_ssize_t rows, const void *values, int narrow) {
+    Copy c = {.rank = p->rank, .points = p->points, .rows = rows};
+    Py_ssize_t all = 1, low = 0;
+    for (Py_ssize_t a = p->rank - 1; a >= 0; a--) {
+        low += (1 + p->starts[a]) * all;
+        all *= p->lengths[a] + 2;
+    }
+    Py_ssize_t width = own->len / 2 / all, step = 2 * width;
+    if (own->len % (2 * all) || first < 0 || rows > width || first > width - rows) return 0;
+    for (Py_ssize_t a = p->rank - 1; a >= 0; a--) {
+        c.counts[a] = p->counts[a];
+        c.out_steps[a] = step;
+        step *= p->lengths[a] + 2;
+    }
+    int16_t *to = (int16_t *)own->buf + low * width + first;
+    const int64_t *wide = values;
+    const int16_t *thin = values;
+    if (narrow)
+        note_narrow(&c, 0, to, &thin);
+    else
+        note_wide(&c, 0, to, &wide);
+    return 1;
+}
+
 PyDoc_STRVAR(note_doc,
              "note(own, shape, starts, first, values, narrow)\n--\n\n"
              "Put the integers of one parity of the band, from a column on, into their places, cut to the limits.\n\n"
-             "`own`: int16 (*shape + 2, columns). `starts`: as for `expect`. `shape`: (columns, *shape). `values`: int64, or int16 (`narrow`).");
+             "`own`: int16 (*shape + 2, columns). `shape`, `starts`: as for `expect`. `values`: int64, or int16 (`narrow`).");
 
 static PyObject *note(PyObject *self, PyObject *args) {
     Py_buffer own, values;
     PyObject *shape, *starts;
-    Copy c = {0};
-    Py_ssize_t first, sizes[MOST_AXES + 1], parity[MOST_AXES], all = 1, low = 0;
+    Py_ssize_t first;
     int narrow;
     if (!PyArg_ParseTuple(args, "w*OOny*p", &own, &shape, &starts, &first, &values, &narrow)) return NULL;
+    Parity p;
     Py_ssize_t width = narrow ? 2 : 8;
-    c.rank = (PyTuple_Check(shape) ? PyTuple_Size(shape) : 0) - 1;
-    int good = c.rank >= 1 && c.rank <= MOST_AXES && read_tuple(shape, c.rank + 1, sizes) && read_tuple(starts, c.rank, parity) &&
-               sizes[0] >= 1;
-    c.points = 1;
-    for (Py_ssize_t a = c.rank - 1; good && a >= 0; a--) {
-        Py_ssize_t n = sizes[a + 1];
-        good = n >= 1 && n <= MOST && parity[a] >= 0 && parity[a] <= 1 && parity[a] < n &&
-               all <= PY_SSIZE_T_MAX / 64 / (n + 2) / sizes[0];
-        if (!good) break;
-        c.counts[a] = (n - parity[a] + 1) / 2;
-        c.out_steps[a] = 2 * all * sizes[0];
-        low += (1 + parity[a]) * all;
-        all *= n + 2;
-        c.points *= c.counts[a];
-    }
-    good = good && sizes[0] <= PY_SSIZE_T_MAX / 16 / all && own.len == sizes[0] * all * 2 &&
-           values.len % (c.points * width) == 0 && first >= 0 && first <= sizes[0] - values.len / width / c.points;
+    int good = read_parity(shape, starts, &p) && values.len % (p.points * width) == 0;
     if (good) {
-        const int64_t *wide = values.buf;
-        const int16_t *thin = values.buf;
-        int16_t *to = (int16_t *)own.buf + low * sizes[0] + first;
-        c.rows = values.len / width / c.points;
         Py_BEGIN_ALLOW_THREADS;
-        if (narrow)
-            note_narrow(&c, 0, to, &thin);
-        else
-            note_wide(&c, 0, to, &wide);
+        good = note_values(&own, &p, first, values.len / width / p.points, values.buf, narrow);
         Py_END_ALLOW_THREADS;
-    } else if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_ValueError, "note: shapes and buffers do not fit");
+    }
+    if (!good && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "note: shapes and buffers do not fit");
     PyBuffer_Release(&own);
     PyBuffer_Release(&values);
     if (PyErr_Occurred()) return NULL;
@@ -514,16 +512,21 @@ PyDoc_STRVAR(turn_doc,
 TURN_ALL(turn_wide, int64_t)
 TURN_ALL(turn_narrow, int16_t)
 
+void turn_values(void *values, const uint8_t *expected, Py_ssize_t n, int narrow) {
+    if (narrow)
+        turn_narrow(values, expected, n);
+    else
+        turn_wide(values, expected, n);
+}
+
 static PyObject *turn(PyObject *self, PyObject *args) {
     Py_buffer values, expected;
     int narrow;
     if (!PyArg_ParseTuple(args, "w*y*p", &values, &expected, &narrow)) return NULL;
     if (values.len != expected.len * (narrow ? 2 : 8))
         PyErr_SetString(PyExc_ValueError, "turn: buffers do not fit");
-    else if (narrow)
-        turn_narrow(values.buf, expected.buf, expected.len);
     else
-        turn_wide(values.buf, expected.buf, expected.len);
+        turn_values(values.buf, expected.buf, expected.len, narrow);
     PyBuffer_Release(&values);
     PyBuffer_Release(&expected);
     if (PyErr_Occurred()) return NULL;

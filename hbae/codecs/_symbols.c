@@ -3,10 +3,10 @@
  * One step of symbols with contexts: sorted by context and made tokens, or read back from rANS words and raw bits. Integers
  * only, the same as the NumPy code in hbae/codecs/contexts.py and tokens.py; the stream is that of docs/format.md.
  */
-#include "../_kernel.h"
+#include "_sets.h"
 
-#include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define TABLE_BITS 14
 #define TABLE_SUM (1 << TABLE_BITS)
@@ -18,7 +18,6 @@
 #define ENDS (MAX_TOKENS + 1)
 #define LARGEST ((int64_t)1 << 61)
 
-enum { FINE, NO_TABLE, NO_BITS, TOO_LARGE, BAD_CONTEXT, TOO_WIDE };
 /* Of int16 values, so that their signs can be changed. */
 #define NARROW 32767
 
@@ -27,12 +26,10 @@ typedef struct {
     Py_ssize_t *starts, *ends, first, last;
 } Sorted;
 
-/* Count the contexts; gives what is wrong. Without memory `starts` is NULL. */
-static int sort_contexts(Sorted *s, const uint16_t *contexts, Py_ssize_t n, Py_ssize_t num) {
-    size_t room = (size_t)(num > 0 ? num : 1);
-    s->starts = malloc(2 * room * sizeof(Py_ssize_t));
-    if (!s->starts) return FINE;
-    s->ends = s->starts + room;
+/* Count the contexts in `room` for two numbers of each; gives what is wrong. */
+static int sort_contexts(Sorted *s, const uint16_t *contexts, Py_ssize_t n, Py_ssize_t num, Py_ssize_t *room) {
+    s->starts = room;
+    s->ends = room + num;
     uint16_t low = 0xFFFF, high = 0;
     for (Py_ssize_t i = 0; i < n; i++) {
         low = contexts[i] < low ? contexts[i] : low;
@@ -74,17 +71,17 @@ static PyObject *sort_tokens(PyObject *self, PyObject *args) {
                runs.len / 16 >= (n < num ? n : num) && counts.len == num * MAX_TOKENS * 8 && nbits.len == n * 8 &&
                raw.len == n * 8;
     int fault = FINE;
-    Sorted order = {0};
-    int64_t *sorted = NULL;
-    if (good) {
+    int64_t *sorted = good ? malloc((size_t)(n ? n : 1) * sizeof(int64_t)) : NULL;
+    Py_ssize_t *room = good ? malloc((size_t)(2 * num + 1) * sizeof(Py_ssize_t)) : NULL;
+    if (sorted && room) {
         Py_BEGIN_ALLOW_THREADS;
+        Sorted order;
         const uint16_t *context = contexts.buf;
         const int64_t *value = values.buf;
         uint8_t *token = tokens.buf;
         int64_t *run = runs.buf;
-        fault = sort_contexts(&order, context, n, num);
-        sorted = fault == FINE && order.starts ? malloc((size_t)(n ? n : 1) * sizeof(int64_t)) : NULL;
-        if (sorted) {
+        fault = sort_contexts(&order, context, n, num, room);
+        if (fault == FINE) {
             for (Py_ssize_t i = 0; i < n; i++) sorted[order.starts[context[i]]++] = value[i];
             Py_ssize_t i = 0;
             for (Py_ssize_t c = order.first; c <= order.last && fault == FINE; c++) {
@@ -112,10 +109,11 @@ static PyObject *sort_tokens(PyObject *self, PyObject *args) {
             }
         }
         Py_END_ALLOW_THREADS;
-        if (!sorted && fault == FINE) PyErr_NoMemory();
-    } else
+    } else if (good)
+        PyErr_NoMemory();
+    else
         PyErr_SetString(PyExc_ValueError, "sort_tokens: buffers do not fit");
-    free(order.starts);
+    free(room);
     free(sorted);
     PyBuffer_Release(&values);
     PyBuffer_Release(&contexts);
@@ -179,13 +177,6 @@ static PyObject *put(PyObject *self, PyObject *args) {
     return PyLong_FromSsize_t(written);
 }
 
-/* The stream, as a reader stands in it. */
-typedef struct {
-    const uint32_t *words;
-    const uint8_t *bits;
-    uint64_t state, words_left, bit, num_bits;
-} Stream;
-
 static inline void refill(Stream *s) {
     if (s->state >> 32 == 0 && s->words_left) s->state = s->state << 32 | s->words[--s->words_left];
 }
@@ -233,23 +224,12 @@ static inline int value_of(Stream *s, int t, int64_t *v) {
     return FINE;
 }
 
-/* One step to be read. */
-typedef struct {
-    const uint16_t *contexts, *left;
-    const int64_t *labels, *constant;
-    const uint8_t *token_at;
-    uint8_t *used;
-    Py_ssize_t n, tables;
-    Stream stream;
-    Sorted order;
-} Step;
-
 /* Read a step's values, sorted (a list of zeros) and in their order; gives what is wrong. */
 #define READ_STEP(NAME, INT)                                                                                       \
-    static int NAME(Step *k, INT *sorted, INT *out) {                                                              \
+    static int NAME(Reader *k, const Sorted *order, const uint16_t *contexts, Py_ssize_t n, INT *sorted, INT *out) { \
         Py_ssize_t i = 0;                                                                                          \
-        for (Py_ssize_t c = k->order.first; c <= k->order.last; c++) {                                             \
-            Py_ssize_t end = k->order.ends[c];                                                                     \
+        for (Py_ssize_t c = order->first; c <= order->last; c++) {                                                 \
+            Py_ssize_t end = order->ends[c];                                                                       \
             if (i == end) continue;                                                                                \
             k->used[c] = 1;                                                                                        \
             int64_t label = k->labels[c];                                                                          \
@@ -269,54 +249,79 @@ typedef struct {
                 sorted[i++] = (INT)v;                                                                              \
             }                                                                                                      \
         }                                                                                                          \
-        for (i = 0; i < k->n; i++) out[i] = sorted[k->order.starts[k->contexts[i]]++];                             \
+        for (i = 0; i < n; i++) out[i] = sorted[order->starts[contexts[i]]++];                                     \
         return FINE;                                                                                               \
     }
 READ_STEP(read_wide, int64_t)
 READ_STEP(read_narrow, int16_t)
 
+int reader_of(const Py_buffer *b, Reader *r) {
+    Py_ssize_t num = b[LABELS].len / 8, tables = b[CONSTANT].len / 8;
+    const int64_t *constant = b[CONSTANT].buf;
+    const uint64_t *state = b[STATE].buf;
+    int good = b[LABELS].len == num * 8 && b[CONSTANT].len == tables * 8 && b[TOKEN_AT].len == tables * BUCKETS &&
+               b[LEFT].len == tables * ENDS * 2 && b[WORDS].len % 4 == 0 && b[STATE].len == 24 && b[USED].len == num;
+    for (Py_ssize_t k = 0; good && k < tables; k++) good = constant[k] >= -1 && constant[k] < MAX_TOKENS;
+    good = good && state[1] <= (uint64_t)b[WORDS].len / 4 && state[2] <= (uint64_t)b[BITS].len * 8;
+    if (!good) return 0;
+    r->labels = b[LABELS].buf, r->constant = constant, r->token_at = b[TOKEN_AT].buf, r->left = b[LEFT].buf;
+    r->used = b[USED].buf, r->num = num, r->tables = tables;
+    Stream s = {b[WORDS].buf, b[BITS].buf, state[0], state[1], state[2], (uint64_t)b[BITS].len * 8};
+    r->stream = s;
+    return 1;
+}
+
+void leave_stream(const Reader *r, const Py_buffer *b) {
+    uint64_t *state = b[STATE].buf;
+    state[0] = r->stream.state;
+    state[1] = r->stream.words_left;
+    state[2] = r->stream.bit;
+}
+
+int read_values(Reader *r, const uint16_t *contexts, Py_ssize_t n, int narrow, Py_ssize_t *room, void *sorted, void *out) {
+    Sorted order;
+    Stream before = r->stream;
+    int fault = sort_contexts(&order, contexts, n, r->num, room);
+    if (fault != FINE) return fault;
+    memset(sorted, 0, (size_t)n * (narrow ? 2 : 8));
+    fault = narrow ? read_narrow(r, &order, contexts, n, sorted, out) : read_wide(r, &order, contexts, n, sorted, out);
+    if (fault == TOO_WIDE) r->stream = before;
+    return fault;
+}
+
 PyDoc_STRVAR(take_doc,
-             "take(contexts, labels, const, token_at, left, words, bits, state, used, out, narrow)\n--\n\n"
+             "take(contexts, out, narrow, labels, const, token_at, left, words, bits, state, used)\n--\n\n"
              "Read one step of values for uint16 contexts; give what is wrong (0: nothing).\n\n"
-             "`labels`: int64, table of each context (-1: none). `const`: int64, only token of each table (-1: several).\n"
-             "`token_at`: uint8 (tables, 2**10), token of each 16th slot. `left`: uint16 (tables, 147), left ends of tokens. `state`:\n"
-             "uint64, rANS state, words left, bits read; as before where a value does not fit. `used`: uint8, set for contexts that\n"
-             "occur. `out`: int16 (`narrow`: magnitudes below 2**15) or int64.");
+             "`out`: int16 (`narrow`: magnitudes below 2**15) or int64. `labels`: int64, table of each context (-1: none). `const`:\n"
+             "int64, only token of each table (-1: several). `token_at`: uint8 (tables, 2**10), token of each 16th slot. `left`:\n"
+             "uint16 (tables, 147), left ends of tokens. `state`: uint64, rANS state, words left, bits read; as before where a value\n"
+             "does not fit. `used`: uint8, set for contexts that occur.");
 
 static PyObject *take(PyObject *self, PyObject *args) {
-    Py_buffer b[10];
+    Py_buffer contexts, out, b[STREAM_BUFFERS];
     int narrow;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*w*w*w*p", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7, b + 8, b + 9, &narrow))
+    if (!PyArg_ParseTuple(args, "y*w*py*y*y*y*y*y*w*w*", &contexts, &out, &narrow, b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7))
         return NULL;
-    Py_ssize_t n = b[0].len / 2, num = b[1].len / 8, tables = b[2].len / 8, width = narrow ? 2 : 8;
-    const int64_t *constant = b[2].buf;
-    uint64_t *state = b[7].buf;
-    int good = b[0].len == n * 2 && b[1].len == num * 8 && b[2].len == tables * 8 && b[3].len == tables * BUCKETS &&
-               b[4].len == tables * ENDS * 2 && b[5].len % 4 == 0 && b[7].len == 24 && b[8].len == num && b[9].len == n * width;
-    for (Py_ssize_t k = 0; good && k < tables; k++) good = constant[k] >= -1 && constant[k] < MAX_TOKENS;
-    good = good && state[1] <= (uint64_t)b[5].len / 4 && state[2] <= (uint64_t)b[6].len * 8;
-    int fault = FINE;
-    void *sorted = NULL;
-    if (good) {
-        Step k = {b[0].buf, b[4].buf, b[1].buf, constant, b[3].buf, b[8].buf, n, tables, {0}, {0}};
+    Reader r;
+    int good = reader_of(b, &r), fault = FINE;
+    Py_ssize_t n = contexts.len / 2, width = narrow ? 2 : 8;
+    good = good && contexts.len == n * 2 && out.len == n * width;
+    void *sorted = good ? malloc((size_t)(n * width + 1)) : NULL;
+    Py_ssize_t *room = good ? malloc((size_t)(2 * r.num + 1) * sizeof(Py_ssize_t)) : NULL;
+    if (sorted && room) {
         Py_BEGIN_ALLOW_THREADS;
-        Stream s = {b[5].buf, b[6].buf, state[0], state[1], state[2], (uint64_t)b[6].len * 8};
-        k.stream = s;
-        fault = sort_contexts(&k.order, k.contexts, n, num);
-        sorted = fault == FINE && k.order.starts ? calloc((size_t)(n ? n : 1), (size_t)width) : NULL;
-        if (sorted) fault = narrow ? read_narrow(&k, sorted, b[9].buf) : read_wide(&k, sorted, b[9].buf);
-        if (fault != TOO_WIDE) {
-            state[0] = k.stream.state;
-            state[1] = k.stream.words_left;
-            state[2] = k.stream.bit;
-        }
-        free(k.order.starts);
+        fault = read_values(&r, contexts.buf, n, narrow, room, sorted, out.buf);
+        leave_stream(&r, b);
         Py_END_ALLOW_THREADS;
-        if (!sorted && fault == FINE) PyErr_NoMemory();
-    } else
+    } else if (good)
+        PyErr_NoMemory();
+    else
         PyErr_SetString(PyExc_ValueError, "take: buffers do not fit");
+    free(room);
     free(sorted);
-    for (int k = 0; k < 10; k++) PyBuffer_Release(b + k);
+    PyBuffer_Release(&contexts);
+    PyBuffer_Release(&out);
+    for (int k = 0; k < STREAM_BUFFERS; k++) PyBuffer_Release(b + k);
     if (PyErr_Occurred()) return NULL;
     return PyLong_FromLong(fault);
 }

@@ -6,6 +6,8 @@ def sort_tokens(
 def put(tokens: Array, runs: Array, labels: Array, const: Array, left: Array, state: Array, words: Array) -> int: ...
 def take(
     contexts: Array,
+    out: Array,
+    narrow: bool,
     labels: Array,
     const: Array,
     token_at: Array,
@@ -14,6 +16,4 @@ def take(
     bits: bytes,
     state: Array,
     used: Array,
-    out: Array,
-    narrow: bool,
 ) -> int: ...

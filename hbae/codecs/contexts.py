@@ -38,6 +38,8 @@ _PIECE = 1 << 20
 _FEW = 1 << 12
 # Slots of a table of which the kernel looks up the first one's token.
 _BUCKET = 16
+# What kernels read a stream from and note in it, as ``_symbols.take`` has it.
+Buffers = tuple[Array, Array, Array, Array, Array, bytes, Array, Array]
 # What the kernel may find wrong, in its order.
 _NO_TABLE, _NO_BITS, _TOO_LARGE, _TOO_WIDE = 1, 2, 3, 5
 
@@ -161,14 +163,20 @@ class SymbolReader:
         if words[-4:] == bytes(4):
             raise FormatError("entropy-coded words are damaged: the last one is 0")
         kind = _Reference if _symbols is None else _Compiled
-        self._stream = kind(self._labels, const, tables, bits, np.frombuffer(words, "<u4").astype(np.uint32))
+        coded = np.frombuffer(words, "<u4").astype(np.uint32)
+        self._stream = kind(self._labels, const, tables, bits, coded, self._used)
 
     def take(self, contexts: Array, *, narrow: bool = False) -> Array:
         """Give the next step's values (flat) for those contexts (uint16): int64, or int16 if ``narrow`` ones may be.
 
         Of int16, no magnitude is above 32767.
         """
-        return self._stream.take(contexts, self._used, narrow)
+        return self._stream.take(contexts, narrow)
+
+    @property
+    def buffers(self) -> Buffers | None:
+        """What kernels read the stream from, and write to where they stand in it; None where there is no kernel."""
+        return self._stream.buffers
 
     def end(self) -> None:
         """Check that all was read.
@@ -187,16 +195,20 @@ class SymbolReader:
 class _Reference:
     """Words and raw bits of a stream, by constriction and NumPy."""
 
-    def __init__(self, labels: Array, const: list[int], tables: list[Array], bits: bytes, words: Array) -> None:
-        self._labels, self._models = labels, _models(const, tables)
+    buffers = None
+
+    def __init__(
+        self, labels: Array, const: list[int], tables: list[Array], bits: bytes, words: Array, used: Array
+    ) -> None:
+        self._labels, self._models, self._used = labels, _models(const, tables), used
         self._cursor = BitCursor(bits)
         self._coder = constriction.stream.stack.AnsCoder(words)
 
-    def take(self, contexts: Array, used: Array, narrow: bool) -> Array:
+    def take(self, contexts: Array, narrow: bool) -> Array:
         """Give one step's values; note the contexts."""
         sizes = np.bincount(contexts, minlength=len(self._labels))
         found = np.flatnonzero(sizes)
-        used[found] = True
+        self._used[found] = True
         tokens = np.empty(len(contexts), np.int32)
         at = 0
         for c in found:
@@ -232,32 +244,29 @@ class _Reference:
 class _Compiled:
     """Words and raw bits of a stream, by the kernel."""
 
-    def __init__(self, labels: Array, const: list[int], tables: list[Array], bits: bytes, words: Array) -> None:
-        self._labels, self._const = labels, np.array(const, np.int64)
+    def __init__(
+        self, labels: Array, const: list[int], tables: list[Array], bits: bytes, words: Array, used: Array
+    ) -> None:
+        self._const = np.array(const, np.int64)
         self._token_at = np.zeros((len(const), TABLE_SUM // _BUCKET), np.uint8)
         self._left = _left_ends(const, tables)
         for label, table in zip(np.flatnonzero(self._const < 0), tables, strict=True):
             self._token_at[label] = np.repeat(np.arange(len(table)), table)[::_BUCKET]
-        self._bits, self._words = bits, words
+        self._bits = bits
         # rANS state, words left, bits read.
         state = 0
         for word in words[::-1][:2].tolist():
             state = state << 32 | word
         self._state = np.array([state, max(len(words) - 2, 0), 0], np.uint64)
-        self._fixed = (labels, self._const, self._token_at, self._left, words, bits, self._state)
+        self.buffers: Buffers = (labels, self._const, self._token_at, self._left, words, bits, self._state, used)
 
-    def take(self, contexts: Array, used: Array, narrow: bool) -> Array:
+    def take(self, contexts: Array, narrow: bool) -> Array:
         """Give one step's values; note the contexts."""
         out = np.empty(len(contexts), np.int16 if narrow else np.int64)
-        fault = _symbols.take(contexts, *self._fixed, used, out, narrow)
+        fault = _symbols.take(contexts, out, narrow, *self.buffers)
         if fault == _TOO_WIDE:
-            return self.take(contexts, used, narrow=False)
-        if fault == _NO_TABLE:
-            raise FormatError("a context in use has no table")
-        if fault == _NO_BITS:
-            raise TruncatedError("raw bits run out")
-        if fault:
-            raise ValueError("a context is out of range")
+            return self.take(contexts, narrow=False)
+        check_fault(fault)
         return out
 
     def end(self) -> None:
@@ -265,6 +274,22 @@ class _Compiled:
         BitCursor(self._bits, int(self._state[2])).end()
         if self._state[:2].any():
             raise FormatError("entropy-coded words are left over")
+
+
+def check_fault(fault: int) -> None:
+    """Raise what a kernel found wrong with a stream (0: nothing).
+
+    Raises
+    ------
+    FormatError
+        When the stream is damaged.
+    """
+    if fault == _NO_TABLE:
+        raise FormatError("a context in use has no table")
+    if fault == _NO_BITS:
+        raise TruncatedError("raw bits run out")
+    if fault:
+        raise ValueError("a context is out of range")
 
 
 def _left_ends(const: list[int], tables: list[Array]) -> Array:

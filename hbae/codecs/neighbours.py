@@ -82,20 +82,15 @@ class Phase:
         (uint8, flat, twice the class; class 0 where it is None).
         """
         counts = (len(known), *self.counts)
-        others = classes or GUIDES
-        if hints is None and not self.near:
-            out = np.full(counts, _KINDS * _SIZES * others, np.uint16).ravel()
-            return out if told is None else out + (told >> 1)
-        parts = _ALL if hints is None else (_PARTS_MANY if self.many else _PARTS)[self.kind]
-        table, base = _mean_parts(len(self.near), parts), self.kind * _SIZES * others
+        fixed = self.fixed(hints is not None, classes)
         if _neighbours is not None:
-            shape = (len(known), *self.shape)
-            rest = _NOTHING if hints is None else hints
+            rest, more = _NOTHING if hints is None else hints, _NO_TOLD if told is None else told
             out = np.empty(counts, np.uint16)
-            more = _NO_TOLD if told is None else told
-            call = (known, shape, self.parity, self.places, table, rest, _ALL - parts, _classes(others), base)
+            _, places, table, parts, base = fixed
+            call = (known, self.shape, self.parity, places, table, rest, parts, classes_of(classes), base)
             _neighbours.phase_contexts(*call, more, classes > 0, out)
             return out.ravel()
+        _, _, table, parts, base = fixed
         total = np.zeros(counts, np.uint16)
         for d in self.near:
             starts = [1 + a + k for a, k in zip(self.parity, d, strict=True)]
@@ -104,12 +99,23 @@ class Phase:
         expected, other = table[total], np.zeros((), np.uint16)
         if hints is not None:
             rest = hints[self.target]
-            expected = expected + (rest >> GUIDE_BITS) * np.uint32(_ALL - parts)
+            expected = expected + (rest >> GUIDE_BITS) * np.uint32(parts)
             other = rest & np.uint16((1 << GUIDE_BITS) - 1)
         if classes:
             other = np.zeros((), np.uint16) if told is None else (told >> 1).reshape(counts)
-        out = _classes(others)[expected >> 4] + other + np.uint16(base)
+        out = classes_of(classes)[expected >> 4] + other + np.uint16(base)
         return out.ravel()
+
+    def fixed(self, hinted: bool, classes: int) -> tuple[tuple[int, ...], tuple[int, ...], Array, int, int]:
+        """Give what :meth:`contexts` needs of a phase, with or without hints.
+
+        Parities, places of known neighbours, parts (16ths) of their mean size for each sum, parts of hints, first
+        context.
+        """
+        alone = not hinted and not self.near
+        parts = (_PARTS_MANY if self.many else _PARTS)[self.kind] if hinted else _ALL
+        base = (_KINDS if alone else self.kind) * _SIZES * (classes or GUIDES)
+        return self.parity, self.places, _mean_parts(len(self.near), parts), _ALL - parts, base
 
     def load(self, spot: Spot, known: Array) -> Array:
         """Give this parity's values of a band (int64, flat), and note their sizes in ``known``."""
@@ -241,11 +247,12 @@ def _mean_parts(count: int, parts: int) -> Array:
 
 
 @lru_cache(maxsize=8)
-def _classes(others: int) -> Array:
-    """Contexts of every expected size in 16ths, of which each has so many others beside it; uint16."""
-    classes = (np.searchsorted(_EXPECTED, np.arange(16 * CLIP + 1), side="right") * others).astype(np.uint16)
-    classes.setflags(write=False)
-    return classes
+def classes_of(classes: int) -> Array:
+    """Contexts of every expected size in 16ths, each with so many classes (0: those of the guide) beside it; uint16."""
+    sizes = np.searchsorted(_EXPECTED, np.arange(16 * CLIP + 1), side="right")
+    out = (sizes * (classes or GUIDES)).astype(np.uint16)
+    out.setflags(write=False)
+    return out
 
 
 @lru_cache(maxsize=4096)

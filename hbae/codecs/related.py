@@ -41,6 +41,8 @@ CLASSES = len(_LIMITS) + 1
 RELATED_CONTEXTS = ((PHASE_CONTEXTS - 1) // GUIDES + 1) * CLASSES
 # Weights beyond that come from integers that no field has, and count as 0.
 _BOUND = np.float32(2.0**64)
+# What kernels need for a set, as :meth:`Around.fixed` says.
+Fixed = tuple[Array, tuple[Array, ...], tuple[Array, ...], int, int, Array]
 # Columns of the block that can lead, where there are that many: a point's lie in one line of the cache.
 _LEADING = 16
 _PIECE = 1 << 13
@@ -145,8 +147,7 @@ class Around:
         i, columns = _columns(part)
         block = self.blocks[i]
         if _related is not None:
-            shape, narrow = (block.shape[-1], *self.shape), values.itemsize == 2
-            _related.note(block, shape, phase.parity, columns.start, values, narrow)
+            _related.note(block, self.shape, phase.parity, columns.start, values, values.itemsize == 2)
             return
         target = tuple(slice(1 + a, -1, 2) for a in phase.parity)
         place = np.moveaxis(block[(*target, columns)], -1, 0)
@@ -164,13 +165,23 @@ class Around:
         if leaders and places:
             i, columns = _columns(part)
             if _related is not None:
-                fixed = (self.shape, phase.parity, places, leaders, columns.start, CLASS_LIMITS)
-                _related.expect(self._by_block[0], self._by_block[i], *fixed, out)
+                _, leads, told, _, column, limits = self.fixed(part)
+                _related.expect(leads, told, self.shape, phase.parity, places, leaders, column, limits, out)
             else:
-                leads, told = ([a.reshape(-1, a.shape[-1]).T for a in self._by_block[k]] for k in (0, i))
-                told = [a[columns] for a in told]
-                self._expect(phase, places, [a[:leaders] for a in leads], told, out.reshape(count, -1))
+                points = [[a.reshape(-1, a.shape[-1]).T for a in self._by_block[k]] for k in (0, i)]
+                known, wanted = [a[:leaders] for a in points[0]], [a[columns] for a in points[1]]
+                self._expect(phase, places, known, wanted, out.reshape(count, -1))
         return out
+
+    def fixed(self, part: slice) -> Fixed:
+        """Give what kernels need for a set of variables.
+
+        The block that holds it, that of the leaders and it with those of other bands, how many leaders, the set's first
+        column, limits.
+        """
+        i, columns = _columns(part)
+        leaders = min(part.start, MOST_LEADERS)
+        return self.blocks[i], self._by_block[0], self._by_block[i], leaders, columns.start, CLASS_LIMITS
 
     def _expect(
         self, phase: Phase, places: Sequence[tuple[int, int]], leads: list[Array], told: list[Array], out: Array

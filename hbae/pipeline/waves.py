@@ -20,8 +20,9 @@ from hbae.codecs import ByteReader, ByteWriter, pack
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
 from hbae.codecs.hints import Hints, Seen, Sizes, settle
 from hbae.codecs.masks import read_bits
-from hbae.codecs.neighbours import PHASE_CONTEXTS, Phase, Spot, phases_of, sets_of
-from hbae.codecs.related import CLASSES, MOST_LEADERS, MOST_PLACES, RELATED_CONTEXTS, Around, View, turned
+from hbae.codecs.neighbours import PHASE_CONTEXTS, Spot, sets_of
+from hbae.codecs.related import MOST_LEADERS, MOST_PLACES, RELATED_CONTEXTS, Around, View
+from hbae.codecs.sets import BandSet
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.wavelet import Band, Wavelet, scale_and_round
@@ -44,37 +45,6 @@ class Waves:
     rows: Array
 
 
-@dataclass(slots=True, eq=False)
-class _Step:
-    """A phase of some variables of a band: sizes known in it, contexts of its integers.
-
-    ``expected``: what those around tell of them, as :meth:`Around.expect` says it; None where nothing does.
-    """
-
-    spot: Spot
-    known: Array
-    phase: Phase
-    contexts: Array
-    part: slice
-    around: Around | None
-    expected: Array | None
-
-    def load(self) -> Array:
-        """Give the integers (flat) to be coded."""
-        values = self.phase.load(self.spot, self.known)
-        if self.around is not None:
-            self.around.note(self.phase, self.part, values)
-        return values if self.expected is None else turned(values, self.expected)
-
-    def store(self, values: Array) -> None:
-        """Put integers (flat) that were coded into their places."""
-        if self.expected is not None:
-            values = turned(values, self.expected)
-        self.phase.store(self.spot, self.known, values)
-        if self.around is not None:
-            self.around.note(self.phase, self.part, values)
-
-
 def encode_waves(
     x: Array, wavelet: Wavelet, *, nearest: bool, related: bool = False, known: bool = False
 ) -> tuple[bytes, Array | None]:
@@ -93,8 +63,8 @@ def code_waves(q: Array, wavelet: Wavelet, *, related: bool) -> bytes:
     live = np.array([q[(slice(None), *b.place)].reshape(len(q), -1).any(axis=1) for b in bands])
     _check_room(q.shape, bands, live, related)
     symbols = SymbolWriter(RELATED_CONTEXTS if related else PHASE_CONTEXTS)
-    for step in _walk(q, bands, live, related):
-        symbols.add(step.load(), step.contexts)
+    for some in _walk(q, bands, live, related):
+        some.encode(symbols)
     w = ByteWriter()
     w.raw(pack(np.packbits(live).tobytes(), 19))
     if live.any():
@@ -131,8 +101,8 @@ def decode_waves(
     q = zeros(shape)
     if live.any():
         symbols = SymbolReader(reader, RELATED_CONTEXTS if related else PHASE_CONTEXTS)
-        for step in _walk(q, bands, live, related):
-            step.store(symbols.take(step.contexts, narrow=True))
+        for some in _walk(q, bands, live, related):
+            some.decode(symbols)
         symbols.end()
     return Waves(q, np.flatnonzero(live.any(axis=0)))
 
@@ -182,8 +152,8 @@ def _waves(q: Array) -> Waves:
     return Waves(q, np.flatnonzero(q.reshape(len(q), -1).any(axis=1)))
 
 
-def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[_Step]:
-    """Give, phase by phase, steps of the bands' live variables; each must be loaded or stored before the next one."""
+def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[BandSet]:
+    """Give, set by set, the bands' live variables; each must be coded before the next one."""
     settled: dict[int, Sizes] = {}
     told: dict[int, Around] = {}
     for i, (band, used) in enumerate(zip(bands, live, strict=True)):
@@ -199,13 +169,8 @@ def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[_
             around = _around(told, bands, band, rows, shape)
             told[i] = around.alone()
         for part in sets_of(len(rows), MOST_LEADERS if related else None):
-            spot = whole.of(part)
             known = np.zeros((part.stop - part.start, *(n + 2 for n in shape)), np.uint16)
-            hint = hints.of(part, guide)
-            for p in phases_of(shape):
-                expected = around.expect(p, part) if around is not None and part.start else None
-                contexts = p.contexts(known, hint, CLASSES if related else 0, expected)
-                yield _Step(spot, known, p, contexts, part, around, expected)
+            yield BandSet(whole.of(part), known, hints.of(part, guide), part, around)
             guide = settle(known, guide, settled[i].values[part])
 
 

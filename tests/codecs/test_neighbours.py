@@ -80,15 +80,18 @@ def test_contexts_refuse_what_does_not_fit(compiled: Any) -> None:
     near, table, none = np.zeros((1, 5, 5), np.uint16), np.zeros(511 * 2 + 1, np.uint32), np.zeros(0, np.uint16)
     classes = np.zeros(16 * CLIP + 1, np.uint16)
     told = np.zeros(4, np.uint8)
-    good = ((1, 3, 3), (0, 0), (1, -1), table, none, 2, classes, 0, told, True, np.zeros((1, 2, 2), np.uint16))
+    good = ((3, 3), (0, 0), (1, -1), table, none, 2, classes, 0, told, True, np.zeros((1, 2, 2), np.uint16))
     call = compiled.phase_contexts
     call(near, *good)
     for place, bad in (
-        (0, (1, 3, 4)),
-        (0, (1, 1 << 62, 3)),
+        (0, (3, 4)),
+        (0, (1 << 62, 3)),
+        (0, (9,)),
         (0, ()),
         (1, (2, 0)),
         (1, (0,)),
+        (2, 1),
+        (2, (1,) * 97),
         (2, (1, -9)),
         (2, (20, 1)),
         (2, (1, -1, 1)),
@@ -111,7 +114,7 @@ def test_sizes_and_hints_out_of_range_read_no_strange_memory(compiled: Any) -> N
     near, hints = np.full((1, 5, 5), 65535, np.uint16), np.full((1, 3, 3), 65535, np.uint16)
     table, classes = np.full(511 * 2 + 1, 1 << 31, np.uint32), np.full(16 * CLIP + 1, 9, np.uint16)
     out = np.zeros((1, 2, 2), np.uint16)
-    call = (near, (1, 3, 3), (0, 0), (1, -1), table, hints, 5, classes, 100)
+    call = (near, (3, 3), (0, 0), (1, -1), table, hints, 5, classes, 100)
     compiled.phase_contexts(*call, np.zeros(0, np.uint8), False, out)
     assert (out == 9 + 7 + 100).all()
     compiled.phase_contexts(*call, np.full(4, 255, np.uint8), True, out)

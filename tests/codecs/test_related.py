@@ -159,9 +159,9 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
         (8, np.zeros((2, 2, 3), np.uint8)),
         (8, np.zeros((5, 2, 2), np.uint8)),
     ))  # fmt: skip
-    _refuses(compiled.note, [own, (4, 3, 4), (0, 1), 2, np.zeros(8, np.int64), False], (
+    _refuses(compiled.note, [own, (3, 4), (0, 1), 2, np.zeros(8, np.int64), False], (
         (0, own[:4].copy()),
-        (1, (4, 3, 5)),
+        (1, (3, 5)),
         (1, ()),
         (2, (0, 2)),
         (2, (0,)),

@@ -128,21 +128,21 @@ def test_kernels_refuse_what_does_not_fit(compiled: Any) -> None:
 
     u64 = np.zeros(3, np.uint64)
     lookup, left, words, bits = np.zeros((2, 1 << 10), np.uint8), u16(2, 147), np.zeros(4, np.uint32), b"\0" * 4
-    good = [u16(5), i64(3), i64(2), lookup, left, words, bits, u64, np.zeros(3, np.uint8), i64(5), False]
+    good = [u16(5), i64(5), False, i64(3), i64(2), lookup, left, words, bits, u64, np.zeros(3, np.uint8)]
     take = compiled.take
     assert take(*good) == 0
     assert take(u16(5) + np.uint16(3), *good[1:]) == 4
-    assert take(good[0], i64(3) + 2, *good[2:]) == 1
-    assert take(good[0], i64(3) - 2, *good[2:]) == 1
+    assert take(*good[:3], i64(3) + 2, *good[4:]) == 1
+    assert take(*good[:3], i64(3) - 2, *good[4:]) == 1
     for place, bad in (
-        (2, i64(2) + 146),
-        (3, lookup[:1]),
-        (4, left[:1]),
-        (7, np.array([0, 5, 0], np.uint64)),
-        (7, np.array([0, 0, 33], np.uint64)),
-        (8, np.zeros(2, np.uint8)),
-        (9, i64(4)),
-        (10, True),
+        (4, i64(2) + 146),
+        (5, lookup[:1]),
+        (6, left[:1]),
+        (9, np.array([0, 5, 0], np.uint64)),
+        (9, np.array([0, 0, 33], np.uint64)),
+        (10, np.zeros(2, np.uint8)),
+        (1, i64(4)),
+        (2, True),
     ):
         with pytest.raises(ValueError, match="do not fit"):
             take(*good[:place], bad, *good[place + 1 :])

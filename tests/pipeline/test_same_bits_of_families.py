@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 
 import hbae
-from hbae.codecs import contexts, hints, neighbours, related
+from hbae.codecs import contexts, hints, neighbours, related, sets
 from hbae.exact import wavelet
 from hbae.pipeline import calibrate, casting, parts, rounding
 from hbae.pipeline.archive import Archive
@@ -33,6 +33,7 @@ KERNELS = [
     (hints, "_hints"),
     (neighbours, "_neighbours"),
     (related, "_related"),
+    (sets, "_sets"),
     (wavelet, "_lifting"),
     (casting, "_casting"),
     (rounding, "_rounding"),

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What is done with one parity of a band of variables: each a step of _sets.c, and by itself a function of its own kernel.
+ * Functions give whether everything fits, unless they say otherwise, and touch nothing where it does not.
+ */
+#ifndef HBAE_SETS_H
+#define HBAE_SETS_H
+
+#include "../_kernel.h"
+
+#include <stdint.h>
+
+#define MOST_AXES 8
+#define MOST_NEIGHBOURS 96
+#define MOST_LEADERS 15
+#define MOST_PLACES 24
+/* Of lengths that are looked at. */
+#define MOST ((Py_ssize_t)1 << 40)
+
+/* One parity of a band: lengths of the band, parity by axis, how many points of it, by axis and of one variable. */
+typedef struct {
+    Py_ssize_t rank, lengths[MOST_AXES], starts[MOST_AXES], counts[MOST_AXES], points;
+} Parity;
+
+/* Bands with their borders are small enough to count their bytes. */
+static inline int read_parity(PyObject *shape, PyObject *starts, Parity *p) {
+    p->rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
+    if (p->rank < 1 || p->rank > MOST_AXES || !read_tuple(shape, p->rank, p->lengths) || !read_tuple(starts, p->rank, p->starts)) return 0;
+    Py_ssize_t all = 1;
+    p->points = 1;
+    for (Py_ssize_t a = 0; a < p->rank; a++) {
+        Py_ssize_t n = p->lengths[a], start = p->starts[a];
+        if (n < 1 || n > MOST || start < 0 || start > 1 || start >= n || all > PY_SSIZE_T_MAX / 64 / (n + 2)) return 0;
+        p->counts[a] = (n - start + 1) / 2;
+        p->points *= p->counts[a];
+        all *= n + 2;
+    }
+    return 1;
+}
+
+/* What is known of a parity: sizes (uint16, V variables with a border), neighbours in them, parts of the mean for each sum of
+   these, hints (uint16, or empty) and their parts, contexts of each size, the first one; whether variables are `related`. */
+typedef struct {
+    const Py_buffer *sizes, *hints, *table, *classes;
+    Py_ssize_t variables, neighbours, places[MOST_NEIGHBOURS];
+    unsigned short parts, base;
+    int related;
+} Known;
+
+static inline int read_places(PyObject *places, Known *k) {
+    k->neighbours = PyTuple_Check(places) ? PyTuple_Size(places) : -1;
+    return k->neighbours >= 0 && k->neighbours <= MOST_NEIGHBOURS && read_tuple(places, k->neighbours, k->places);
+}
+
+/* `told`: class and sign of each point, or NULL. `sums`: room for a row. */
+int write_contexts(const Known *k, const Parity *p, const uint8_t *told, uint16_t *sums, uint16_t *out);
+
+/* Where a band lies in a grid (float64), and its sizes with a border. */
+typedef struct {
+    const Py_buffer *sizes, *grid, *firsts;
+    Py_ssize_t steps[MOST_AXES];
+} Spot;
+
+/* `values`: int64, or int16 (`narrow`; only to be stored). */
+int move_values(const Spot *s, const Parity *p, void *values, int narrow, int store);
+
+/* What is around a band: blocks (int16, points with a border, columns) of leaders and of variables to tell of, its own first. */
+typedef struct {
+    Py_buffer leads[MOST_PLACES + 1], told[MOST_PLACES + 1];
+    Py_ssize_t bands, told_bands, first;
+    int leaders;
+    const Py_buffer *limits;
+} Around;
+
+/* Gives whether all are held; what is held must be released in any case. */
+int hold_around(PyObject *leads, PyObject *told, Around *a);
+void release_around(Around *a);
+
+/* Places around a point: band and step of each. */
+typedef struct {
+    Py_ssize_t count, at[MOST_PLACES][2];
+} Places;
+
+static inline int read_around(PyObject *places, Places *p) {
+    p->count = PyTuple_Check(places) ? PyTuple_Size(places) : -1;
+    if (p->count < 0 || p->count > MOST_PLACES) return 0;
+    for (Py_ssize_t n = 0; n < p->count; n++)
+        if (!read_tuple(PyTuple_GetItem(places, n), 2, p->at[n])) return 0;
+    return 1;
+}
+
+/* Write class (times 2) and sign of what is expected of so many variables; the rest of `out` stays as it is. */
+int expect_values(const Around *a, const Places *places, const Parity *p, Py_ssize_t rows, uint8_t *out);
+int note_values(const Py_buffer *own, const Parity *p, Py_ssize_t first, Py_ssize_t rows, const void *values, int narrow);
+void turn_values(void *values, const uint8_t *expected, Py_ssize_t n, int narrow);
+
+enum { FINE, NO_TABLE, NO_BITS, TOO_LARGE, BAD_CONTEXT, TOO_WIDE };
+
+/* The stream, as a reader stands in it. */
+typedef struct {
+    const uint32_t *words;
+    const uint8_t *bits;
+    uint64_t state, words_left, bit, num_bits;
+} Stream;
+
+typedef struct {
+    const int64_t *labels, *constant;
+    const uint8_t *token_at;
+    const uint16_t *left;
+    uint8_t *used;
+    Py_ssize_t num, tables;
+    Stream stream;
+} Reader;
+
+/* Buffers of a stream, as `take` says. */
+enum { LABELS, CONSTANT, TOKEN_AT, LEFT, WORDS, BITS, STATE, USED, STREAM_BUFFERS };
+
+int reader_of(const Py_buffer *b, Reader *r);
+void leave_stream(const Reader *r, const Py_buffer *b);
+/* Read n values for their contexts; gives what is wrong, and stands as before where one does not fit. `room`: for two numbers of
+   each context that there is. `sorted`: for the values. */
+int read_values(Reader *r, const uint16_t *contexts, Py_ssize_t n, int narrow, Py_ssize_t *room, void *sorted, void *out);
+
+#endif

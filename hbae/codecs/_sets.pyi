@@ -1,0 +1,15 @@
+from collections.abc import Sequence
+
+from hbae.arrays import Array
+
+def read(
+    sizes: Array,
+    shape: tuple[int, ...],
+    hints: Array,
+    classes: Array,
+    phases: Sequence[tuple[tuple[int, ...], tuple[int, ...], Array, int, int, tuple[tuple[int, int], ...]]],
+    spot: tuple[Array, Array, tuple[int, ...]],
+    related: bool,
+    around: tuple[Array, tuple[Array, ...], tuple[Array, ...], int, int, Array],
+    stream: tuple[Array, Array, Array, Array, Array, bytes, Array, Array],
+) -> int: ...

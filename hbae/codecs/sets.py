@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""A set of variables of a wavelet band, coded phase by phase with contexts from all that is known of it.
+
+NumPy and the kernels of single steps are the reference; where ``_sets.c`` is built, it reads a whole set at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from hbae.arrays import Array
+from hbae.codecs.contexts import Buffers, SymbolReader, SymbolWriter, check_fault
+from hbae.codecs.neighbours import Phase, Spot, classes_of, phases_of
+from hbae.codecs.related import CLASS_LIMITS, CLASSES, Around, Fixed, turned
+
+try:
+    from hbae.codecs import _sets
+except ImportError:
+    _sets = None  # type: ignore[assignment]
+
+_NOTHING, _NO_BLOCK = np.zeros(0, np.uint16), np.zeros(0, np.int16)
+_NO_AROUND: Fixed = (_NO_BLOCK, (), (), 0, 0, CLASS_LIMITS)
+
+
+@dataclass(frozen=True, eq=False)
+class BandSet:
+    """Variables ``part`` of those that a band has, V of them, to be coded together.
+
+    ``spot``: where they lie. ``known``: their sizes, uint16 (V, *shape + 2), zeros before. ``hints``: what other bands
+    and the guide tell, as :meth:`Phase.contexts` wants it. ``around``: what is around them where variables are related.
+    """
+
+    spot: Spot
+    known: Array
+    hints: Array | None
+    part: slice
+    around: Around | None
+
+    def encode(self, symbols: SymbolWriter) -> None:
+        """Write the integers in their places."""
+        for phase, contexts, expected in self._steps():
+            values = phase.load(self.spot, self.known)
+            if self.around is not None:
+                self.around.note(phase, self.part, values)
+            symbols.add(values if expected is None else turned(values, expected), contexts)
+
+    def decode(self, symbols: SymbolReader) -> None:
+        """Read the integers into their places, which hold zeros.
+
+        Raises
+        ------
+        FormatError
+            When the stream is damaged.
+        """
+        if _sets is not None and symbols.buffers is not None:
+            self._read(symbols.buffers)
+            return
+        for phase, contexts, expected in self._steps():
+            values = symbols.take(contexts, narrow=True)
+            if expected is not None:
+                values = turned(values, expected)
+            phase.store(self.spot, self.known, values)
+            if self.around is not None:
+                self.around.note(phase, self.part, values)
+
+    @property
+    def _classes(self) -> int:
+        return 0 if self.around is None else CLASSES
+
+    def _steps(self) -> Iterator[tuple[Phase, Array, Array | None]]:
+        """Give phases, contexts of their integers, and what those around tell of them (:meth:`Around.expect`)."""
+        for p in phases_of(self.spot.shape):
+            expected = self.around.expect(p, self.part) if self.around is not None and self.part.start else None
+            yield p, p.contexts(self.known, self.hints, self._classes, expected), expected
+
+    def _read(self, stream: Buffers) -> None:
+        near, hinted = self.around, self.hints is not None
+        around = _NO_AROUND if near is None else near.fixed(self.part)
+        phases = tuple(
+            (*p.fixed(hinted, self._classes), () if near is None else near.places(p))
+            for p in phases_of(self.spot.shape)
+        )
+        hints = _NOTHING if self.hints is None else self.hints
+        of_sizes = (self.known, self.spot.shape, hints, classes_of(self._classes), phases)
+        spot = (self.spot.grid, self.spot.firsts, self.spot.steps)
+        check_fault(_sets.read(*of_sizes, spot, near is not None, around, stream))

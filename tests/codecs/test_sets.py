@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: MIT
+"""Sets of variables: the kernel reads what the steps read, from any stream; bad arguments are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hbae.codecs.sets as module
+from hbae.arrays import Array
+from hbae.codecs.bytes_ import ByteReader
+from hbae.codecs.contexts import SymbolReader, SymbolWriter
+from hbae.codecs.neighbours import PHASE_CONTEXTS, Spot, sets_of
+from hbae.codecs.related import MOST_LEADERS, RELATED_CONTEXTS, Around, View
+from hbae.codecs.sets import BandSet
+from hbae.errors import FormatError
+
+SHAPES = [(1,), (9,), (1, 6), (4, 1, 9), (6, 7, 8), (2, 3, 2, 3, 2)]
+COUNTS = [1, 2, 19]
+
+
+@pytest.fixture
+def compiled(kernel_of: Callable[[ModuleType, str], Any]) -> Any:
+    return kernel_of(module, "_sets")
+
+
+def sets_in(q: Array, hints: Array | None, related: bool) -> list[BandSet]:
+    """All variables as one band, every second place of the last axis left out."""
+    spot = Spot(q, (*(slice(0, None, 1),) * (q.ndim - 2), slice(0, None, 2)), np.arange(len(q)))
+    around = None
+    if related:
+        views = [View(None, (1,) * len(spot.shape)) for _ in range(2)]
+        around = Around.of(spot.rows, spot.shape, views, range(1, 2))
+    known = np.zeros((len(q), *(n + 2 for n in spot.shape)), np.uint16)
+    parts = sets_of(len(q), MOST_LEADERS if related else None)
+    return [BandSet(spot.of(p), known[p], None if hints is None else hints[p], p, around) for p in parts]
+
+
+def integers(shape: tuple[int, ...], count: int, size: float) -> Array:
+    """Integers that go together, most of them zero, with some beyond 16 bits; zeros where the band is not."""
+    rng = np.random.default_rng(3)
+    q = np.rint(size * rng.standard_cauchy((1, *shape)) * rng.standard_normal((count, *(1 for _ in shape))))
+    q = np.clip(q, -(2.0**60), 2.0**60) * (rng.random((count, *shape)) < 0.4) + 0.0
+    q[..., 1::2] = 0
+    return q
+
+
+def coded(q: Array, hints: Array | None, related: bool) -> bytes:
+    symbols = SymbolWriter(RELATED_CONTEXTS if related else PHASE_CONTEXTS)
+    for some in sets_in(q, hints, related):
+        some.encode(symbols)
+    return symbols.getvalue()
+
+
+def decoded(data: bytes, like: Array, hints: Array | None, related: bool) -> tuple[bytes, ...]:
+    q = np.zeros_like(like)
+    symbols = SymbolReader(ByteReader(data), RELATED_CONTEXTS if related else PHASE_CONTEXTS)
+    sets = sets_in(q, hints, related)
+    for some in sets:
+        some.decode(symbols)
+    symbols.end()
+    blocks = sets[0].around.blocks if sets[0].around is not None else ()
+    return q.tobytes(), *(s.known.tobytes() for s in sets), *(b.tobytes() for b in blocks)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("related", [False, True])
+def test_a_set_is_read_as_by_steps(
+    shape: tuple[int, ...], count: int, related: bool, compiled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(4)
+    for size in (0.5, 30, 1e4, 2.0**50):
+        q = integers((*shape[:-1], 2 * shape[-1]), count, size)
+        for hints in (None, rng.integers(0, 4000, (count, *shape)).astype(np.uint16)):
+            data = coded(q, hints, related)
+            found = []
+            for kernel in (compiled, None):
+                monkeypatch.setattr(module, "_sets", kernel)
+                found.append(decoded(data, q, hints, related))
+            assert found[0] == found[1]
+            assert found[0][0] == q.tobytes()
+
+
+def test_the_kernel_is_used(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    class Counted:
+        @staticmethod
+        def read(*args: Any) -> int:
+            calls.append(args)
+            return int(compiled.read(*args))
+
+    q = integers((5, 8), 3, 30)
+    monkeypatch.setattr(module, "_sets", Counted)
+    assert decoded(coded(q, None, True), q, None, True)[0] == q.tobytes()
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("related", [False, True])
+def test_damage_is_told_as_by_steps(related: bool, compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte of a stream turned: both ways give the same integers, or refuse the stream alike."""
+    q = integers((4, 10), 5, 300)
+    data = coded(q, None, related)
+    refused = 0
+    for at in range(len(data)):
+        bad = data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :]
+        found: list[Any] = []
+        for kernel in (compiled, None):
+            monkeypatch.setattr(module, "_sets", kernel)
+            try:
+                found.append(decoded(bad, q, None, related))
+            except FormatError as e:
+                found.append(str(e))
+        assert found[0] == found[1], at
+        refused += isinstance(found[0], str)
+    assert refused > len(data) / 2
+
+
+def copied(args: Sequence[Any]) -> list[Any]:
+    """Copy arrays, also those in tuples, so that a call leaves the others alone."""
+    if isinstance(args, tuple):
+        return [
+            tuple(copied(a)) if isinstance(a, tuple) else a.copy() if isinstance(a, np.ndarray) else a for a in args
+        ]
+    return copied(tuple(args))
+
+
+def test_what_does_not_fit_is_refused(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[Any]] = []
+
+    class Noted:
+        @staticmethod
+        def read(*args: Any) -> int:
+            calls.append(copied(args))
+            return int(compiled.read(*args))
+
+    q = integers((4, 10), 5, 30)
+    monkeypatch.setattr(module, "_sets", Noted)
+    decoded(coded(q, np.zeros((5, 4, 5), np.uint16), True), q, np.zeros((5, 4, 5), np.uint16), True)
+    good = calls[-1]
+    compiled.read(*copied(good))
+    sizes, _, hints, classes, phases, spot, related, around, stream = good
+    grid, firsts, steps = spot
+    own, leads, told, leaders, _, limits = around
+    starts, places, table, parts, base, near = phases[1]
+    labels, constant, token_at, left, words, bits, state, used = stream
+    assert related
+    assert leaders > 0
+    bad = [
+        (0, None, sizes[1:].copy()),
+        (0, None, sizes[:, 1:].copy()),
+        (1, None, (4,)),
+        (1, None, (4, 6)),
+        (1, None, (4, 1 << 61)),
+        (1, None, (-4, 5)),
+        (2, None, hints[1:].copy()),
+        (3, None, classes[1:].copy()),
+        (4, None, ()),
+        (4, None, None),
+        (4, None, (None,)),
+        (4, None, phases * 64),
+        (4, None, ((starts[:1], *phases[1][1:]),)),
+        (4, None, (((2, 0), *phases[1][1:]),)),
+        (4, None, ((starts, (1 << 40,), table, parts, base, near),)),
+        (4, None, ((starts, (-100,), table, parts, base, near),)),
+        (4, None, ((starts, places, table[1:2], parts, base, near),)),
+        (4, None, ((starts, places, table, 17, base, near),)),
+        (4, None, ((starts, places, table, parts, base, ((9, 0),)),)),
+        (4, None, ((starts, places, table, parts, base, ((0, 1 << 40),)),)),
+        (4, None, ((starts, places, table, parts, base, ((0,),)),)),
+        (5, 0, grid[1:].copy()),
+        (5, 1, firsts[:0]),
+        (5, 1, firsts[:1].copy()),
+        (5, 1, firsts - 1000),
+        (5, 1, firsts + 10),
+        (5, 2, steps[:1]),
+        (5, 2, (steps[0], 0)),
+        (5, 2, (steps[0], 1 << 61)),
+        (6, None, False),
+        (7, 0, own[1:].copy()),
+        (7, 0, own[..., 1:].copy()),
+        (7, 1, ()),
+        (7, 1, leads[:1]),
+        (7, 1, (leads[0][1:].copy(), *leads[1:])),
+        (7, 1, (None, *leads[1:])),
+        (7, 2, told[:1]),
+        (7, 3, -1),
+        (7, 3, 16),
+        (7, 3, len(q) + 1),
+        (7, 4, -1),
+        (7, 4, len(q)),
+        (7, 5, limits[1:].copy()),
+        (8, 0, labels[1:].copy()),
+        (8, 1, constant[1:].copy()),
+        (8, 1, np.full_like(constant, 146)),
+        (8, 2, token_at[1:].copy()),
+        (8, 3, left[1:].copy()),
+        (8, 4, words[:0]),
+        (8, 5, b""),
+        (8, 6, state[:2].copy()),
+        (8, 7, used[1:].copy()),
+    ]
+    state[...] = [1 << 40, len(words), 8 * len(bits)]
+    for place, inner, value in bad:
+        args = copied(good)
+        if inner is None:
+            args[place] = value
+        else:
+            args[place] = (*args[place][:inner], value, *args[place][inner + 1 :])
+        with pytest.raises((ValueError, OverflowError, TypeError)):
+            compiled.read(*args)

@@ -80,17 +80,24 @@ def run(args: list[str]) -> int:
         # Newer releases of typer turn Ctrl-C into this code and say nothing.
         return fail("interrupted", "KeyboardInterrupt", code, as_json=as_json) if code == INTERRUPTED else code
     except SystemExit as e:
+        # rich and click end the process themselves where the reader of a pipe has gone.
+        if isinstance(e.__context__, BrokenPipeError):
+            return _nobody_reads()
         return fail("terminated", "SystemExit", int(e.code or 0), as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
         return fail("interrupted", "KeyboardInterrupt", INTERRUPTED, as_json=as_json)
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not try to flush it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _nobody_reads()
     except Exception as e:
         return _failure(e, as_json)
     finally:
         signals.stop()
+
+
+def _nobody_reads() -> int:
+    """Go on without output: the interpreter must not try to flush it again. Gives the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 1
 
 
 def _failure(e: Exception, as_json: bool) -> int:

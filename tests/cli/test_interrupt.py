@@ -70,3 +70,15 @@ def test_while_training(
     assert (returned, out) == (130, ""), err
     assert err.strip() == "hbae: interrupted"
     assert [p.name for p in tmp_path.iterdir()] == ["a.nc"]
+
+
+@pytest.mark.parametrize("last", ["--json", "-v"])
+def test_a_reader_that_goes_away(tmp_path: Path, start: Start, made: Path, last: str) -> None:
+    """Nothing is said of it, neither by tables nor by lines: ``hbae ... | head`` is no failure to tell of."""
+    process = start("info", str(made / "a.hbae"), last)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stderr:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.wait() == 1

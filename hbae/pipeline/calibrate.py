@@ -47,6 +47,8 @@ _FAR, _FAR_ALIKE = 1.6, 1.1
 # A small part flatters transforms: the best family of a kind stays on though others of one kind are
 # ahead of it, if it takes no more than that many times the best one's bytes.
 _NEAR = 1.2
+# So many plans of a family may go on.
+_VARIANTS = 2
 AIM_SAMPLED = 0.98
 # Related variables take longer to decode: for less than that part of the bytes they are left alone.
 _RELATED = 1.01
@@ -114,10 +116,11 @@ def choose_plan(
     # A small part says nothing about plans whose tiles are larger than that.
     variants = [(k, c) for k, (_, f) in enumerate(kept) for c in f.members[1:] if not c.tall]
     sizes = workers.map(_try_plan, bare, [(c,) for _, c in variants], alone=alone)
-    best = [(size, f.members[0]) for size, f in kept]
+    weighed = [[(size, f.members[0])] for size, f in kept]
     for (k, c), size in zip(variants, sizes, strict=True):
-        best[k] = min(best[k], (size, c), key=_size)
-    finalists = _finalists(best)
+        weighed[k].append((size, c))
+    # A small part says little about which of a family's plans is the best, too.
+    finalists = _finalists([found for family in weighed for found in sorted(family, key=_size)[:_VARIANTS]])
     # A chunk of a group of little ones may be less than the part.
     whole = replace(bare, part=max(few, sample.chunk or sample, key=_points))
     size, winner = min(workers.map(_try_finalist, whole, [(c,) for c in finalists], alone=alone), key=_size)

@@ -24,7 +24,7 @@ from hbae.pipeline.original import physical
 from hbae.pipeline.parts import Parts, inverse_of, linear_values
 from hbae.pipeline.plan import GroupPlan, Levels
 from hbae.pipeline.sampling import Sample, whole_axis
-from hbae.pipeline.steps import AIM, FIT_POINTS, solve_points, solve_units
+from hbae.pipeline.steps import AIM, FIT_POINTS, Quantiser, balance_points, solve_points, solve_units
 from hbae.pipeline.waves import quantise_waves
 
 # From that many variables on, plans without PCA over them are tried only where PCA saves fewer bits a value than that
@@ -207,24 +207,42 @@ def _pointwise(s: Setting, way: str) -> Family:
 
 def _predicted(s: Setting, way: str, head: str) -> Family:
     """Points quantised for an RMSE, with or without PCA over the variables."""
-    plans: list[GroupPlan] = []
-    for degree, (mixed, steps) in enumerate(s.mixes(head)):
-        few = slice(0, 1) if degree else slice(None)
-        base = replace(s.draft, mix=Transform(mixed.axes[:1]) if head == "klt" else None, **s.closing)
-        start = (steps, base.mix)
-        if way == "lorenzo":
-            plans += [replace(base, point_unit=steps, diff_axes=a) for a in _difference_options(s.draft.geometry)[few]]
-        elif way == "interpolation":
-            levels = _level_options(s.draft)
-            steps = solve_points(s.left, s.sample, s.tol, start, partial(quantise_levels, levels=levels[0]))
-            plans += [replace(base, point_unit=steps, levels=k) for k in levels[few]]
-        else:
-            waves = _wavelet_options(s.draft)
-            steps = solve_points(s.left, s.sample, s.tol, start, partial(quantise_waves, wavelet=waves[0]))
-            tied = s.draft.num_variables > 1 and not s.fast
-            plans += [replace(base, point_unit=steps, wavelet=k, related=tied) for k in waves[few]]
-            if tied and not degree:
-                plans.append(replace(base, point_unit=steps, wavelet=waves[0]))
+    if way == "lorenzo":
+        plans = []
+        for degree, (mixed, steps) in enumerate(s.mixes(head)):
+            options = _difference_options(s.draft.geometry)[: 1 if degree else None]
+            plans += [replace(_mixing(s, mixed, head), point_unit=steps, diff_axes=a) for a in options]
+        return _named(s, way, head, plans)
+    if way == "interpolation":
+        levels = _level_options(s.draft)
+        balanced, plain = _balances(s, head, partial(quantise_levels, levels=levels[0]))
+        plans = [replace(balanced, levels=k) for k in levels]
+        return _named(s, way, head, plans + [replace(p, levels=levels[0]) for p in plain])
+    waves, tied = _wavelet_options(s.draft), s.draft.num_variables > 1 and not s.fast
+    balanced, plain = _balances(s, head, partial(quantise_waves, wavelet=waves[0]))
+    plans = [replace(balanced, wavelet=k, related=tied) for k in waves]
+    plans += [replace(balanced, wavelet=waves[0])] if tied else []
+    return _named(s, way, head, plans + [replace(p, wavelet=waves[0], related=tied) for p in plain])
+
+
+def _balances(s: Setting, head: str, quantise: Quantiser) -> tuple[GroupPlan, list[GroupPlan]]:
+    """Give the draft with the steps of a predictor, balanced by its own errors, and with others worth weighing."""
+    found = [(steps, _mixing(s, mixed, head)) for mixed, steps in s.mixes(head)]
+    steps, base = found[-1]
+    if base.mix is None:
+        return replace(base, point_unit=solve_points(s.left, s.sample, s.tol, (steps, None), quantise)), []
+    steps, mix = balance_points(s.left, s.sample, s.tol, (steps, base.mix), quantise, s.points())
+    plain, other = found[0]
+    plain = solve_points(s.left, s.sample, s.tol, (plain, other.mix), quantise)
+    return replace(base, point_unit=steps, mix=mix), [replace(other, point_unit=plain)]
+
+
+def _mixing(s: Setting, mixed: Transform, head: str) -> GroupPlan:
+    """Give the draft with the stages that close the gap and, for PCA, the basis over the variables."""
+    return replace(s.draft, mix=Transform(mixed.axes[:1]) if head == "klt" else None, **s.closing)
+
+
+def _named(s: Setting, way: str, head: str, plans: list[GroupPlan]) -> Family:
     return s.family([(f"{way}({head})", p) for p in plans])
 
 

@@ -19,6 +19,8 @@ FIT_POINTS = 1 << 20
 # Where scales are searched.
 _SEARCH_POINTS = 1 << 20
 BALANCE = (2, 5)
+# Turns of the balance by a predictor's own errors, and the limits of a factor's square in one of them.
+_TURNS, _LEAST, _MOST = 8, 0.5, 1.5
 _POINT_ROUNDS = 5
 # Steps of a mixing basis are set right on the whole sample later: this near is near enough.
 _NEAR = 0.02
@@ -36,8 +38,7 @@ def solve_points(
     ``quantise`` turns values (V, *grid) in point units into the integers, in 2**-6 units, that a reader gets.
     """
     units, mix = start
-    units = units.copy()
-    boxes = few_boxes(list(zip(left, (~bad for _, bad in sample.boxes), strict=True)), FIT_POINTS)
+    boxes = _few_points(left, sample)
     if mix is not None:
         return _solve_mixed(boxes, tol, (units, mix), quantise)
     good = np.zeros(len(tol))
@@ -49,6 +50,28 @@ def solve_points(
         if turn == _POINT_ROUNDS - 1:
             units = np.where(good > 0, good, units)
     return units
+
+
+def balance_points(
+    left: list[Array], sample: Sample, tol: Array, start: tuple[Array, Transform], quantise: Quantiser, points: Array
+) -> tuple[Array, Transform]:
+    """Give steps and a basis over the variables at which a predictor's errors come near all tolerances.
+
+    As :func:`solve_units` does for points rounded one by one, but with the errors that the predictor makes: those of
+    wavelets are far from these where most coefficients are zero. ``points``: (V, n) values to fit bases to.
+    """
+    units, mix = start
+    boxes = _few_points(left, sample)
+    for _ in range(_TURNS):
+        ratio = _point_ratios(boxes, tol, units, mix, quantise)
+        units = units * gentle(ratio, _LEAST, _MOST) * math.sqrt(AIM / max(float(ratio.mean()), 1e-9))
+        mix = fit_transform(points / units[:, None], ("klt",))
+    return _solve_mixed(boxes, tol, (units, mix), quantise), mix
+
+
+def _few_points(left: list[Array], sample: Sample) -> list[tuple[Array, Array]]:
+    """Some boxes of residuals, with what counts of them."""
+    return few_boxes(list(zip(left, (~bad for _, bad in sample.boxes), strict=True)), FIT_POINTS)
 
 
 def _solve_mixed(
@@ -102,9 +125,9 @@ def _point_ratios(
     return out
 
 
-def gentle(ratio: Array) -> Array:
+def gentle(ratio: Array, least: float = 0.75, most: float = 1.1) -> Array:
     """Factors towards equal errors of variables that a basis mixes; their errors depend on each other."""
-    out: Array = np.sqrt(np.clip(ratio.mean() / np.maximum(ratio, 1e-9), 0.75, 1.1))
+    out: Array = np.sqrt(np.clip(ratio.mean() / np.maximum(ratio, 1e-9), least, most))
     return out
 
 

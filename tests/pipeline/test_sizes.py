@@ -121,6 +121,27 @@ def test_a_kind_that_is_near_is_weighed_on_a_whole_chunk(monkeypatch: pytest.Mon
     assert set(met) == {"transform", "wavelet"}
 
 
+def test_two_plans_of_a_family_meet_on_a_whole_chunk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The small part may flatter one grouping of a wavelet's axes, too."""
+    real, met = calibrate._try_family, []
+
+    def only_wavelets(trials: Any, setting: int, task: tuple[str, ...]) -> Any:
+        family, _, lossy = real(trials, setting, task)
+        return family, 1000.0 if family.members and family.members[0].kind == "wavelet" else 9000.0, lossy
+
+    def spy(trials: Any, candidate: Any) -> Any:
+        met.append(candidate.plan.wavelet)
+        return float(len(met)), candidate
+
+    monkeypatch.setattr(calibrate, "_try_family", only_wavelets)
+    monkeypatch.setattr(calibrate, "_try_plan", lambda *_: 1001.0)
+    monkeypatch.setattr(calibrate, "_try_finalist", spy)
+    x = np.cumsum(np.random.default_rng(3).normal(size=(24, 64, 64)), axis=2).astype(np.float32)
+    ds = xr.Dataset({"a": (("t", "y", "x"), x)})
+    hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear", threads=1)
+    assert len(met) == len(set(met)) == 2
+
+
 def test_where_little_happens_the_plan_is_chosen_where_it_does(tmp_path: Path) -> None:
     """P7: one wave somewhere in a field of zeros; random boxes would hold nothing."""
     rng = np.random.default_rng(0)

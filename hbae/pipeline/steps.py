@@ -64,7 +64,9 @@ def balance_points(
     boxes = _few_points(left, sample)
     for _ in range(_TURNS):
         ratio = _point_ratios(boxes, tol, units, mix, quantise)
-        units = units * gentle(ratio, _LEAST, _MOST) * math.sqrt(AIM / max(float(ratio.mean()), 1e-9))
+        # Where nothing happens the errors say nothing: no step may run away.
+        alike = min(max(AIM / max(float(ratio.mean()), 1e-9), 1 / 16), 4.0)
+        units = units * gentle(ratio, _LEAST, _MOST) * math.sqrt(alike)
         mix = fit_transform(points / units[:, None], ("klt",))
     return _solve_mixed(boxes, tol, (units, mix), quantise), mix
 

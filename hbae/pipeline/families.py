@@ -231,7 +231,12 @@ def _balances(s: Setting, head: str, quantise: Quantiser) -> tuple[GroupPlan, li
     steps, base = found[-1]
     if base.mix is None:
         return replace(base, point_unit=solve_points(s.left, s.sample, s.tol, (steps, None), quantise)), []
-    steps, mix = balance_points(s.left, s.sample, s.tol, (steps, base.mix), quantise, s.points())
+    try:
+        steps, mix = balance_points(s.left, s.sample, s.tol, (steps, base.mix), quantise, s.points())
+    except FormatError:
+        # Finer steps on the way than exact arithmetic holds.
+        mix = base.mix
+        steps = solve_points(s.left, s.sample, s.tol, (steps, mix), quantise)
     plain, other = found[0]
     plain = solve_points(s.left, s.sample, s.tol, (plain, other.mix), quantise)
     return replace(base, point_unit=steps, mix=mix), [replace(other, point_unit=plain)]

@@ -29,7 +29,7 @@ lint: $(STAMP)
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache demo-output
 
-$(STAMP): pyproject.toml constraints.txt setup.py hbae/_kernel.h $(wildcard hbae/*/*.c)
+$(STAMP): pyproject.toml constraints.txt setup.py hbae/_kernel.h $(wildcard hbae/*/*.[ch])
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with the venv module is needed" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev,demo,compare,mpi]"

@@ -42,7 +42,7 @@ class WorkerPool(ProcessPoolExecutor):
 def reuse_memory() -> None:
     """Keep freed memory for the next array, where the C library is glibc: a process of our own asks again at once.
 
-    Memory that the system hands out is cleared page by page, which takes a tenth of the time of encoding and decoding.
+    Memory that the system hands out is cleared page by page, each time anew.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -4,11 +4,18 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+import xarray as xr
 
+import hbae
 from hbae.arrays import Array
+from hbae.errors import FormatError
 from hbae.exact import Transform, Wavelet
+from hbae.pipeline import families
 from hbae.pipeline.sampling import Sample
 from hbae.pipeline.steps import _point_ratios, balance_points, solve_points, solve_units
 from hbae.pipeline.waves import encode_waves, quantise_waves
@@ -50,3 +57,13 @@ def test_errors_are_balanced_as_the_wavelet_makes_them() -> None:
     assert after.min() > 0.94
     sizes = coded_size(x, balanced, refitted), coded_size(x, plain, mix)
     assert sizes[0] < 0.98 * sizes[1]
+
+
+def test_where_balancing_leaves_exact_arithmetic_steps_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def too_fine(*_: Any) -> Any:
+        raise FormatError("too large for exact arithmetic")
+
+    monkeypatch.setattr(families, "balance_points", too_fine)
+    ds = xr.Dataset({f"v{i}": (("t", "y", "x"), a) for i, a in enumerate(fronts(3))})
+    report = hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear", threads=1)
+    assert max(v.nrmse for v in report.variables) <= 1e-3

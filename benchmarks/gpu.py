@@ -39,6 +39,7 @@ from hbae.pipeline.device import encodes, errors_there, load, tile_integers, wav
 from hbae.pipeline.original import physical
 from hbae.pipeline.parts import Parts, values_of
 from hbae.pipeline.plan import GroupPlan
+from hbae.pipeline.rounding import worth_of
 from hbae.pipeline.waves import code_waves
 
 COPY = 256 << 20
@@ -218,7 +219,7 @@ def one_chunk(raw: Any, payload: bytes, plan: GroupPlan, backend: Timed) -> None
         if encodes(plan):
             with backend.timed("arithmetic"):
                 if plan.wavelet is not None:
-                    q = wave_integers(backend, x, plan, plan.wavelet, nearest=False)
+                    q = wave_integers(backend, x, plan, plan.wavelet, worth_of(related=plan.related, nearest=False))
                 elif plan.transform is not None:
                     parts = Parts(coefs=tile_integers(backend, x, plan, plan.transform))
             with backend.timed("entropy coding"):

@@ -157,7 +157,7 @@ def test_any_wavelet(shape: tuple[int, ...], variables: int, related: bool, seed
     wavelet = Wavelet(tuple(tuple(g) for g in groups))
     x = rng.normal(size=(variables, *shape)) + related * rng.normal(size=shape)
     x *= 10.0 ** rng.uniform(-2, data.draw(st.sampled_from([1, 4, 9])), (variables, *(1,) * len(shape)))
-    coded, known = encode_waves(x, wavelet, nearest=True, related=related, known=True)
+    coded, known = encode_waves(x, wavelet, worth=0.0, related=related, known=True)
     r = reference.Bytes(coded)
     assert np.array_equal(reference.waved(r, x.shape, groups, related), known)
     r.end()

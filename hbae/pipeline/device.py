@@ -58,17 +58,14 @@ def load(there: TorchBackend, raw: Array, packing: tuple[tuple[float, float] | N
     return x
 
 
-def wave_integers(there: TorchBackend, x: Any, plan: GroupPlan, wavelet: Wavelet, *, nearest: bool) -> Array:
+def wave_integers(there: TorchBackend, x: Any, plan: GroupPlan, wavelet: Wavelet, worth: float) -> Array:
     """Give the quantised coefficients (V', *grid), held in float64, of physical values."""
     left = _left(x, plan, plan.point_unit)
     if plan.mix is not None:
         left = transform_forward(plan.mix, left.reshape(len(left), -1)).reshape(-1, *x.shape[1:])
     wavelet_forward(wavelet, left)
-    if nearest:
-        left.round_()
-    else:
-        groups = [tuple(a + 1 for a in g) for g in wavelet.groups]
-        round_by_worth_there(there, left, groups, pyramid=True)
+    groups = [tuple(a + 1 for a in g) for g in wavelet.groups]
+    round_by_worth_there(there, left, groups, worth, pyramid=True)
     return there.fetch(left)
 
 

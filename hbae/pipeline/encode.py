@@ -30,7 +30,7 @@ from hbae.pipeline.logdomain import split_bits
 from hbae.pipeline.original import OriginalThere, original_of, physical, rounding_of
 from hbae.pipeline.parts import Parts, linear_values, values_of
 from hbae.pipeline.plan import GroupPlan, finer_steps
-from hbae.pipeline.rounding import round_by_worth
+from hbae.pipeline.rounding import round_by_worth, worth_of
 from hbae.pipeline.waves import encode_waves, quantise_waves
 
 _REPAIRS = 3
@@ -224,7 +224,8 @@ def _coefficients(tiles: Array, transform: Transform) -> Array:
 def _encode_points(left: Array, plan: GroupPlan, rounding: float, known: bool) -> tuple[bytes, Array | None]:
     """Bytes of the point stage by interpolation or wavelets (none for other plans), and maybe a reader's integers."""
     if plan.wavelet is not None:
-        return encode_waves(left, plan.wavelet, related=plan.related, nearest=rounding == 0.5, known=known)
+        worth = worth_of(related=plan.related, nearest=rounding == 0.5)
+        return encode_waves(left, plan.wavelet, worth=worth, related=plan.related, known=known)
     if plan.levels is not None:
         return encode_levels(left, plan.levels, rounding)
     return b"", None
@@ -233,7 +234,7 @@ def _encode_points(left: Array, plan: GroupPlan, rounding: float, known: bool) -
 def _quantise_points(left: Array, plan: GroupPlan, rounding: float) -> Array:
     """What a reader gets of the point stage: integers, in 2**-6 units for interpolation and wavelets."""
     if plan.wavelet is not None:
-        return quantise_waves(left, plan.wavelet, nearest=rounding == 0.5)
+        return quantise_waves(left, plan.wavelet, worth=worth_of(related=plan.related, nearest=rounding == 0.5))
     if plan.levels is not None:
         return quantise_levels(left, plan.levels, rounding)
     return np.rint(left).astype(np.int64)

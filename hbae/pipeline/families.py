@@ -23,6 +23,7 @@ from hbae.pipeline.logdomain import step_for
 from hbae.pipeline.original import physical
 from hbae.pipeline.parts import Parts, inverse_of, linear_values
 from hbae.pipeline.plan import GroupPlan, Levels
+from hbae.pipeline.rounding import worth_of
 from hbae.pipeline.sampling import Sample, whole_axis
 from hbae.pipeline.steps import AIM, FIT_POINTS, Quantiser, balance_points, solve_points, solve_units
 from hbae.pipeline.waves import quantise_waves
@@ -219,7 +220,8 @@ def _predicted(s: Setting, way: str, head: str) -> Family:
         plans = [replace(balanced, levels=k) for k in levels]
         return _named(s, way, head, plans + [replace(p, levels=levels[0]) for p in plain])
     waves, tied = _wavelet_options(s.draft), s.draft.num_variables > 1 and not s.fast
-    balanced, plain = _balances(s, head, partial(quantise_waves, wavelet=waves[0]))
+    worth = worth_of(related=tied, nearest=False)
+    balanced, plain = _balances(s, head, partial(quantise_waves, wavelet=waves[0], worth=worth))
     plans = [replace(balanced, wavelet=k, related=tied) for k in waves]
     plans += [replace(balanced, wavelet=waves[0])] if tied else []
     return _named(s, way, head, plans + [replace(p, wavelet=waves[0], related=tied) for p in plain])

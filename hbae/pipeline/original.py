@@ -16,6 +16,7 @@ from hbae.exact.backend import TorchBackend
 from hbae.pipeline.device import device_of, encodes, errors_there, judges, load, reads, tile_integers, wave_integers
 from hbae.pipeline.parts import Parts
 from hbae.pipeline.plan import GroupPlan, finer_steps
+from hbae.pipeline.rounding import worth_of
 from hbae.pipeline.waves import code_waves
 
 
@@ -59,13 +60,14 @@ class OriginalThere:
 
     def quantised(self, targets: list[Target], parts: Parts) -> Parts:
         """Make the integers of a plan with one stage, and the bytes of one by wavelets."""
+        worth = worth_of(related=self.plan.related, nearest=rounding_of(targets) == 0.5)
         plan, wavelet, transform = finer_steps(self.plan, parts.fine), self.plan.wavelet, self.plan.transform
         with self.there.working():
             if transform is not None:
                 return replace(parts, coefs=tile_integers(self.there, self.x, plan, transform))
             if wavelet is None:
                 return parts
-            q = wave_integers(self.there, self.x, plan, wavelet, nearest=rounding_of(targets) == 0.5)
+            q = wave_integers(self.there, self.x, plan, wavelet, worth)
         return replace(parts, coded_point=code_waves(q, wavelet, related=plan.related))
 
     def judge(self, decoded: Array, targets: list[Target]) -> ChunkErrors:

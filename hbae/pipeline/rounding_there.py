@@ -12,16 +12,22 @@ from hbae.arrays import Array
 from hbae.exact.backend import TorchBackend
 from hbae.exact.on_torch import active, lattice, tensor
 from hbae.exact.wavelet import num_levels
-from hbae.pipeline.rounding import CLASSES, FIRST, SYMBOLS, TOP, class_of, lowest_of
+from hbae.pipeline.rounding import CLASSES, FIRST, SYMBOLS, TOP, WORTH, class_of, lowest_of
 
 
-def round_by_worth_there(there: TorchBackend, c: Any, groups: Sequence[tuple[int, ...]], *, pyramid: bool) -> None:
+def round_by_worth_there(
+    there: TorchBackend, c: Any, groups: Sequence[tuple[int, ...]], worth: float = WORTH, *, pyramid: bool
+) -> None:
     """Round coefficients c (V, ...), in steps, in place, float64.
 
     ``groups``: axes along which neighbours count. With ``pyramid`` they are a wavelet's, whose bands lie on lattices,
     and neighbours those of the band; else all is one band.
     """
     import torch
+
+    if not worth:
+        c.round_()
+        return
 
     size = c.abs()
     first = size.add(FIRST).floor_()
@@ -32,7 +38,7 @@ def round_by_worth_there(there: TorchBackend, c: Any, groups: Sequence[tuple[int
     limits = there.load(_limits(2 * sum(len(g) for g in groups)))
     classes = torch.bucketize(total, limits, out_int32=True, right=True).mul_(SYMBOLS)
     seen = torch.bincount((classes + first.clamp_(max=SYMBOLS - 1)).reshape(-1), minlength=CLASSES * SYMBOLS)
-    lowest = tensor(lowest_of(there.fetch(seen).reshape(CLASSES, SYMBOLS)).ravel(), c)
+    lowest = tensor(lowest_of(there.fetch(seen).reshape(CLASSES, SYMBOLS), worth).ravel(), c)
     near = size.round()
     # A comparison, as a number that is none must not become a place in a table.
     place = torch.where(near < SYMBOLS - 1, near, float(SYMBOLS - 1)).to(torch.int32).add_(classes)

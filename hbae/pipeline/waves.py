@@ -46,14 +46,13 @@ class Waves:
 
 
 def encode_waves(
-    x: Array, wavelet: Wavelet, *, nearest: bool, related: bool = False, known: bool = False
+    x: Array, wavelet: Wavelet, *, worth: float, related: bool = False, known: bool = False
 ) -> tuple[bytes, Array | None]:
     """Quantise x (V, *grid), in point units; give bytes and, if they are to be ``known``, a reader's integers.
 
-    x is written over. ``related``: whether variables tell of each other. ``nearest``: every coefficient to the nearest
-    step, else where bits are worth it.
+    x is written over. ``worth``: squared steps that a bit is worth. ``related``: whether variables tell of each other.
     """
-    q = _quantised(x, wavelet, nearest)
+    q = _quantised(x, wavelet, worth)
     return code_waves(q, wavelet, related=related), synthesised(_waves(q), wavelet)[0] if known else None
 
 
@@ -72,9 +71,9 @@ def code_waves(q: Array, wavelet: Wavelet, *, related: bool) -> bytes:
     return w.getvalue()
 
 
-def quantise_waves(x: Array, wavelet: Wavelet, *, nearest: bool = False) -> Array:
+def quantise_waves(x: Array, wavelet: Wavelet, *, worth: float) -> Array:
     """Give the integers (in 2**-6 units) that a reader would get for x (V, *grid) in point units, written over."""
-    return synthesised(_waves(_quantised(x, wavelet, nearest)), wavelet)[0]
+    return synthesised(_waves(_quantised(x, wavelet, worth)), wavelet)[0]
 
 
 def decode_waves(
@@ -136,16 +135,12 @@ def check_largest(largest: float) -> None:
         raise FormatError("wavelet: coefficients are too large for exact arithmetic")
 
 
-def _quantised(x: Array, wavelet: Wavelet, nearest: bool) -> Array:
+def _quantised(x: Array, wavelet: Wavelet, worth: float) -> Array:
     """Integers, held in float64, in the place of x where that is possible."""
     c = np.ascontiguousarray(x, np.float64)
     for grid in c:
         wavelet.forward(grid)
-    if nearest:
-        np.rint(c, out=c)
-    else:
-        round_by_worth(c, [b.place for b in wavelet.bands(c.shape[1:])], range(c.ndim - 1))
-    return c
+    return round_by_worth(c, [b.place for b in wavelet.bands(c.shape[1:])], range(c.ndim - 1), worth)
 
 
 def _waves(q: Array) -> Waves:

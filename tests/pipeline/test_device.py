@@ -226,24 +226,25 @@ def test_integers_that_are_too_large_are_refused(worst: float, place: str, plans
     ],
     ids=str,
 )
+@pytest.mark.parametrize("worth", [0.0, 0.06, 0.1])
 def test_rounding_makes_the_same_choices(
-    shape: tuple[int, ...], groups: tuple[tuple[int, ...], ...], place: str
+    worth: float, shape: tuple[int, ...], groups: tuple[tuple[int, ...], ...], place: str
 ) -> None:
     backend, rng = there(place), np.random.default_rng(4)
     x = rng.laplace(size=shape) * 10.0 ** rng.integers(-2, 4, shape)
     x.reshape(-1)[:6] = [0.0, -0.0, 0.5, -0.2, 1e30, np.inf]
     here, wavelet = x.copy(), Wavelet(groups)
-    round_by_worth(here, [b.place for b in wavelet.bands(shape[1:])], range(len(shape) - 1))
+    round_by_worth(here, [b.place for b in wavelet.bands(shape[1:])], range(len(shape) - 1), worth)
     with backend.working():
         far = backend.load(x)
-        round_by_worth_there(backend, far, [tuple(a + 1 for a in g) for g in groups], pyramid=True)
+        round_by_worth_there(backend, far, [tuple(a + 1 for a in g) for g in groups], worth, pyramid=True)
         assert backend.fetch(far).tobytes() == here.tobytes()
     tiles = x.reshape(shape[0], -1, *shape[1:])
     here = tiles.copy()
-    round_by_worth(here, [(slice(None),)], range(1, tiles.ndim - 1))
+    round_by_worth(here, [(slice(None),)], range(1, tiles.ndim - 1), worth)
     with backend.working():
         far = backend.load(tiles)
-        round_by_worth_there(backend, far, [tuple(range(2, tiles.ndim))], pyramid=False)
+        round_by_worth_there(backend, far, [tuple(range(2, tiles.ndim))], worth, pyramid=False)
         assert backend.fetch(far).tobytes() == here.tobytes()
         none = backend.load(np.full(shape, np.nan))
         round_by_worth_there(backend, none, [(1,)], pyramid=True)

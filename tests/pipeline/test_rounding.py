@@ -14,7 +14,7 @@ import hbae.pipeline.rounding as module
 from hbae.arrays import Array
 from hbae.bound import ROUNDING, dead_zone
 from hbae.exact import Wavelet
-from hbae.pipeline.rounding import round_by_worth
+from hbae.pipeline.rounding import WORTH, round_by_worth
 from hbae.pipeline.waves import encode_waves, quantise_waves
 
 KernelOf = Callable[[ModuleType, str], Any]
@@ -81,16 +81,16 @@ def test_it_saves_bytes_at_equal_error(monkeypatch: pytest.MonkeyPatch) -> None:
     x /= x.std()
     wavelet = Wavelet(((0, 1),))
 
-    def plain(c: Array, *_: object) -> None:
-        c[...] = dead_zone(c, ROUNDING)
+    def plain(c: Array, *_: object) -> Array:
+        return dead_zone(c, ROUNDING)
 
     def bytes_at(error: float) -> int:
         low, high = error / 10, error * 100
         for _ in range(16):
             unit = (low * high) ** 0.5
-            got = quantise_waves(x / unit, wavelet) * (unit / 64)
+            got = quantise_waves(x / unit, wavelet, worth=WORTH) * (unit / 64)
             low, high = (unit, high) if ((got - x) ** 2).mean() <= error**2 else (low, unit)
-        return len(encode_waves(x / low, wavelet, nearest=False)[0])
+        return len(encode_waves(x / low, wavelet, worth=WORTH)[0])
 
     worth = bytes_at(0.02)
     monkeypatch.setattr("hbae.pipeline.waves.round_by_worth", plain)

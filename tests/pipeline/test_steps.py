@@ -16,6 +16,7 @@ from hbae.arrays import Array
 from hbae.errors import FormatError
 from hbae.exact import Transform, Wavelet
 from hbae.pipeline import families
+from hbae.pipeline.rounding import WORTH
 from hbae.pipeline.sampling import Sample
 from hbae.pipeline.steps import _point_ratios, balance_points, solve_points, solve_units
 from hbae.pipeline.waves import encode_waves, quantise_waves
@@ -36,14 +37,14 @@ def fronts(count: int) -> Array:
 def coded_size(x: Array, units: Array, mix: Transform) -> int:
     """Bytes of all coefficients at those steps."""
     mixed = mix.forward((x / units[:, None, None, None]).reshape(len(x), -1)).reshape(x.shape)
-    return len(encode_waves(mixed, WAVELET, nearest=False, related=True)[0])
+    return len(encode_waves(mixed, WAVELET, worth=WORTH, related=True)[0])
 
 
 def test_errors_are_balanced_as_the_wavelet_makes_them() -> None:
     x = fronts(12)
     tol = 1e-2 * np.ptp(x, axis=(1, 2, 3))
     sample = Sample([(x, np.zeros(x.shape, bool))], 1.0)
-    quantise = partial(quantise_waves, wavelet=WAVELET)
+    quantise = partial(quantise_waves, wavelet=WAVELET, worth=WORTH)
     points = x.reshape(len(x), -1)
     mixed, steps = solve_units(points, tol, ("klt",), rounding=0.5)[-1]
     mix = Transform(mixed.axes[:1])

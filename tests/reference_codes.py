@@ -251,11 +251,12 @@ EXPECTED = [1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 51
 
 
 def phased(symbols, shape, hint, guide, *, live=None, unknown=525, told=None):
-    """Integers (B, ...) phase by phase; hint, guide: None or by point; unknown: contexts where nothing is known.
+    """Integers (B, ...) phase by phase, and the rests that were read, which are these where nothing is told.
 
-    told: for related variables, gives from parity, near steps and what is known class and sign of what is expected.
+    hint, guide: None or by point; unknown: contexts where nothing is known. told: for related variables, gives from near
+    steps and what is known class, sign and integer of what is expected.
     """
-    q, size = np.zeros(shape, np.int64), shape[1:]
+    rests, q, size = np.zeros(shape, np.int64), np.zeros(shape, np.int64), shape[1:]
     need(sum(n > 1 for n in size) <= 7, "too many axes")
     parities = sorted(itertools.product(*((0, 1) if n > 1 else (0,) for n in size)), key=lambda p: (sum(p) % 2, p))
     done = []
@@ -263,7 +264,7 @@ def phased(symbols, shape, hint, guide, *, live=None, unknown=525, told=None):
         near = [d for d in itertools.product((-1, 0, 1), repeat=len(size)) if sum(map(abs, d)) == 2 - sum(p) % 2]
         near = [d for d in near if tuple((a + k) % 2 for a, k in zip(p, d, strict=True)) in done]
         near = [d for d in near if all(n > 1 or k == 0 for n, k in zip(size, d, strict=True))]
-        known = np.pad(sizes(q), [(0, 0), *((1, 1) for _ in size)])
+        known = np.pad(sizes(rests), [(0, 0), *((1, 1) for _ in size)])
         around = np.zeros(shape, np.int64)
         for d in near:
             around += known[(slice(None), *(slice(1 + k, 1 + k + n) for k, n in zip(d, size, strict=True)))]
@@ -280,20 +281,20 @@ def phased(symbols, shape, hint, guide, *, live=None, unknown=525, told=None):
         here[(slice(None), *(slice(a, None, 2) for a in p))] = True
         here &= True if live is None else live
         if told:
-            classes, negative = told(near, q)
-            q[here] = symbols.step((contexts // 5 * 16 + classes)[here])
-            q[here & negative] *= -1
+            classes, negative, whole = told(near, q)
+            rests[here] = symbols.step((contexts // 5 * 16 + classes)[here])
+            q[here] = (np.where(negative, -rests, rests) + whole)[here]
         elif here.any():
-            q[here] = symbols.step(contexts[here])
+            q[here] = rests[here] = symbols.step(contexts[here])
         done.append(p)
-    return q
+    return q, rests
 
 
 EXPECTED_PARTS = [1, 4, 8, 13, 22, 32, 48, 64, 96, 160, 256, 512, 1024, 2048, 4096]
 
 
 def expected_from(leaders, places):
-    """Class and sign of what is expected; leaders (J, ...) at the points; places: (leaders, integers) of each."""
+    """Class, sign and integer of what is expected; leaders (J, ...) at the points; places: (leaders, integers) of each."""
     f, few = np.float32, len(leaders)
     a = [[sum((u[i] * u[j] for u, _ in places), start=f(0)) for j in range(i + 1)] for i in range(few)]
     lower, times, part, w = [[] for _ in a], [[] for _ in a], [], list(leaders)
@@ -320,7 +321,9 @@ def expected_from(leaders, places):
     for u, values in places:
         total = total + sum((u[i] * w[i] for i in range(few)), start=f(0)) * values
     classes = sum((np.abs(total) >= f(limit / 64)).astype(np.int64) for limit in EXPECTED_PARTS)
-    return np.where(np.any(np.array(leaders) != 0, axis=0), classes, 0), total < 0
+    whole = np.sign(total) * np.rint(np.minimum(np.abs(total), f(2**15 - 1))) * (np.abs(total) >= 1)
+    some = np.any(np.array(leaders) != 0, axis=0)
+    return np.where(some, classes, 0), (total < 0) & some, np.where(some, whole, 0).astype(np.int64)
 
 
 def coefficients(r, tiles, logs):
@@ -339,7 +342,7 @@ def coefficients(r, tiles, logs):
         live = np.broadcast_to(np.arange(rest[-1]) < runs[s][..., None], q[s].shape)
         if live.any():
             hint = None if guide is None else around_of(guide)
-            q[s] = phased(symbols, q[s].shape, hint, guide, live=live, unknown=525 + np.clip(bucket, 0, 39))
+            q[s], _ = phased(symbols, q[s].shape, hint, guide, live=live, unknown=525 + np.clip(bucket, 0, 39))
         guide = 16 * sizes(q[s]) if guide is None else (16 * sizes(q[s]) + guide) >> 1
     if symbols:
         symbols.end()

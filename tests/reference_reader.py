@@ -270,19 +270,19 @@ def waved(r, shape, groups, related):
     grid, rank = shape[1:], len(shape) - 1
     bands = wavelet_bands(groups, grid)
     live = bits_of(r.packed((len(bands) * shape[0] + 7) // 8), len(bands) * shape[0]).reshape(-1, shape[0]).astype(bool)
-    q = np.zeros(shape, np.int64)
+    q, rests = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     symbols = Symbols(r, 1696 if related else 526) if live.any() else None
     for band, used in zip(bands, live, strict=True):
         rows, place = np.flatnonzero(used), band[0]
-        values = q[(rows, *place)]
+        values, rest = q[(rows, *place)], rests[(rows, *place)]
         others = [i for i in (band[1], band[3], *band[2]) if i is not None]
         others = [seen_in(q, band[0], bands[i][0], rows) for i in others] if related else []
-        for mine, guide in guided(values, 15 if related else len(values)):
+        for mine, guide in guided(rest, 15 if related else len(values)):
             guide = guide if mine.start else None
-            hint = hint_for(q, bands, band, rows[mine], guide)
+            hint = hint_for(rests, bands, band, rows[mine], guide)
             told = partial(relate, values, mine, others, len(band[2])) if related else None
-            values[mine] = phased(symbols, values[mine].shape, hint, guide, told=told)
-        q[(rows, *place)] = values
+            values[mine], rest[mine] = phased(symbols, values[mine].shape, hint, guide, told=told)
+        q[(rows, *place)], rests[(rows, *place)] = values, rest
     if symbols:
         symbols.end()
     out = np.zeros(shape, np.int64)
@@ -295,7 +295,7 @@ def waved(r, shape, groups, related):
 
 
 def relate(values, mine, others, siblings, near, q):
-    """Class and sign of what is expected of integers q (B, ...), those known of them not 0, of variables ``mine``.
+    """Class, sign and integer of what is expected of integers q (B, ...), those known of them not 0, of variables ``mine``.
 
     values: the band of all variables (R, ...). others: what other bands have there, the siblings last.
     """
@@ -315,9 +315,8 @@ def relate(values, mine, others, siblings, near, q):
             around += [moved(a, d) for d in steps]
     around = around[:24]
     if not few or not around:
-        return np.zeros(q.shape, np.int64), np.zeros(q.shape, bool)
-    classes, negative = expected_from(known[:few], [(a[:few], a[mine]) for a in around])
-    return classes, negative & (known[:few] != 0).any(axis=0)
+        return np.zeros(q.shape, np.int64), np.zeros(q.shape, bool), np.zeros(q.shape, np.int64)
+    return expected_from(known[:few], [(a[:few], a[mine]) for a in around])
 
 
 def seen_in(q, here, there, rows):

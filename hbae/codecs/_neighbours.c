@@ -217,6 +217,8 @@ typedef struct {
     uint16_t *near;
     /* int64, or int16 where `width` is 2. */
     char *values;
+    /* Of each value, or NULL. */
+    const int16_t *expected;
     double *grid;
     Py_ssize_t rank, counts[MOST_AXES], near_steps[MOST_AXES], grid_steps[MOST_AXES], width;
     int store;
@@ -250,6 +252,18 @@ static PyObject *sizes(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* A value with its size, or that of what is not expected of it. */
+#define STORE_REST(NAME, INT)                                                                                      \
+    static void NAME(const INT *values, const int16_t *expected, uint16_t *near, double *grid, Py_ssize_t n,       \
+                     Py_ssize_t step) {                                                                            \
+        for (Py_ssize_t i = 0; i < n; i++) {                                                                       \
+            grid[i * step] = (double)values[i];                                                                    \
+            near[2 * i] = size_of((int64_t)values[i] - expected[i]);                                               \
+        }                                                                                                          \
+    }
+STORE_REST(store_wide_rest, int64_t)
+STORE_REST(store_narrow_rest, int16_t)
+
 /* Four zeros are passed by: grid and sizes hold zeros where nothing was stored. */
 #define STORE_ROW(NAME, INT)                                                                                       \
     static void NAME(const INT *values, uint16_t *near, double *grid, Py_ssize_t n, Py_ssize_t step) {             \
@@ -268,22 +282,27 @@ static PyObject *sizes(PyObject *self, PyObject *args) {
 STORE_ROW(store_wide, int64_t)
 STORE_ROW(store_narrow, int16_t)
 
-static void load_row(int64_t *values, uint16_t *near, const double *grid, Py_ssize_t n, Py_ssize_t step) {
+static void load_row(int64_t *values, const int16_t *expected, uint16_t *near, const double *grid, Py_ssize_t n, Py_ssize_t step) {
     for (Py_ssize_t i = 0; i < n; i++) {
         values[i] = (int64_t)grid[i * step];
-        near[2 * i] = size_of(values[i]);
+        near[2 * i] = size_of(values[i] - (expected ? expected[i] : 0));
     }
 }
 
 static void move_row(Move *m, uint16_t *near, double *grid) {
     Py_ssize_t n = m->counts[m->rank - 1], step = m->grid_steps[m->rank - 1];
     if (!m->store)
-        load_row((int64_t *)m->values, near, grid, n, step);
+        load_row((int64_t *)m->values, m->expected, near, grid, n, step);
+    else if (m->expected && m->width == 2)
+        store_narrow_rest((const int16_t *)m->values, m->expected, near, grid, n, step);
+    else if (m->expected)
+        store_wide_rest((const int64_t *)m->values, m->expected, near, grid, n, step);
     else if (m->width == 2)
         store_narrow((const int16_t *)m->values, near, grid, n, step);
     else
         store_wide((const int64_t *)m->values, near, grid, n, step);
     m->values += n * m->width;
+    if (m->expected) m->expected += n;
 }
 
 static void move_box(Move *m, Py_ssize_t axis, uint16_t *near, double *grid) {
@@ -295,8 +314,8 @@ static void move_box(Move *m, Py_ssize_t axis, uint16_t *near, double *grid) {
         move_box(m, axis + 1, near + i * m->near_steps[axis], grid + i * m->grid_steps[axis]);
 }
 
-int move_values(const Spot *s, const Parity *p, void *values, int narrow, int store) {
-    Move m = {.values = values, .rank = p->rank, .width = narrow ? 2 : 8, .store = store};
+int move_values(const Spot *s, const Parity *p, void *values, const int16_t *expected, int narrow, int store) {
+    Move m = {.values = values, .expected = expected, .rank = p->rank, .width = narrow ? 2 : 8, .store = store};
     Py_ssize_t far = 0, near_all = 1, near_at = 0, grid_at = 0, variables = s->firsts->len / 8, places = s->grid->len / 8;
     const int64_t *firsts = s->firsts->buf;
     for (Py_ssize_t a = p->rank - 1; a >= 0; a--) {
@@ -319,30 +338,33 @@ int move_values(const Spot *s, const Parity *p, void *values, int narrow, int st
 }
 
 PyDoc_STRVAR(move_doc,
-             "move(near, shape, starts, values, grid, firsts, steps, store, narrow)\n--\n\n"
-             "Move the values of one parity of a band from the list to the grid (`store`), or back, and note magnitudes.\n\n"
+             "move(near, shape, starts, values, expected, grid, firsts, steps, store, narrow)\n--\n\n"
+             "Move the values of one parity of a band from the list to the grid (`store`), or back, and note sizes.\n\n"
              "`near`: uint16 (V, *shape + 2). `shape`, `starts`: of the band, without V. `values`: int64, or int16\n"
-             "(`narrow`; only to be stored). `grid`: float64.\n"
+             "(`narrow`; only to be stored). `expected`: int16, taken off before sizes are noted, or empty. `grid`: float64.\n"
              "`firsts`: int64, first place of each variable's band in it. `steps`: places from one index of the band to the next.");
 
 static PyObject *move(PyObject *self, PyObject *args) {
-    Py_buffer near, values, grid, firsts;
+    Py_buffer near, values, expected, grid, firsts;
     PyObject *shape, *starts, *steps;
     int store, narrow;
-    if (!PyArg_ParseTuple(args, "w*OOw*w*y*Opp", &near, &shape, &starts, &values, &grid, &firsts, &steps, &store, &narrow)) return NULL;
+    if (!PyArg_ParseTuple(args, "w*OOw*y*w*y*Opp", &near, &shape, &starts, &values, &expected, &grid, &firsts, &steps, &store, &narrow))
+        return NULL;
     Parity p;
     Spot s = {.sizes = &near, .grid = &grid, .firsts = &firsts};
     Py_ssize_t width = narrow ? 2 : 8, variables = firsts.len / 8;
     int good = read_parity(shape, starts, &p) && read_tuple(steps, p.rank, s.steps) && firsts.len == 8 * variables &&
-               variables <= PY_SSIZE_T_MAX / 8 / p.points && values.len == variables * p.points * width;
+               variables <= PY_SSIZE_T_MAX / 8 / p.points && values.len == variables * p.points * width &&
+               (!expected.len || expected.len == variables * p.points * 2);
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
-        good = move_values(&s, &p, values.buf, narrow, store);
+        good = move_values(&s, &p, values.buf, expected.len ? expected.buf : NULL, narrow, store);
         Py_END_ALLOW_THREADS;
     }
     if (!good && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "move: shapes and buffers do not fit");
     PyBuffer_Release(&near);
     PyBuffer_Release(&values);
+    PyBuffer_Release(&expected);
     PyBuffer_Release(&grid);
     PyBuffer_Release(&firsts);
     if (PyErr_Occurred()) return NULL;

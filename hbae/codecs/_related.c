@@ -15,13 +15,14 @@
 #define RIDGE_PART 0x1p-12f
 #define BOUND 0x1p64f
 #define LARGEST 32767
+#define TOLD_FROM 1.0f
 
 #define INSIDE static inline __attribute__((always_inline))
 
 typedef struct {
     const int16_t *own;
     const float *limits;
-    uint8_t *out;
+    Expected *out;
     /* In points. */
     Py_ssize_t rank, counts[MOST_AXES], steps[MOST_AXES];
     /* Columns of a point: of leaders; of variables to tell of, how many of them, the first one; points of the phase. */
@@ -178,13 +179,13 @@ FOR_WIDE_UNITS static void solve(Batch *b, int leaders) {
     }
 }
 
-/* Class, times 2, and sign of what is expected of so many variables of a point, from one on. */
+/* What is expected of so many variables of a point, from one on: class, times 2, and sign; the nearest integer from 1 on. */
 #define TELL(NAME, COUNT)                                                                                          \
     typedef float NAME##_floats __attribute__((vector_size(4 * COUNT)));                                           \
     typedef int32_t NAME##_ints __attribute__((vector_size(4 * COUNT)));                                           \
     typedef int16_t NAME##_shorts __attribute__((vector_size(2 * COUNT)));                                         \
     typedef uint8_t NAME##_bytes __attribute__((vector_size(COUNT)));                                              \
-    INSIDE void NAME(const Work *k, const Batch *b, int l, Py_ssize_t from, uint8_t *out) {                        \
+    INSIDE void NAME(const Work *k, const Batch *b, int l, Py_ssize_t from, uint8_t *codes, int16_t *values) {     \
         NAME##_floats total = {0};                                                                                 \
         for (int n = 0; n < b->num_live; n++) {                                                                    \
             NAME##_shorts there;                                                                                   \
@@ -192,11 +193,18 @@ FOR_WIDE_UNITS static void solve(Batch *b, int leaders) {
             NAME##_ints wide = __builtin_convertvector(there, NAME##_ints);                                            \
             total += b->alike[l][n] * __builtin_convertvector(wide, NAME##_floats);                                \
         }                                                                                                          \
-        NAME##_ints code = -(NAME##_ints)(total < 0.0f), bits = (NAME##_ints)total & 0x7fffffff;                    \
+        NAME##_ints minus = (NAME##_ints)(total < 0.0f), code = -minus, bits = (NAME##_ints)total & 0x7fffffff;     \
         NAME##_floats magnitude = (NAME##_floats)bits;                                                             \
         for (int c = 0; c < NUM_LIMITS; c++) code -= (NAME##_ints)(magnitude >= k->limits[c]) * 2;                 \
         NAME##_bytes bytes = __builtin_convertvector(code, NAME##_bytes);                                          \
-        memcpy(out, &bytes, sizeof bytes);                                                                         \
+        memcpy(codes, &bytes, sizeof bytes);                                                                       \
+        NAME##_ints large = (NAME##_ints)(magnitude > (float)LARGEST), told = (NAME##_ints)(magnitude >= TOLD_FROM); \
+        bits = (bits & ~large) | ((NAME##_ints)((NAME##_floats){0} + (float)LARGEST) & large);                     \
+        /* No digits behind the point are left: the nearest integer, or the even one. */                           \
+        NAME##_floats nearest = ((NAME##_floats)bits + 0x1p23f) - 0x1p23f;                                         \
+        NAME##_ints whole = __builtin_convertvector(nearest, NAME##_ints) & told;                                  \
+        NAME##_shorts shorts = __builtin_convertvector((whole ^ minus) - minus, NAME##_shorts);                    \
+        memcpy(values, &shorts, sizeof shorts);                                                                    \
     }
 TELL(tell_many, 16)
 TELL(tell_few, 8)
@@ -206,7 +214,7 @@ typedef uint8_t Bytes __attribute__((vector_size(ROWS)));
 
 /* Put the codes of some variables of all lanes, from one of the codes on, into their places. */
 INSIDE void put_codes(const Work *k, uint8_t (*codes)[ROWS], int from, Py_ssize_t row, Py_ssize_t rows) {
-    uint8_t *out = k->out + row * k->points;
+    uint8_t *out = k->out->codes + row * k->points;
     if (k->held < LANES || k->number[LANES - 1] - k->number[0] != LANES - 1) {
         for (int l = 0; l < k->held; l++)
             for (Py_ssize_t r = 0; r < rows; r++) out[r * k->points + k->number[l]] = codes[l][from + r];
@@ -224,21 +232,35 @@ INSIDE void put_codes(const Work *k, uint8_t (*codes)[ROWS], int from, Py_ssize_
     for (Py_ssize_t r = 0; r < rows; r++) memcpy(out + r * k->points + k->number[0], &x[from + r], LANES);
 }
 
+/* The same for values, few of which are not zero. */
+INSIDE void put_values(const Work *k, int16_t (*values)[ROWS], int from, Py_ssize_t row, Py_ssize_t rows) {
+    int any = 0;
+    for (int l = 0; l < k->held; l++) any |= any_of(values[l], ROWS, from, rows);
+    if (!any) return;
+    k->out->any = 1;
+    for (Py_ssize_t r = 0; r < rows; r++) {
+        int16_t *out = k->out->values + (row + r) * k->points;
+        for (int l = 0; l < k->held; l++) out[k->number[l]] = values[l][from + r];
+    }
+}
+
 /* Blocks of variables are full: the last one begins early, with some whose codes are not wanted. */
 FOR_WIDE_UNITS static void tell(const Work *k, const Batch *b) {
     uint8_t codes[LANES][ROWS] = {{0}};
+    int16_t values[LANES][ROWS] = {{0}};
     for (Py_ssize_t row = 0, width; row < k->rows; row += width) {
         Py_ssize_t left = k->rows - row, first = k->first + row;
         width = left > 8 && k->told_width >= 16 ? 16 : k->told_width >= 8 ? 8 : 1;
         Py_ssize_t begin = first < k->told_width - width ? first : k->told_width - width;
         for (int l = 0; l < k->held; l++)
             if (width == 16)
-                tell_many(k, b, l, begin, codes[l]);
+                tell_many(k, b, l, begin, codes[l], values[l]);
             else if (width == 8)
-                tell_few(k, b, l, begin, codes[l]);
+                tell_few(k, b, l, begin, codes[l], values[l]);
             else
-                tell_one(k, b, l, begin, codes[l]);
+                tell_one(k, b, l, begin, codes[l], values[l]);
         put_codes(k, codes, (int)(first - begin), row, left < width ? left : width);
+        put_values(k, values, (int)(first - begin), row, left < width ? left : width);
     }
 }
 
@@ -292,7 +314,7 @@ void release_around(Around *a) {
     while (a->told_bands) PyBuffer_Release(a->told + --a->told_bands);
 }
 
-int expect_values(const Around *a, const Places *p, const Parity *q, Py_ssize_t rows, uint8_t *out) {
+int expect_values(const Around *a, const Places *p, const Parity *q, Py_ssize_t rows, Expected *out) {
     Work k = {.rank = q->rank, .points = q->points, .leaders = a->leaders, .num_places = (int)p->count, .rows = rows, .first = a->first};
     Py_ssize_t all = 1, low = 0, high = 0;
     for (Py_ssize_t i = q->rank - 1; i >= 0; i--) {
@@ -322,31 +344,35 @@ int expect_values(const Around *a, const Places *p, const Parity *q, Py_ssize_t 
 }
 
 PyDoc_STRVAR(expect_doc,
-             "expect(leads, told, shape, starts, places, leaders, first, limits, out)\n--\n\n"
-             "Write class (times 2) and sign of what is expected of one parity of a band of variables; the rest stays as it is.\n\n"
+             "expect(leads, told, shape, starts, places, leaders, first, limits, codes, values)\n--\n\n"
+             "Write what is expected of one parity of a band of variables; where nothing is, `codes` and `values` stay as they are.\n\n"
              "`leads`: tuple of int16 (*shape + 2, columns), the own band first: the leaders. `told`: the same of the variables to\n"
              "tell of. `shape`: of the band. `starts`: parity by axis. `places`: band (0: the own one) and step of each. `first`: the\n"
-             "column of the first variable of `out`. `limits`: float32 (15). `out`: uint8.");
+             "column of the first variable. `limits`: float32 (15). `codes`: class (times 2) and sign, uint8. `values`: the nearest\n"
+             "integer, of what is not small, int16.");
 
 static PyObject *expect(PyObject *self, PyObject *args) {
-    Py_buffer limits, out;
+    Py_buffer limits, codes, values;
     PyObject *leads, *told, *shape, *starts, *places;
     Around a = {.limits = &limits};
-    if (!PyArg_ParseTuple(args, "OOOOOiny*w*", &leads, &told, &shape, &starts, &places, &a.leaders, &a.first, &limits, &out))
+    if (!PyArg_ParseTuple(args, "OOOOOiny*w*w*", &leads, &told, &shape, &starts, &places, &a.leaders, &a.first, &limits, &codes,
+                          &values))
         return NULL;
+    Expected out = {.codes = codes.buf, .values = values.buf};
     Parity p;
     Places around;
     int good = read_parity(shape, starts, &p) && read_around(places, &around) && around.count && hold_around(leads, told, &a) &&
-               out.len % p.points == 0;
+               codes.len % p.points == 0 && values.len == 2 * codes.len;
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
-        good = expect_values(&a, &around, &p, out.len / p.points, out.buf);
+        good = expect_values(&a, &around, &p, codes.len / p.points, &out);
         Py_END_ALLOW_THREADS;
     }
     if (!good && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "expect: shapes and buffers do not fit");
     release_around(&a);
     PyBuffer_Release(&limits);
-    PyBuffer_Release(&out);
+    PyBuffer_Release(&codes);
+    PyBuffer_Release(&values);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;
 }
@@ -498,45 +524,71 @@ static PyObject *see(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(turn_doc,
-             "turn(values, expected, narrow)\n--\n\n"
-             "Change the signs of int64 values, or int16 (`narrow`), where the lowest bit of `expected` (uint8) is set.");
+/* Minus a number where the lowest bit of a code is set. */
+#define TURN(CODE, NUMBER, INT) (((NUMBER) ^ (INT)-(INT)((CODE)&1)) - (INT)-(INT)((CODE)&1))
 
-#define TURN_ALL(NAME, INT)                                                                                        \
-    FOR_WIDE_UNITS static void NAME(INT *values, const uint8_t *expected, Py_ssize_t n) {                            \
-        for (Py_ssize_t i = 0; i < n; i++) {                                                                       \
-            INT mask = (INT)-(INT)(expected[i] & 1);                                                               \
-            values[i] = (INT)((values[i] ^ mask) - mask);                                                          \
-        }                                                                                                          \
+/* Whether all of them fit. */
+FOR_WIDE_UNITS static int join_narrow(int16_t *values, const Expected *e, Py_ssize_t n) {
+    int32_t over = 0;
+    for (Py_ssize_t i = 0; e->any && i < n; i++) {
+        int32_t v = TURN(e->codes[i], (int32_t)values[i], int32_t) + e->values[i];
+        over |= v ^ (int16_t)v;
     }
-TURN_ALL(turn_wide, int64_t)
-TURN_ALL(turn_narrow, int16_t)
-
-void turn_values(void *values, const uint8_t *expected, Py_ssize_t n, int narrow) {
-    if (narrow)
-        turn_narrow(values, expected, n);
-    else
-        turn_wide(values, expected, n);
+    if (over) return 0;
+    for (Py_ssize_t i = 0; i < n; i++) values[i] = (int16_t)TURN(e->codes[i], values[i], int16_t);
+    for (Py_ssize_t i = 0; e->any && i < n; i++) values[i] = (int16_t)(values[i] + e->values[i]);
+    return 1;
 }
 
-static PyObject *turn(PyObject *self, PyObject *args) {
-    Py_buffer values, expected;
-    int narrow;
-    if (!PyArg_ParseTuple(args, "w*y*p", &values, &expected, &narrow)) return NULL;
-    if (values.len != expected.len * (narrow ? 2 : 8))
-        PyErr_SetString(PyExc_ValueError, "turn: buffers do not fit");
+FOR_WIDE_UNITS static void join_wide(int64_t *values, const Expected *e, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) values[i] = TURN(e->codes[i], values[i], int64_t) + e->values[i];
+}
+
+int join_values(void *values, const Expected *e, Py_ssize_t n, int narrow) {
+    if (narrow && join_narrow(values, e, n)) return 1;
+    /* From the last one on, in place. */
+    for (Py_ssize_t i = n - 1; narrow && i >= 0; i--) {
+        int64_t v = ((const int16_t *)values)[i];
+        memcpy((char *)values + 8 * i, &v, sizeof v);
+    }
+    join_wide(values, e, n);
+    return 0;
+}
+
+PyDoc_STRVAR(join_doc,
+             "join(values, codes, expected)\n--\n\n"
+             "Make values (int64), in place, of rests: their signs turned where the lowest bit of a code (uint8) is set, plus what\n"
+             "is expected (int16).");
+
+PyDoc_STRVAR(split_doc, "split(values, codes, expected)\n--\n\nUndo `join`.");
+
+static PyObject *join_or_split(PyObject *args, int join) {
+    Py_buffer values, codes, expected;
+    if (!PyArg_ParseTuple(args, "w*y*y*", &values, &codes, &expected)) return NULL;
+    Py_ssize_t n = codes.len;
+    Expected e = {.codes = codes.buf, .values = expected.buf};
+    int64_t *v = values.buf;
+    if (values.len % 8 || values.len / 8 != n || expected.len % 2 || expected.len / 2 != n)
+        PyErr_SetString(PyExc_ValueError, "buffers do not fit");
+    else if (join)
+        join_wide(v, &e, n);
     else
-        turn_values(values.buf, expected.buf, expected.len, narrow);
+        for (Py_ssize_t i = 0; i < n; i++) v[i] = TURN(e.codes[i], v[i] - e.values[i], int64_t);
     PyBuffer_Release(&values);
+    PyBuffer_Release(&codes);
     PyBuffer_Release(&expected);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;
 }
 
+static PyObject *join(PyObject *self, PyObject *args) { return join_or_split(args, 1); }
+static PyObject *split(PyObject *self, PyObject *args) { return join_or_split(args, 0); }
+
 static PyMethodDef methods[] = {{"expect", expect, METH_VARARGS, expect_doc},
                                 {"note", note, METH_VARARGS, note_doc},
                                 {"see", see, METH_VARARGS, see_doc},
-                                {"turn", turn, METH_VARARGS, turn_doc},
+                                {"join", join, METH_VARARGS, join_doc},
+                                {"split", split, METH_VARARGS, split_doc},
                                 {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {

@@ -26,7 +26,7 @@ typedef struct {
     int related;
     /* Room for the largest phase: a row of sums, contexts, what is expected, values sorted and in order; numbers of contexts. */
     uint16_t *sums, *contexts;
-    uint8_t *told;
+    Expected told;
     void *sorted, *values;
     Py_ssize_t *room;
 } Set;
@@ -63,11 +63,12 @@ static int make_room(Set *s) {
     size_t most = (size_t)s->most;
     s->sums = malloc((size_t)s->row * sizeof(uint16_t));
     s->contexts = malloc(most * sizeof(uint16_t));
-    s->told = malloc(most);
+    s->told.codes = malloc(most);
+    s->told.values = calloc(most, sizeof(int16_t));
     s->sorted = malloc(most * sizeof(int64_t));
     s->values = malloc(most * sizeof(int64_t));
     s->room = malloc((size_t)(2 * s->reader.num + 1) * sizeof(Py_ssize_t));
-    if (s->sums && s->contexts && s->told && s->sorted && s->values && s->room) return 1;
+    if (s->sums && s->contexts && s->told.codes && s->told.values && s->sorted && s->values && s->room) return 1;
     PyErr_NoMemory();
     return 0;
 }
@@ -75,13 +76,13 @@ static int make_room(Set *s) {
 /* Read one phase; gives what is wrong with the stream. `fits` is cleared where shapes and buffers do not fit. */
 static int read_phase(Set *s, const Phase *p, int *fits) {
     Py_ssize_t n = p->parity.points * s->variables;
-    uint8_t *told = NULL;
-    if (s->around.leaders && p->around.count) {
-        told = s->told;
-        memset(told, 0, (size_t)n);
+    Expected *told = s->around.leaders && p->around.count ? &s->told : NULL;
+    if (told) {
+        memset(told->codes, 0, (size_t)n);
+        told->any = 0;
         *fits = expect_values(&s->around, &p->around, &p->parity, s->variables, told);
     }
-    *fits = *fits && write_contexts(&p->known, &p->parity, told, s->sums, s->contexts);
+    *fits = *fits && write_contexts(&p->known, &p->parity, told ? told->codes : NULL, s->sums, s->contexts);
     if (!*fits) return FINE;
     int narrow = 1, fault = read_values(&s->reader, s->contexts, n, narrow, s->room, s->sorted, s->values);
     if (fault == TOO_WIDE) {
@@ -89,9 +90,11 @@ static int read_phase(Set *s, const Phase *p, int *fits) {
         fault = read_values(&s->reader, s->contexts, n, narrow, s->room, s->sorted, s->values);
     }
     if (fault != FINE) return fault;
-    if (told) turn_values(s->values, told, n, narrow);
-    *fits = move_values(&s->spot, &p->parity, s->values, narrow, 1) &&
+    if (told) narrow = join_values(s->values, told, n, narrow);
+    int any = told && told->any;
+    *fits = move_values(&s->spot, &p->parity, s->values, any ? told->values : NULL, narrow, 1) &&
             (!s->related || note_values(&s->own, &p->parity, s->around.first, s->variables, s->values, narrow));
+    if (any) memset(told->values, 0, (size_t)n * sizeof(int16_t));
     return FINE;
 }
 
@@ -127,7 +130,7 @@ static PyObject *read_set(PyObject *self, PyObject *args) {
         Py_END_ALLOW_THREADS;
     }
     if (!fits && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "read: shapes and buffers do not fit");
-    void *rooms[] = {s.sums, s.contexts, s.told, s.sorted, s.values, s.room};
+    void *rooms[] = {s.sums, s.contexts, s.told.codes, s.told.values, s.sorted, s.values, s.room};
     for (size_t k = 0; k < sizeof rooms / sizeof *rooms; k++) free(rooms[k]);
     while (s.count) PyBuffer_Release(&s.phases[--s.count].table);
     free(s.phases);

@@ -61,8 +61,8 @@ typedef struct {
     Py_ssize_t steps[MOST_AXES];
 } Spot;
 
-/* `values`: int64, or int16 (`narrow`; only to be stored). */
-int move_values(const Spot *s, const Parity *p, void *values, int narrow, int store);
+/* `values`: int64, or int16 (`narrow`; only to be stored). `expected`: of each, or NULL; sizes are those of the rest. */
+int move_values(const Spot *s, const Parity *p, void *values, const int16_t *expected, int narrow, int store);
 
 /* What is around a band: blocks (int16, points with a border, columns) of leaders and of variables to tell of, its own first. */
 typedef struct {
@@ -89,10 +89,19 @@ static inline int read_around(PyObject *places, Places *p) {
     return 1;
 }
 
-/* Write class (times 2) and sign of what is expected of so many variables; the rest of `out` stays as it is. */
-int expect_values(const Around *a, const Places *places, const Parity *p, Py_ssize_t rows, uint8_t *out);
+/* What is expected of values: class (times 2) and sign, the nearest integer where it is not small; whether any is not 0. */
+typedef struct {
+    uint8_t *codes;
+    int16_t *values;
+    int any;
+} Expected;
+
+/* Write what is expected of so many variables; where nothing is, `out` stays as it is. */
+int expect_values(const Around *a, const Places *places, const Parity *p, Py_ssize_t rows, Expected *out);
 int note_values(const Py_buffer *own, const Parity *p, Py_ssize_t first, Py_ssize_t rows, const void *values, int narrow);
-void turn_values(void *values, const uint8_t *expected, Py_ssize_t n, int narrow);
+/* Join rests (int64, or int16 if `narrow`) with what is expected, in place, where there is room for int64; gives whether they
+   are narrow still. */
+int join_values(void *values, const Expected *expected, Py_ssize_t n, int narrow);
 
 enum { FINE, NO_TABLE, NO_BITS, TOO_LARGE, BAD_CONTEXT, TOO_WIDE };
 

@@ -44,7 +44,7 @@ GUIDE_CLASS = np.searchsorted(_GUIDE_LIMITS, np.arange(16 * CLIP + 1), side="rig
 MOST_LONG_AXES = 7
 _KINDS, _SIZES = 3, len(_EXPECTED) + 1
 PHASE_CONTEXTS = _KINDS * _SIZES * GUIDES + 1
-_NOTHING, _NO_TOLD = np.zeros(0, np.uint16), np.zeros(0, np.uint8)
+_NOTHING, _NO_TOLD, _NO_VALUES = np.zeros(0, np.uint16), np.zeros(0, np.uint8), np.zeros(0, np.int16)
 
 
 @dataclass(frozen=True)
@@ -117,23 +117,26 @@ class Phase:
         base = (_KINDS if alone else self.kind) * _SIZES * (classes or GUIDES)
         return self.parity, self.places, _mean_parts(len(self.near), parts), _ALL - parts, base
 
-    def load(self, spot: Spot, known: Array) -> Array:
-        """Give this parity's values of a band (int64, flat), and note their sizes in ``known``."""
+    def load(self, spot: Spot, known: Array, expected: Array | None = None) -> Array:
+        """Give this parity's values of a band (int64, flat), and note their sizes in ``known``.
+
+        ``expected`` (int16, flat): what is expected of them; sizes are those of the rest.
+        """
         out = np.empty((len(known), *self.counts), np.int64)
-        self._move(spot, known, out, store=False)
+        self._move(spot, known, out, expected, store=False)
         return out.ravel()
 
-    def store(self, spot: Spot, known: Array, values: Array) -> None:
-        """Put this parity's values (int64 or int16) into the band, and note their sizes in ``known``.
+    def store(self, spot: Spot, known: Array, values: Array, expected: Array | None = None) -> None:
+        """Put this parity's values (int64 or int16) into the band, and note their sizes in ``known``, as :meth:`load`.
 
         Both hold zeros before.
         """
-        self._move(spot, known, values.reshape(len(known), *self.counts), store=True)
+        self._move(spot, known, values.reshape(len(known), *self.counts), expected, store=True)
 
-    def _move(self, spot: Spot, known: Array, values: Array, *, store: bool) -> None:
+    def _move(self, spot: Spot, known: Array, values: Array, expected: Array | None, *, store: bool) -> None:
         if _neighbours is not None:
-            where = (spot.grid, spot.firsts, spot.steps)
-            _neighbours.move(known, self.shape, self.parity, values, *where, store, values.itemsize == 2)
+            off, where = _NO_VALUES if expected is None else expected, (spot.grid, spot.firsts, spot.steps)
+            _neighbours.move(known, self.shape, self.parity, values, off, *where, store, values.itemsize == 2)
             return
         target = (
             spot.rows,
@@ -144,7 +147,9 @@ class Phase:
         else:
             values[...] = spot.grid[target]
         inner = (slice(None), *(slice(1 + a, -1, 2) for a in self.parity))
-        known[inner] = sizes_of(values)
+        known[inner] = sizes_of(
+            values if expected is None else values - expected.reshape(values.shape).astype(np.int64)
+        )
 
 
 class Spot:

@@ -4,7 +4,7 @@
 At fronts all variables change together, each by its own factor, and the factors are those of the neighbourhood. So the
 integer of a variable at a place is expected by local least squares: of the variables known at the place (the
 *leaders*), the combination that gave this one at the known places around. What is expected chooses the context of the
-entropy coder, and its sign tells which sign is likely.
+entropy coder, its sign tells which sign is likely, and from 1 on the nearest integer is taken off.
 
 float32, one IEEE operation at a time in a fixed order: the same bits on any machine. NumPy is the reference; where
 ``_related.c`` is built, it does the same faster.
@@ -37,6 +37,8 @@ RIDGE, RIDGE_PART = np.float32(4), np.float32(2.0**-12)
 _LIMITS = np.array([1, 4, 8, 13, 22, 32, 48, 64, 96, 160, 256, 512, 1024, 2048, 4096])
 CLASS_LIMITS = (_LIMITS / 64).astype(np.float32)
 CLASSES = len(_LIMITS) + 1
+# From there on what is expected is taken off.
+_TOLD_FROM = np.float32(1)
 # Contexts of phases without the guide, each with the class of what is expected.
 RELATED_CONTEXTS = ((PHASE_CONTEXTS - 1) // GUIDES + 1) * CLASSES
 # Weights beyond that come from integers that no field has, and count as 0.
@@ -91,6 +93,17 @@ class View:
             seen = np.take(seen, np.minimum(np.arange(n) // ratio, last), axis=axis)
         live = np.flatnonzero(there >= 0)
         out[(*(slice(1, -1),) * len(shape), live)] = seen[..., there[live]]
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What is expected of integers, flat.
+
+    ``codes``: class (times 2) and sign (1: negative), uint8. ``values``: the nearest integers, int16; 0 for what is small.
+    """
+
+    codes: Array
+    values: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,24 +166,27 @@ class Around:
         place = np.moveaxis(block[(*target, columns)], -1, 0)
         np.clip(values.reshape(place.shape), -LARGEST, LARGEST, out=place, casting="unsafe")
 
-    def expect(self, phase: Phase, part: slice) -> Array:
-        """Give class (times 2) and sign (1: negative) of what is expected of a phase of variables, flat uint8.
+    def expect(self, phase: Phase, part: slice) -> Expected:
+        """Give what is expected of a phase of variables.
 
         Leaders are the variables before ``part``, the first :data:`MOST_LEADERS` of them: sets end there, so that
         each point is solved for all that follow at once.
         """
         count, leaders = part.stop - part.start, min(part.start, MOST_LEADERS)
-        out = np.zeros(count * math.prod(phase.counts), np.uint8)
+        total = count * math.prod(phase.counts)
+        out = Expected(np.zeros(total, np.uint8), np.zeros(total, np.int16))
         places = self.places(phase)
         if leaders and places:
             i, columns = _columns(part)
             if _related is not None:
                 _, leads, told, _, column, limits = self.fixed(part)
-                _related.expect(leads, told, self.shape, phase.parity, places, leaders, column, limits, out)
+                _related.expect(
+                    leads, told, self.shape, phase.parity, places, leaders, column, limits, out.codes, out.values
+                )
             else:
                 points = [[a.reshape(-1, a.shape[-1]).T for a in self._by_block[k]] for k in (0, i)]
                 known, wanted = [a[:leaders] for a in points[0]], [a[columns] for a in points[1]]
-                self._expect(phase, places, known, wanted, out.reshape(count, -1))
+                self._expect(phase, places, known, wanted, out)
         return out
 
     def fixed(self, part: slice) -> Fixed:
@@ -184,9 +200,10 @@ class Around:
         return self.blocks[i], self._by_block[0], self._by_block[i], leaders, columns.start, CLASS_LIMITS
 
     def _expect(
-        self, phase: Phase, places: Sequence[tuple[int, int]], leads: list[Array], told: list[Array], out: Array
+        self, phase: Phase, places: Sequence[tuple[int, int]], leads: list[Array], told: list[Array], out: Expected
     ) -> None:
         points = self._points(phase)
+        codes, values = out.codes.reshape(-1, len(points)), out.values.reshape(-1, len(points))
         active = np.flatnonzero(leads[0][:, points].any(axis=0))
         for here in _pieces(active):
             at = points[here]
@@ -195,14 +212,16 @@ class Around:
             # Hostile integers may overflow in between.
             with np.errstate(all="ignore"):
                 w = solve(normal_matrix(around), u)
-            total = np.zeros((len(out), len(here)), np.float32)
+            total = np.zeros((len(codes), len(here)), np.float32)
             for (f, step), known in zip(places, around, strict=True):
                 alike = np.zeros(len(here), np.float32)
                 for v, weight in zip(known, w, strict=True):
                     alike += v * weight
                 total += alike * told[f][:, at + step].astype(np.float32)
-            classes = np.searchsorted(CLASS_LIMITS, np.abs(total), side="right")
-            out[:, here] = 2 * classes + (total < 0)
+            size = np.abs(total)
+            codes[:, here] = 2 * np.searchsorted(CLASS_LIMITS, size, side="right") + (total < 0)
+            nearest = np.rint(np.minimum(size, np.float32(LARGEST))) * (size >= _TOLD_FROM)
+            values[:, here] = np.copysign(nearest, total)
 
     def _points(self, phase: Phase) -> Array:
         """Places of a phase's points in the flat points of a variable."""
@@ -264,13 +283,27 @@ def solve(a: Array, u: Array) -> Array:
     return out
 
 
-def turned(values: Array, expected: Array) -> Array:
-    """Change the signs of int64 or int16, in place, where a negative one is expected; twice gives them back."""
+def split_expected(values: Array, expected: Expected) -> Array:
+    """Take off what is expected of int64, in place; the rest's sign is turned where a negative one is expected."""
     if _related is not None:
-        _related.turn(values, expected, values.itemsize == 2)
-    else:
-        np.negative(values, out=values, where=(expected & 1).astype(bool))
+        _related.split(values, expected.codes, expected.values)
+        return values
+    values -= expected.values
+    return np.negative(values, out=values, where=_negative(expected))
+
+
+def join_expected(values: Array, expected: Expected) -> Array:
+    """Undo :func:`split_expected`, in place."""
+    if _related is not None:
+        _related.join(values, expected.codes, expected.values)
+        return values
+    np.negative(values, out=values, where=_negative(expected))
+    values += expected.values
     return values
+
+
+def _negative(expected: Expected) -> Array:
+    return (expected.codes & 1).astype(bool)
 
 
 def _pieces(active: Array) -> Iterator[Array]:

@@ -14,7 +14,7 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.codecs.contexts import Buffers, SymbolReader, SymbolWriter, check_fault
 from hbae.codecs.neighbours import Phase, Spot, classes_of, phases_of
-from hbae.codecs.related import CLASS_LIMITS, CLASSES, Around, Fixed, turned
+from hbae.codecs.related import CLASS_LIMITS, CLASSES, Around, Expected, Fixed, join_expected, split_expected
 
 try:
     from hbae.codecs import _sets
@@ -42,10 +42,10 @@ class BandSet:
     def encode(self, symbols: SymbolWriter) -> None:
         """Write the integers in their places."""
         for phase, contexts, expected in self._steps():
-            values = phase.load(self.spot, self.known)
+            values = phase.load(self.spot, self.known, None if expected is None else expected.values)
             if self.around is not None:
                 self.around.note(phase, self.part, values)
-            symbols.add(values if expected is None else turned(values, expected), contexts)
+            symbols.add(values if expected is None else split_expected(values, expected), contexts)
 
     def decode(self, symbols: SymbolReader) -> None:
         """Read the integers into their places, which hold zeros.
@@ -61,8 +61,8 @@ class BandSet:
         for phase, contexts, expected in self._steps():
             values = symbols.take(contexts, narrow=True)
             if expected is not None:
-                values = turned(values, expected)
-            phase.store(self.spot, self.known, values)
+                values = join_expected(values.astype(np.int64), expected)
+            phase.store(self.spot, self.known, values, None if expected is None else expected.values)
             if self.around is not None:
                 self.around.note(phase, self.part, values)
 
@@ -70,11 +70,12 @@ class BandSet:
     def _classes(self) -> int:
         return 0 if self.around is None else CLASSES
 
-    def _steps(self) -> Iterator[tuple[Phase, Array, Array | None]]:
+    def _steps(self) -> Iterator[tuple[Phase, Array, Expected | None]]:
         """Give phases, contexts of their integers, and what those around tell of them (:meth:`Around.expect`)."""
         for p in phases_of(self.spot.shape):
             expected = self.around.expect(p, self.part) if self.around is not None and self.part.start else None
-            yield p, p.contexts(self.known, self.hints, self._classes, expected), expected
+            told = None if expected is None else expected.codes
+            yield p, p.contexts(self.known, self.hints, self._classes, told), expected
 
     def _read(self, stream: Buffers) -> None:
         near, hinted = self.around, self.hints is not None

@@ -187,11 +187,14 @@ def test_compiled_moves_are_those_of_numpy(
     for kernel in (compiled, None):
         monkeypatch.setattr(module, "_neighbours", kernel)
         spot, back = Spot(q, place, rows), Spot(np.full_like(q, 7.0), place, rows)
-        near = [np.zeros((3, *(n + 2 for n in spot.shape)), np.uint16) for _ in range(2)]
-        lists = []
+        near = [np.zeros((3, *(n + 2 for n in spot.shape)), np.uint16) for _ in range(4)]
+        rng, lists = np.random.default_rng(5), []
         for p in phases_of(spot.shape):
-            lists.append(p.load(spot, near[0]))
-            p.store(back, near[1], lists[-1])
+            for k, expected in enumerate((None, rng.integers(-32767, 32768, 3 * math.prod(p.counts)).astype(np.int16))):
+                lists.append(p.load(spot, near[2 * k], expected))
+                p.store(back, near[2 * k + 1], lists[-1], expected)
+        assert np.array_equal(near[0], near[1])
+        assert np.array_equal(near[2], near[3])
         assert np.array_equal(back.grid[(rows, *place)], q[(rows, *place)])
         assert (back.grid[1] == 7.0).all()
         results.append([x.tobytes() for x in (*lists, *near, back.grid)])
@@ -202,16 +205,27 @@ def test_narrow_values_are_moved_alike(compiled: Any) -> None:
     rng = np.random.default_rng(6)
     q = np.clip(np.rint(rng.standard_cauchy((2, 5, 9)) * 30), -32767, 32767) * (rng.random((2, 5, 9)) < 0.4)
     place, rows = (slice(0, None, 1),) * 2, np.arange(2)
-    spot, back, near = Spot(q, place, rows), Spot(np.zeros_like(q), place, rows), np.zeros((2, 2, 7, 11), np.uint16)
-    for p in phases_of((5, 9)):
-        p.store(back, near[1], p.load(spot, near[0]).astype(np.int16))
-    assert np.array_equal(back.grid, q)
-    assert np.array_equal(*near)
+    for some in (False, True):
+        spot, back, near = Spot(q, place, rows), Spot(np.zeros_like(q), place, rows), np.zeros((2, 2, 7, 11), np.uint16)
+        for p in phases_of((5, 9)):
+            expected = rng.integers(-32767, 32768, 2 * math.prod(p.counts)).astype(np.int16) if some else None
+            p.store(back, near[1], p.load(spot, near[0], expected).astype(np.int16), expected)
+        assert np.array_equal(back.grid, q)
+        assert np.array_equal(*near)
+
+
+def test_sizes_are_those_of_what_is_not_expected() -> None:
+    q = np.array([[5.0, -7.0, 100.0, 0.0]])
+    spot, near = Spot(q, (slice(0, None, 1),), np.arange(1)), np.zeros((1, 6), np.uint16)
+    for p in phases_of((4,)):
+        p.load(spot, near, np.array([[4, 60], [-7, -3]][p.parity[0]], np.int16))
+    assert near.tolist() == [[0, 1, 0, 40, 3, 0]]
 
 
 def test_moves_refuse_what_does_not_fit(compiled: Any) -> None:
     near = np.zeros((2, 5, 6), np.uint16)
-    good = [near, (3, 4), (0, 1), np.zeros(2 * 2 * 2, np.int64), np.zeros(24), np.array([0, 12]), (4, 1), True, False]
+    good = [near, (3, 4), (0, 1), np.zeros(2 * 2 * 2, np.int64), np.zeros(8, np.int16), np.zeros(24)]
+    good += [np.array([0, 12]), (4, 1), True, False]
     move = compiled.move
     move(*good)
     for place, bad in (
@@ -223,14 +237,15 @@ def test_moves_refuse_what_does_not_fit(compiled: Any) -> None:
         (2, (0, 2)),
         (2, (-1, 0)),
         (3, np.zeros(7, np.int64)),
-        (4, np.zeros(23)),
-        (5, np.array([0, 13])),
-        (5, np.array([-1, 0])),
-        (5, np.array([0])),
-        (6, (0, 1)),
-        (6, (5, 1)),
-        (6, (1 << 61, 1)),
-        (8, True),
+        (4, np.zeros(7, np.int16)),
+        (5, np.zeros(23)),
+        (6, np.array([0, 13])),
+        (6, np.array([-1, 0])),
+        (6, np.array([0])),
+        (7, (0, 1)),
+        (7, (5, 1)),
+        (7, (1 << 61, 1)),
+        (9, True),
     ):
         with pytest.raises((ValueError, OverflowError)):
             move(*good[:place], bad, *good[place + 1 :])

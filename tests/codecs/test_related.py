@@ -14,7 +14,7 @@ import pytest
 import hbae.codecs.related as module
 from hbae.arrays import Array
 from hbae.codecs.neighbours import phases_of
-from hbae.codecs.related import CLASS_LIMITS, MOST_LEADERS, Around, View, solve, turned
+from hbae.codecs.related import CLASS_LIMITS, MOST_LEADERS, Around, Expected, View, join_expected, solve, split_expected
 
 SHAPES = [(1,), (7,), (1, 5), (4, 1, 9), (6, 7, 8), (2, 3, 2, 3), (3, 2, 3, 2, 3, 2)]
 
@@ -41,7 +41,7 @@ def joined(blocks: tuple[Array, ...], count: int) -> Array:
     return np.concatenate([blocks[0][..., :MOST_LEADERS], *blocks[1:]], axis=-1)[..., :count]
 
 
-def expected_of(values: Array, others: list[Array], part: slice) -> list[Array]:
+def expected_of(values: Array, others: list[Array], part: slice) -> list[Expected]:
     """Walk over the phases of one set of variables; those before it are known everywhere."""
     views = [View(band_of(a), (1,) * (values.ndim - 1)) for a in others]
     around = Around.of(np.arange(len(values)), values.shape[1:], views, range(len(views)))
@@ -72,7 +72,8 @@ def test_compiled_are_those_of_numpy(
         results = []
         for kernel in (compiled, None):
             monkeypatch.setattr(module, "_related", kernel)
-            results.append([x.tobytes() for x in expected_of(values, others, part)])
+            found = expected_of(values, others, part)
+            results.append([(x.codes.tobytes(), x.values.tobytes()) for x in found])
         assert results[0] == results[1]
 
 
@@ -90,9 +91,29 @@ def test_a_relation_of_the_neighbourhood_is_found(
         truth = values[2:3][p.target].ravel()
         far = np.abs(truth) > 2
         classes = np.searchsorted(CLASS_LIMITS, np.abs(truth), side="right")
-        right += int((((found & 1) == (truth < 0)) & (np.abs((found >> 1) - classes) <= 1))[far].sum())
+        negative, told = found.codes & 1, found.codes >> 1
+        right += int(
+            ((negative == (truth < 0)) & (np.abs(told - classes) <= 1) & (np.abs(found.values - truth) < 3))[far].sum()
+        )
         total += int(far.sum())
     assert right > 0.8 * total
+
+
+@pytest.mark.parametrize("with_kernel", [False, True])
+def test_what_is_small_is_not_taken_off(with_kernel: bool, compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class, sign and the nearest integer say the same; classes below 1 (that of the limit 64 / 64) have none."""
+    monkeypatch.setattr(module, "_related", compiled if with_kernel else None)
+    rng = np.random.default_rng(7)
+    values = np.rint(rng.normal(0, 1, (4, 24, 24)) * 10.0 ** rng.integers(0, 6, (1, 24, 24)))
+    seen = set()
+    for found in expected_of(values, [], slice(2, 4)):
+        size, classes = np.abs(found.values.astype(int)), found.codes >> 1
+        assert ((size > 0) == (classes >= 8)).all()
+        assert ((found.values < 0) == ((found.codes & 1 > 0) & (size > 0))).all()
+        low = np.concatenate([[0], CLASS_LIMITS])[classes]
+        assert (size[size > 0] >= np.rint(low)[size > 0]).all()
+        seen |= set(size.tolist())
+    assert {0, 1, 2, 32767} <= seen
 
 
 def test_weights_that_overflow_count_as_none() -> None:
@@ -102,23 +123,22 @@ def test_weights_that_overflow_count_as_none() -> None:
     assert np.isfinite(w).all()
 
 
-def test_signs_turn_twice(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rests_give_values_back(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.array([5, -7, 0, (1 << 61) - 1, 1 - (1 << 61), 3])
-    expected = np.array([1, 3, 1, 31, 2, 0], np.uint8)
+    expected = Expected(np.array([1, 17, 1, 31, 20, 0], np.uint8), np.array([0, -6, 0, -32767, 4, 0], np.int16))
     for kernel in (compiled, None):
         monkeypatch.setattr(module, "_related", kernel)
-        once = turned(values.copy(), expected)
-        assert once.tolist() == [-5, 7, 0, 1 - (1 << 61), 1 - (1 << 61), 3]
-        assert np.array_equal(turned(once, expected), values)
-        narrow = np.array([5, -7, 0, 32767, -32767, 3], np.int16)
-        assert turned(narrow, expected).tolist() == [-5, 7, 0, -32767, -32767, 3]
+        rest = split_expected(values.copy(), expected)
+        assert rest.tolist() == [-5, 1, 0, -(1 << 61) - 32766, -3 - (1 << 61), 3]
+        assert np.array_equal(join_expected(rest, expected), values)
 
 
 def test_what_does_not_fit_is_refused(compiled: Any) -> None:
     own = np.zeros((5, 6, 4), np.int16)
     places = ((1, 0), (0, 1), (0, -8), (1, 7))
     both = (own, own.copy())
-    good = [both, both, (3, 4), (0, 1), places, 2, 2, CLASS_LIMITS, np.zeros((2, 2, 2), np.uint8)]
+    good = [both, both, (3, 4), (0, 1), places, 2, 2, CLASS_LIMITS]
+    good += [np.zeros((2, 2, 2), np.uint8), np.zeros((2, 2, 2), np.int16)]
     _refuses(compiled.expect, good, (
         (0, ()),
         (0, both[:1]),
@@ -158,6 +178,7 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
         (7, CLASS_LIMITS[:-1].copy()),
         (8, np.zeros((2, 2, 3), np.uint8)),
         (8, np.zeros((5, 2, 2), np.uint8)),
+        (9, np.zeros((2, 2, 1), np.int16)),
     ))  # fmt: skip
     _refuses(compiled.note, [own, (3, 4), (0, 1), 2, np.zeros(8, np.int64), False], (
         (0, own[:4].copy()),
@@ -190,8 +211,13 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
         (6, (3,)),
         (7, np.zeros((5, 5, 3), np.int16)),
     ))  # fmt: skip
-    with pytest.raises(ValueError, match="do not fit"):
-        compiled.turn(np.zeros(3, np.int64), np.zeros(3, np.uint8), True)
+    for kernel in (compiled.join, compiled.split):
+        _refuses(kernel, [np.zeros(3, np.int64), np.zeros(3, np.uint8), np.zeros(3, np.int16)], (
+            (0, np.zeros(4, np.int64)),
+            (0, np.zeros(13, np.uint8)),
+            (1, np.zeros(2, np.uint8)),
+            (2, np.zeros(2, np.int16)),
+        ))  # fmt: skip
 
 
 @pytest.mark.parametrize("ratios", [(1, 1), (2, 1), (2, 3)])

@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_refused(compiled: Any, monkeypatch: pytest.MonkeyP
         (8, 6, state[:2].copy()),
         (8, 7, used[1:].copy()),
     ]
-    state[...] = [1 << 40, len(words), 8 * len(bits)]
+    state[...] = [1 << 40, len(words), 4 * len(bits)]
     for place, inner, value in bad:
         args = copied(good)
         if inner is None:

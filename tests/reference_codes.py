@@ -253,8 +253,8 @@ EXPECTED = [1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 51
 def phased(symbols, shape, hint, guide, *, live=None, unknown=525, told=None):
     """Integers (B, ...) phase by phase, and the rests that were read, which are these where nothing is told.
 
-    hint, guide: None or by point; unknown: contexts where nothing is known. told: for related variables, gives from near
-    steps and what is known class, sign and integer of what is expected.
+    hint, guide: None or by point; unknown: contexts where nothing is known. told: for related variables, gives from
+    near steps and what is known class, sign and integer of what is expected.
     """
     rests, q, size = np.zeros(shape, np.int64), np.zeros(shape, np.int64), shape[1:]
     need(sum(n > 1 for n in size) <= 7, "too many axes")
@@ -294,7 +294,7 @@ EXPECTED_PARTS = [1, 4, 8, 13, 22, 32, 48, 64, 96, 160, 256, 512, 1024, 2048, 40
 
 
 def expected_from(leaders, places):
-    """Class, sign and integer of what is expected; leaders (J, ...) at the points; places: (leaders, integers) of each."""
+    """Class, sign, integer of what is expected; leaders (J, ...) at the points; places: (leaders, integers) of each."""
     f, few = np.float32, len(leaders)
     a = [[sum((u[i] * u[j] for u, _ in places), start=f(0)) for j in range(i + 1)] for i in range(few)]
     lower, times, part, w = [[] for _ in a], [[] for _ in a], [], list(leaders)

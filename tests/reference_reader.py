@@ -295,7 +295,7 @@ def waved(r, shape, groups, related):
 
 
 def relate(values, mine, others, siblings, near, q):
-    """Class, sign and integer of what is expected of integers q (B, ...), those known of them not 0, of variables ``mine``.
+    """Class, sign, integer of what is expected of integers q (B, ...), unknown ones 0, of variables ``mine``.
 
     values: the band of all variables (R, ...). others: what other bands have there, the siblings last.
     """

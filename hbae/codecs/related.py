@@ -99,7 +99,7 @@ class View:
 class Expected:
     """What is expected of integers, flat.
 
-    ``codes``: class (times 2) and sign (1: negative), uint8. ``values``: the nearest integers, int16; 0 for what is small.
+    ``codes``: class (times 2) and sign (1: negative), uint8. ``values``: the nearest integers, int16, 0 for small ones.
     """
 
     codes: Array

@@ -19,6 +19,7 @@ def move(
     shape: tuple[int, ...],
     starts: tuple[int, ...],
     values: Array,
+    expected: Array,
     grid: Array,
     firsts: Array,
     steps: tuple[int, ...],

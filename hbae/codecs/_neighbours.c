@@ -252,35 +252,29 @@ static PyObject *sizes(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* A value with its size, or that of what is not expected of it. */
-#define STORE_REST(NAME, INT)                                                                                      \
+/* Four zeros are passed by: grid and sizes hold zeros where nothing was stored. EXPECTED: what sizes leave out. */
+#define STORE_ROW(NAME, INT, EXPECTED)                                                                             \
     static void NAME(const INT *values, const int16_t *expected, uint16_t *near, double *grid, Py_ssize_t n,       \
                      Py_ssize_t step) {                                                                            \
-        for (Py_ssize_t i = 0; i < n; i++) {                                                                       \
-            grid[i * step] = (double)values[i];                                                                    \
-            near[2 * i] = size_of((int64_t)values[i] - expected[i]);                                               \
-        }                                                                                                          \
-    }
-STORE_REST(store_wide_rest, int64_t)
-STORE_REST(store_narrow_rest, int16_t)
-
-/* Four zeros are passed by: grid and sizes hold zeros where nothing was stored. */
-#define STORE_ROW(NAME, INT)                                                                                       \
-    static void NAME(const INT *values, uint16_t *near, double *grid, Py_ssize_t n, Py_ssize_t step) {             \
         Py_ssize_t i = 0;                                                                                          \
         while (i < n) {                                                                                            \
             Py_ssize_t end = n - i < 4 ? n : i + 4;                                                                \
-            if (end == i + 4 && !(values[i] | values[i + 1] | values[i + 2] | values[i + 3]))                      \
+            if (end == i + 4 && !(values[i] | values[i + 1] | values[i + 2] | values[i + 3] | EXPECTED(i) |        \
+                                  EXPECTED(i + 1) | EXPECTED(i + 2) | EXPECTED(i + 3)))                            \
                 i = end;                                                                                           \
             else                                                                                                   \
                 for (; i < end; i++) {                                                                             \
                     grid[i * step] = (double)values[i];                                                            \
-                    near[2 * i] = size_of(values[i]);                                                              \
+                    near[2 * i] = size_of((int64_t)values[i] - EXPECTED(i));                                       \
                 }                                                                                                  \
         }                                                                                                          \
     }
-STORE_ROW(store_wide, int64_t)
-STORE_ROW(store_narrow, int16_t)
+#define NOTHING(I) 0
+#define OF_EACH(I) expected[I]
+STORE_ROW(store_wide, int64_t, NOTHING)
+STORE_ROW(store_narrow, int16_t, NOTHING)
+STORE_ROW(store_wide_rest, int64_t, OF_EACH)
+STORE_ROW(store_narrow_rest, int16_t, OF_EACH)
 
 static void load_row(int64_t *values, const int16_t *expected, uint16_t *near, const double *grid, Py_ssize_t n, Py_ssize_t step) {
     for (Py_ssize_t i = 0; i < n; i++) {
@@ -298,9 +292,9 @@ static void move_row(Move *m, uint16_t *near, double *grid) {
     else if (m->expected)
         store_wide_rest((const int64_t *)m->values, m->expected, near, grid, n, step);
     else if (m->width == 2)
-        store_narrow((const int16_t *)m->values, near, grid, n, step);
+        store_narrow((const int16_t *)m->values, NULL, near, grid, n, step);
     else
-        store_wide((const int64_t *)m->values, near, grid, n, step);
+        store_wide((const int64_t *)m->values, NULL, near, grid, n, step);
     m->values += n * m->width;
     if (m->expected) m->expected += n;
 }

@@ -202,7 +202,7 @@ def _tune(whole: _Group, covariance: Array) -> Run:
         for _ in range(WHOLE_ROUNDS):
             gains = _balanced(gains, whole, x)
             whole = whole.weighted(covariance, gains)
-    return search(whole, x, 1.0, NEAR, 3, 4)
+    return search(whole, x, 1.0, NEAR, 4, 4)
 
 
 def _balanced(gains: Array, group: _Group, x: float) -> Array:

@@ -12,7 +12,7 @@ from hbae.compare.metrics import Errors
 
 Point = tuple[float, float]  # log(setting), log(loss)
 
-NEAR = 0.96  # a result of at least this part of its target is near enough
+NEAR = 0.99  # a result of at least this part of its target is near enough
 STEP = math.log(2)
 FAR = 0.85  # a result below this part of its target earns more runs
 LEAST = 1e-9

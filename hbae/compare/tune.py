@@ -65,7 +65,7 @@ def tune(
     """Give the rival's smallest result on the array with an achieved error of at most the target, near it if possible.
 
     Every variant of the rival is run at one setting on a typical eighth of the array (of less than 1 MB: the whole).
-    The best two are tuned there, then on the whole: once where that is within 4 % below the target, else up to three
+    The best two are tuned there, then on the whole: once where that is within 1 % below the target, else up to four
     times, and more often only to get below it or within 15 %. Where settings work in steps, it is the largest that
     meets the target. Of less than 4 MB, all variants are tuned, and 20 settings around the one found are tried too.
 
@@ -246,7 +246,7 @@ def _settle(whole: Single, part: Single, x: float, aim: float, evaluations: int)
         return whole.rival, search(whole, x, 1.0, 0.97, 2 * evaluations, 6)
     points = scout(part, x, aim, evaluations)
     slope = slope_at(points, aim, 1.0)
-    return whole.rival, search(whole, following(points, aim, slope), slope, NEAR, 3, 4)
+    return whole.rival, search(whole, following(points, aim, slope), slope, NEAR, 4, 4)
 
 
 def typical_eighth(array: Array, mask: Array) -> tuple[slice, ...]:

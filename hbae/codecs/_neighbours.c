@@ -252,6 +252,9 @@ static PyObject *sizes(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* Size of what is not expected of a value, which may be no number of a field. */
+static inline uint16_t rest_size(int64_t v, int16_t expected) { return size_of((int64_t)((uint64_t)v - (uint64_t)expected)); }
+
 /* Four zeros are passed by: grid and sizes hold zeros where nothing was stored. EXPECTED: what sizes leave out. */
 #define STORE_ROW(NAME, INT, EXPECTED)                                                                             \
     static void NAME(const INT *values, const int16_t *expected, uint16_t *near, double *grid, Py_ssize_t n,       \
@@ -265,7 +268,7 @@ static PyObject *sizes(PyObject *self, PyObject *args) {
             else                                                                                                   \
                 for (; i < end; i++) {                                                                             \
                     grid[i * step] = (double)values[i];                                                            \
-                    near[2 * i] = size_of((int64_t)values[i] - EXPECTED(i));                                       \
+                    near[2 * i] = rest_size(values[i], EXPECTED(i));                                               \
                 }                                                                                                  \
         }                                                                                                          \
     }
@@ -279,7 +282,7 @@ STORE_ROW(store_narrow_rest, int16_t, OF_EACH)
 static void load_row(int64_t *values, const int16_t *expected, uint16_t *near, const double *grid, Py_ssize_t n, Py_ssize_t step) {
     for (Py_ssize_t i = 0; i < n; i++) {
         values[i] = (int64_t)grid[i * step];
-        near[2 * i] = size_of(values[i] - (expected ? expected[i] : 0));
+        near[2 * i] = rest_size(values[i], expected ? expected[i] : 0);
     }
 }
 

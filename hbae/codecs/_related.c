@@ -524,24 +524,24 @@ static PyObject *see(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* Minus a number where the lowest bit of a code is set. */
-#define TURN(CODE, NUMBER, INT) (((NUMBER) ^ (INT)-(INT)((CODE)&1)) - (INT)-(INT)((CODE)&1))
+/* Minus a number where the lowest bit of a code is set; unsigned, as what is no number of a field may overflow. */
+#define TURN(CODE, NUMBER, UINT) (((NUMBER) ^ (UINT)-(UINT)((CODE)&1)) - (UINT)-(UINT)((CODE)&1))
 
 /* Whether all of them fit. */
 FOR_WIDE_UNITS static int join_narrow(int16_t *values, const Expected *e, Py_ssize_t n) {
     int32_t over = 0;
     for (Py_ssize_t i = 0; e->any && i < n; i++) {
-        int32_t v = TURN(e->codes[i], (int32_t)values[i], int32_t) + e->values[i];
+        int32_t v = (int32_t)TURN(e->codes[i], (uint32_t)values[i], uint32_t) + e->values[i];
         over |= v ^ (int16_t)v;
     }
     if (over) return 0;
-    for (Py_ssize_t i = 0; i < n; i++) values[i] = (int16_t)TURN(e->codes[i], values[i], int16_t);
+    for (Py_ssize_t i = 0; i < n; i++) values[i] = (int16_t)TURN(e->codes[i], (uint16_t)values[i], uint16_t);
     for (Py_ssize_t i = 0; e->any && i < n; i++) values[i] = (int16_t)(values[i] + e->values[i]);
     return 1;
 }
 
 FOR_WIDE_UNITS static void join_wide(int64_t *values, const Expected *e, Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++) values[i] = TURN(e->codes[i], values[i], int64_t) + e->values[i];
+    for (Py_ssize_t i = 0; i < n; i++) values[i] = (int64_t)(TURN(e->codes[i], (uint64_t)values[i], uint64_t) + (uint64_t)e->values[i]);
 }
 
 int join_values(void *values, const Expected *e, Py_ssize_t n, int narrow) {
@@ -573,7 +573,7 @@ static PyObject *join_or_split(PyObject *args, int join) {
     else if (join)
         join_wide(v, &e, n);
     else
-        for (Py_ssize_t i = 0; i < n; i++) v[i] = TURN(e.codes[i], v[i] - e.values[i], int64_t);
+        for (Py_ssize_t i = 0; i < n; i++) v[i] = (int64_t)TURN(e.codes[i], (uint64_t)v[i] - (uint64_t)e.values[i], uint64_t);
     PyBuffer_Release(&values);
     PyBuffer_Release(&codes);
     PyBuffer_Release(&expected);

@@ -37,7 +37,7 @@ def test_tuned_result_is_real_and_close_below_its_target(name, target, field):
     assert found.raw_bytes == field.nbytes
     assert found.reached
     # ZFP's tolerance counts only to a power of two; SZ3's errors and sizes jump between close tolerances
-    near = {"ZFP": 0.4, "SZ3": 0.5 if target == 1e-2 else 0.8, "SPERR": 0.9}[name]
+    near = {"ZFP": 0.4, "SZ3": 0.5 if target == 1e-2 else 0.8, "SPERR": 0.97}[name]
     assert near * target <= nrmse <= target
     assert found.runs <= 27
     if name == "ZFP":

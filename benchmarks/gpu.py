@@ -219,7 +219,7 @@ def one_chunk(raw: Any, payload: bytes, plan: GroupPlan, backend: Timed) -> None
         if encodes(plan):
             with backend.timed("arithmetic"):
                 if plan.wavelet is not None:
-                    q = wave_integers(backend, x, plan, plan.wavelet, worth_of(related=plan.related, nearest=False))
+                    q = wave_integers(backend, x, plan, plan.wavelet, worth_of(plan.related, nearest=False))
                 elif plan.transform is not None:
                     parts = Parts(coefs=tile_integers(backend, x, plan, plan.transform))
             with backend.timed("entropy coding"):

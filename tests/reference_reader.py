@@ -280,7 +280,7 @@ def waved(r, shape, groups, related):
         for mine, guide in guided(rest, 15 if related else len(values)):
             guide = guide if mine.start else None
             hint = hint_for(rests, bands, band, rows[mine], guide)
-            told = partial(relate, values, mine, others, len(band[2])) if related else None
+            told = partial(relate, values, mine, others, len(band[2]), related == "rests") if related else None
             values[mine], rest[mine] = phased(symbols, values[mine].shape, hint, guide, told=told)
         q[(rows, *place)], rests[(rows, *place)] = values, rest
     if symbols:
@@ -294,7 +294,7 @@ def waved(r, shape, groups, related):
     return out
 
 
-def relate(values, mine, others, siblings, near, q):
+def relate(values, mine, others, siblings, rests, near, q):
     """Class, sign, integer of what is expected of integers q (B, ...), unknown ones 0, of variables ``mine``.
 
     values: the band of all variables (R, ...). others: what other bands have there, the siblings last.
@@ -316,7 +316,8 @@ def relate(values, mine, others, siblings, near, q):
     around = around[:24]
     if not few or not around:
         return np.zeros(q.shape, np.int64), np.zeros(q.shape, bool), np.zeros(q.shape, np.int64)
-    return expected_from(known[:few], [(a[:few], a[mine]) for a in around])
+    classes, negative, whole = expected_from(known[:few], [(a[:few], a[mine]) for a in around])
+    return classes, negative, whole * rests
 
 
 def seen_in(q, here, there, rows):
@@ -451,7 +452,7 @@ class Plan:
             if levels:
                 q = interpolated(r, mixed, levels)
             elif self.doc["wavelet"]:
-                q = waved(r, mixed, self.doc["wavelet"], self.doc.get("related", False))
+                q = waved(r, mixed, self.doc["wavelet"], self.doc.get("related"))
             else:
                 slab = next((i for i, n in enumerate(mixed[1:], 1) if n > 1), 1)
                 q = integers(r, (mixed[slab], *(n for i, n in enumerate(mixed) if i != slab)), far=1)

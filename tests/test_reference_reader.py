@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbae.codecs import encode_coefficients
+from hbae.codecs.related import Relation
 from hbae.exact import Wavelet
 from hbae.pipeline.levels import encode_levels
 from hbae.pipeline.plan import Levels
@@ -142,11 +144,11 @@ def test_any_coefficients(shape: tuple[int, ...], tiles: int, scale: int, zeros:
         st.lists(st.integers(2, 4), min_size=4, max_size=4).map(tuple),
     ),
     variables=st.integers(1, 20),
-    related=st.booleans(),
+    related=st.sampled_from(get_args(Relation)),
     seed=st.integers(0, 999),
     data=st.data(),
 )
-def test_any_wavelet(shape: tuple[int, ...], variables: int, related: bool, seed: int, data: st.DataObject) -> None:
+def test_any_wavelet(shape: tuple[int, ...], variables: int, related: Relation, seed: int, data: st.DataObject) -> None:
     """Any grouping of the axes, edges of any length, variables of any size, related or not."""
     rng = np.random.default_rng(seed)
     axes = data.draw(st.permutations(range(len(shape))))
@@ -155,7 +157,7 @@ def test_any_wavelet(shape: tuple[int, ...], variables: int, related: bool, seed
     for a, cut in zip(axes[1:], cuts, strict=True):
         groups.append([a]) if cut else groups[-1].append(a)
     wavelet = Wavelet(tuple(tuple(g) for g in groups))
-    x = rng.normal(size=(variables, *shape)) + related * rng.normal(size=shape)
+    x = rng.normal(size=(variables, *shape)) + bool(related) * rng.normal(size=shape)
     x *= 10.0 ** rng.uniform(-2, data.draw(st.sampled_from([1, 4, 9])), (variables, *(1,) * len(shape)))
     coded, known = encode_waves(x, wavelet, worth=0.0, related=related, known=True)
     r = reference.Bytes(coded)

@@ -15,13 +15,13 @@
 #define RIDGE_PART 0x1p-12f
 #define BOUND 0x1p64f
 #define LARGEST 32767
-#define TOLD_FROM 1.0f
 
 #define INSIDE static inline __attribute__((always_inline))
 
 typedef struct {
     const int16_t *own;
     const float *limits;
+    float off_from;
     Expected *out;
     /* In points. */
     Py_ssize_t rank, counts[MOST_AXES], steps[MOST_AXES];
@@ -179,7 +179,8 @@ FOR_WIDE_UNITS static void solve(Batch *b, int leaders) {
     }
 }
 
-/* What is expected of so many variables of a point, from one on: class, times 2, and sign; the nearest integer from 1 on. */
+/* What is expected of so many variables of a point, from one on: class, times 2, and sign; the nearest integer of what is to be
+   taken off. */
 #define TELL(NAME, COUNT)                                                                                          \
     typedef float NAME##_floats __attribute__((vector_size(4 * COUNT)));                                           \
     typedef int32_t NAME##_ints __attribute__((vector_size(4 * COUNT)));                                           \
@@ -198,7 +199,7 @@ FOR_WIDE_UNITS static void solve(Batch *b, int leaders) {
         for (int c = 0; c < NUM_LIMITS; c++) code -= (NAME##_ints)(magnitude >= k->limits[c]) * 2;                 \
         NAME##_bytes bytes = __builtin_convertvector(code, NAME##_bytes);                                          \
         memcpy(codes, &bytes, sizeof bytes);                                                                       \
-        NAME##_ints large = (NAME##_ints)(magnitude > (float)LARGEST), told = (NAME##_ints)(magnitude >= TOLD_FROM); \
+        NAME##_ints large = (NAME##_ints)(magnitude > (float)LARGEST), told = (NAME##_ints)(magnitude >= k->off_from); \
         bits = (bits & ~large) | ((NAME##_ints)((NAME##_floats){0} + (float)LARGEST) & large);                     \
         /* No digits behind the point are left: the nearest integer, or the even one. */                           \
         NAME##_floats nearest = ((NAME##_floats)bits + 0x1p23f) - 0x1p23f;                                         \
@@ -334,7 +335,7 @@ int expect_values(const Around *a, const Places *p, const Parity *q, Py_ssize_t 
         k.leads[n] = (const int16_t *)a->leads[band].buf + step * k.width;
         k.told[n] = (const int16_t *)a->told[band].buf + step * k.told_width;
     }
-    k.own = a->leads[0].buf, k.limits = a->limits->buf, k.out = out;
+    k.own = a->leads[0].buf, k.limits = a->limits->buf, k.off_from = a->off_from, k.out = out;
     Batch b;
     /* Rows that no variable fills take part in sums that nobody looks at. */
     memset(b.around, 0, sizeof b.around);
@@ -344,19 +345,19 @@ int expect_values(const Around *a, const Places *p, const Parity *q, Py_ssize_t 
 }
 
 PyDoc_STRVAR(expect_doc,
-             "expect(leads, told, shape, starts, places, leaders, first, limits, codes, values)\n--\n\n"
+             "expect(leads, told, shape, starts, places, leaders, first, limits, off_from, codes, values)\n--\n\n"
              "Write what is expected of one parity of a band of variables; where nothing is, `codes` and `values` stay as they are.\n\n"
              "`leads`: tuple of int16 (*shape + 2, columns), the own band first: the leaders. `told`: the same of the variables to\n"
              "tell of. `shape`: of the band. `starts`: parity by axis. `places`: band (0: the own one) and step of each. `first`: the\n"
-             "column of the first variable. `limits`: float32 (15). `codes`: class (times 2) and sign, uint8. `values`: the nearest\n"
-             "integer, of what is not small, int16.");
+             "column of the first variable. `limits`: float32 (15). `off_from`: what is expected counts for `values` from there on.\n"
+             "`codes`: class (times 2) and sign, uint8. `values`: the nearest integer, int16.");
 
 static PyObject *expect(PyObject *self, PyObject *args) {
     Py_buffer limits, codes, values;
     PyObject *leads, *told, *shape, *starts, *places;
     Around a = {.limits = &limits};
-    if (!PyArg_ParseTuple(args, "OOOOOiny*w*w*", &leads, &told, &shape, &starts, &places, &a.leaders, &a.first, &limits, &codes,
-                          &values))
+    if (!PyArg_ParseTuple(args, "OOOOOiny*fw*w*", &leads, &told, &shape, &starts, &places, &a.leaders, &a.first, &limits, &a.off_from,
+                          &codes, &values))
         return NULL;
     Expected out = {.codes = codes.buf, .values = values.buf};
     Parity p;

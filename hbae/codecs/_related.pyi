@@ -9,6 +9,7 @@ def expect(
     leaders: int,
     first: int,
     limits: Array,
+    off_from: float,
     codes: Array,
     values: Array,
 ) -> None: ...

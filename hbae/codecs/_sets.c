@@ -104,7 +104,7 @@ PyDoc_STRVAR(read_doc,
              "`sizes`: uint16 (V, *shape + 2), zeros, written. `hints`, `classes`: as for `phase_contexts`. `phases`: starts, places,\n"
              "table, parts and base (for `phase_contexts`), places (for `expect`) of each. `spot`: grid, firsts, steps as for `move`.\n"
              "`around`: where variables are `related`, what `note` writes to; leaders, variables to tell of, how many leaders (may be\n"
-             "0), first column, limits as for `expect`. `stream`: what `take` takes behind `narrow`.");
+             "0), first column, limits and `off_from` as for `expect`. `stream`: what `take` takes behind `narrow`.");
 
 static PyObject *read_set(PyObject *self, PyObject *args) {
     Set s = {0};
@@ -114,7 +114,8 @@ static PyObject *read_set(PyObject *self, PyObject *args) {
     int fits = PyArg_ParseTuple(args, "w*Oy*y*OO!pO!O!", &s.sizes, &shape, &s.hints, &s.classes, &phases, &PyTuple_Type, &spot,
                                 &s.related, &PyTuple_Type, &around, &PyTuple_Type, &stream) &&
                PyArg_ParseTuple(spot, "w*y*O", &s.grid, &s.firsts, &steps) &&
-               PyArg_ParseTuple(around, "w*OOiny*", &s.own, &leads, &told, &s.around.leaders, &s.around.first, &s.limits) &&
+               PyArg_ParseTuple(around, "w*OOiny*f", &s.own, &leads, &told, &s.around.leaders, &s.around.first, &s.limits,
+                                &s.around.off_from) &&
                PyArg_ParseTuple(stream, "y*y*y*y*y*y*w*w*", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7);
     s.variables = s.firsts.len / 8;
     s.around.limits = &s.limits;

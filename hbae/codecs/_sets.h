@@ -70,6 +70,7 @@ typedef struct {
     Py_ssize_t bands, told_bands, first;
     int leaders;
     const Py_buffer *limits;
+    float off_from;
 } Around;
 
 /* Gives whether all are held; what is held must be released in any case. */
@@ -89,7 +90,7 @@ static inline int read_around(PyObject *places, Places *p) {
     return 1;
 }
 
-/* What is expected of values: class (times 2) and sign, the nearest integer where it is not small; whether any is not 0. */
+/* What is expected of values: class (times 2) and sign, the nearest integer from `off_from` on; whether any is not 0. */
 typedef struct {
     uint8_t *codes;
     int16_t *values;

@@ -10,6 +10,6 @@ def read(
     phases: Sequence[tuple[tuple[int, ...], tuple[int, ...], Array, int, int, tuple[tuple[int, int], ...]]],
     spot: tuple[Array, Array, tuple[int, ...]],
     related: bool,
-    around: tuple[Array, tuple[Array, ...], tuple[Array, ...], int, int, Array],
+    around: tuple[Array, tuple[Array, ...], tuple[Array, ...], int, int, Array, float],
     stream: tuple[Array, Array, Array, Array, Array, bytes, Array, Array],
 ) -> int: ...

@@ -4,7 +4,7 @@
 At fronts all variables change together, each by its own factor, and the factors are those of the neighbourhood. So the
 integer of a variable at a place is expected by local least squares: of the variables known at the place (the
 *leaders*), the combination that gave this one at the known places around. What is expected chooses the context of the
-entropy coder, its sign tells which sign is likely, and from 1 on the nearest integer is taken off.
+entropy coder, its sign tells which sign is likely, and where relations are close, the nearest integer is taken off.
 
 float32, one IEEE operation at a time in a fixed order: the same bits on any machine. NumPy is the reference; where
 ``_related.c`` is built, it does the same faster.
@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -37,14 +38,15 @@ RIDGE, RIDGE_PART = np.float32(4), np.float32(2.0**-12)
 _LIMITS = np.array([1, 4, 8, 13, 22, 32, 48, 64, 96, 160, 256, 512, 1024, 2048, 4096])
 CLASS_LIMITS = (_LIMITS / 64).astype(np.float32)
 CLASSES = len(_LIMITS) + 1
-# From there on what is expected is taken off.
-_TOLD_FROM = np.float32(1)
+# What variables tell of each other: nothing, contexts and signs, or besides what is taken off, from there on.
+Relation = Literal["", "contexts", "rests"]
+_OFF_FROM, _NEVER = 1.0, math.inf
 # Contexts of phases without the guide, each with the class of what is expected.
 RELATED_CONTEXTS = ((PHASE_CONTEXTS - 1) // GUIDES + 1) * CLASSES
 # Weights beyond that come from integers that no field has, and count as 0.
 _BOUND = np.float32(2.0**64)
 # What kernels need for a set, as :meth:`Around.fixed` says.
-Fixed = tuple[Array, tuple[Array, ...], tuple[Array, ...], int, int, Array]
+Fixed = tuple[Array, tuple[Array, ...], tuple[Array, ...], int, int, Array, float]
 # Columns of the block that can lead, where there are that many: a point's lie in one line of the cache.
 _LEADING = 16
 _PIECE = 1 << 13
@@ -113,6 +115,7 @@ class Around:
     ``blocks``: int16 (*shape + 2, columns) with a border of zeros: all that can lead, and, where there are more
     variables, the others: most sets read the first one only. Zero where the band is not known yet. ``others``: the same
     for what each other band has at the points. ``spread``: which of these are looked at one step to each side, too.
+    ``rests``: whether what is expected is taken off.
     """
 
     rows: Array
@@ -120,22 +123,23 @@ class Around:
     blocks: tuple[Array, ...]
     others: tuple[tuple[Array, ...], ...]
     spread: range
+    rests: bool
     _places: dict[tuple[int, ...], tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
     @staticmethod
-    def of(rows: Array, shape: tuple[int, ...], views: Sequence[View], spread: range) -> Around:
+    def of(rows: Array, shape: tuple[int, ...], views: Sequence[View], spread: range, *, rests: bool) -> Around:
         """Start with nothing known of the band itself; ``spread``: numbers of views. Only what gives places counts."""
         views, spread = views[:MOST_PLACES], range(spread.start, min(spread.stop, MOST_PLACES))
         widths = [len(rows)] if len(rows) < MOST_LEADERS else [_LEADING, len(rows) - MOST_LEADERS]
         wide = tuple(n + 2 for n in shape)
-        own = Around(rows, shape, tuple(np.zeros((*wide, n), np.int16) for n in widths if n), (), range(0))
+        own = Around(rows, shape, tuple(np.zeros((*wide, n), np.int16) for n in widths if n), (), range(0), rests)
         if len(rows) < 2:
             return own
-        return Around(rows, shape, own.blocks, tuple(view.seen(own) for view in views), spread)
+        return Around(rows, shape, own.blocks, tuple(view.seen(own) for view in views), spread, rests)
 
     def alone(self) -> Around:
         """Give the band without what others have there: all that later bands look at."""
-        return Around(self.rows, self.shape, self.blocks, (), range(0))
+        return Around(self.rows, self.shape, self.blocks, (), range(0), self.rests)
 
     @cached_property
     def _strides(self) -> list[int]:
@@ -145,6 +149,10 @@ class Around:
     def _by_block(self) -> list[tuple[Array, ...]]:
         """For each block: the own one, and those of the other bands."""
         return [tuple(b[i] for b in (self.blocks, *self.others)) for i in range(len(self.blocks))]
+
+    @property
+    def _off_from(self) -> float:
+        return _OFF_FROM if self.rests else _NEVER
 
     def places(self, phase: Phase) -> tuple[tuple[int, int], ...]:
         """Give the places around a phase's points: band (0: this one), and step in its flat points."""
@@ -179,10 +187,9 @@ class Around:
         if leaders and places:
             i, columns = _columns(part)
             if _related is not None:
-                _, leads, told, _, column, limits = self.fixed(part)
-                _related.expect(
-                    leads, told, self.shape, phase.parity, places, leaders, column, limits, out.codes, out.values
-                )
+                _, leads, told, _, column, limits, off_from = self.fixed(part)
+                of_phase = (self.shape, phase.parity, places)
+                _related.expect(leads, told, *of_phase, leaders, column, limits, off_from, out.codes, out.values)
             else:
                 points = [[a.reshape(-1, a.shape[-1]).T for a in self._by_block[k]] for k in (0, i)]
                 known, wanted = [a[:leaders] for a in points[0]], [a[columns] for a in points[1]]
@@ -193,11 +200,12 @@ class Around:
         """Give what kernels need for a set of variables.
 
         The block that holds it, that of the leaders and it with those of other bands, how many leaders, the set's first
-        column, limits.
+        column, limits, from where on it is taken off.
         """
         i, columns = _columns(part)
         leaders = min(part.start, MOST_LEADERS)
-        return self.blocks[i], self._by_block[0], self._by_block[i], leaders, columns.start, CLASS_LIMITS
+        told = self._by_block[0], self._by_block[i], leaders
+        return self.blocks[i], *told, columns.start, CLASS_LIMITS, self._off_from
 
     def _expect(
         self, phase: Phase, places: Sequence[tuple[int, int]], leads: list[Array], told: list[Array], out: Expected
@@ -220,7 +228,7 @@ class Around:
                 total += alike * told[f][:, at + step].astype(np.float32)
             size = np.abs(total)
             codes[:, here] = 2 * np.searchsorted(CLASS_LIMITS, size, side="right") + (total < 0)
-            nearest = np.rint(np.minimum(size, np.float32(LARGEST))) * (size >= _TOLD_FROM)
+            nearest = np.rint(np.minimum(size, np.float32(LARGEST))) * (size >= np.float32(self._off_from))
             values[:, here] = np.copysign(nearest, total)
 
     def _points(self, phase: Phase) -> Array:

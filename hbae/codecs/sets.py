@@ -22,7 +22,7 @@ except ImportError:
     _sets = None  # type: ignore[assignment]
 
 _NOTHING, _NO_BLOCK = np.zeros(0, np.uint16), np.zeros(0, np.int16)
-_NO_AROUND: Fixed = (_NO_BLOCK, (), (), 0, 0, CLASS_LIMITS)
+_NO_AROUND: Fixed = (_NO_BLOCK, (), (), 0, 0, CLASS_LIMITS, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,7 @@ Progress = Callable[[str, float], None]
 MEASURES = ("psnr", "ssim", "dssim", "spectrum_ratio", "error_autocorrelation")
 TERMS = (
     "Each rival is tuned, variable by variable, to the error that hbae achieved on that variable; its setting is found "
-    "by bisection on the achieved error, to at most 1 % below it where it can (ZFP: the largest power of two that meets it). "
+    "by bisection on the achieved error, at most 1 % below it where it can (ZFP: the largest power of two below it). "
     "PCA is one setting for all variables of a grid, weighted so that each comes near its own target.",
     "Each rival uses the algorithm, mode and order of axes that is smallest for the variable.",
     "Rivals count their payload only; hbae counts its whole file: model, tables, metadata, all other variables.",

@@ -224,7 +224,7 @@ def _coefficients(tiles: Array, transform: Transform) -> Array:
 def _encode_points(left: Array, plan: GroupPlan, rounding: float, known: bool) -> tuple[bytes, Array | None]:
     """Bytes of the point stage by interpolation or wavelets (none for other plans), and maybe a reader's integers."""
     if plan.wavelet is not None:
-        worth = worth_of(related=plan.related, nearest=rounding == 0.5)
+        worth = worth_of(plan.related, nearest=rounding == 0.5)
         return encode_waves(left, plan.wavelet, worth=worth, related=plan.related, known=known)
     if plan.levels is not None:
         return encode_levels(left, plan.levels, rounding)
@@ -234,7 +234,7 @@ def _encode_points(left: Array, plan: GroupPlan, rounding: float, known: bool) -
 def _quantise_points(left: Array, plan: GroupPlan, rounding: float) -> Array:
     """What a reader gets of the point stage: integers, in 2**-6 units for interpolation and wavelets."""
     if plan.wavelet is not None:
-        return quantise_waves(left, plan.wavelet, worth=worth_of(related=plan.related, nearest=rounding == 0.5))
+        return quantise_waves(left, plan.wavelet, worth=worth_of(plan.related, nearest=rounding == 0.5))
     if plan.levels is not None:
         return quantise_levels(left, plan.levels, rounding)
     return np.rint(left).astype(np.int64)

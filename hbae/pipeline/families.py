@@ -13,6 +13,7 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.blocks import Geometry, fill_invalid, split_blocks, split_tiles
 from hbae.bound import Target, fit_transform
+from hbae.codecs.related import Relation
 from hbae.errors import FormatError
 from hbae.exact import MAX_DCT, Backend, BlockDecoder, Transform, Wavelet
 from hbae.exact.interpolate import level_steps
@@ -219,12 +220,19 @@ def _predicted(s: Setting, way: str, head: str) -> Family:
         balanced, plain = _balances(s, head, partial(quantise_levels, levels=levels[0]))
         plans = [replace(balanced, levels=k) for k in levels]
         return _named(s, way, head, plans + [replace(p, levels=levels[0]) for p in plain])
-    waves, tied = _wavelet_options(s.draft), s.draft.num_variables > 1 and not s.fast
-    worth = worth_of(related=tied, nearest=False)
+    waves, tied = _wavelet_options(s.draft), _relations(s, head)
+    worth = worth_of(tied[0], nearest=False)
     balanced, plain = _balances(s, head, partial(quantise_waves, wavelet=waves[0], worth=worth))
-    plans = [replace(balanced, wavelet=k, related=tied) for k in waves]
-    plans += [replace(balanced, wavelet=waves[0])] if tied else []
-    return _named(s, way, head, plans + [replace(p, wavelet=waves[0], related=tied) for p in plain])
+    plans = [replace(balanced, wavelet=k, related=tied[0]) for k in waves]
+    plans += [replace(balanced, wavelet=waves[0], related=t) for t in tied[1:]]
+    return _named(s, way, head, plans + [replace(p, wavelet=waves[0], related=tied[0]) for p in plain])
+
+
+def _relations(s: Setting, head: str) -> tuple[Relation, ...]:
+    """What variables may tell of each other, the likeliest first: components of a basis are closely related."""
+    if s.draft.num_variables == 1 or s.fast:
+        return ("",)
+    return ("rests", "") if head == "klt" else ("contexts", "rests", "")
 
 
 def _balances(s: Setting, head: str, quantise: Quantiser) -> tuple[GroupPlan, list[GroupPlan]]:

@@ -60,7 +60,7 @@ class OriginalThere:
 
     def quantised(self, targets: list[Target], parts: Parts) -> Parts:
         """Make the integers of a plan with one stage, and the bytes of one by wavelets."""
-        worth = worth_of(related=self.plan.related, nearest=rounding_of(targets) == 0.5)
+        worth = worth_of(self.plan.related, nearest=rounding_of(targets) == 0.5)
         plan, wavelet, transform = finer_steps(self.plan, parts.fine), self.plan.wavelet, self.plan.transform
         with self.there.working():
             if transform is not None:

@@ -7,13 +7,14 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 
 from hbae.arrays import Array, plain_dtype
 from hbae.blocks import Geometry
 from hbae.codecs import ByteReader, ByteWriter, pack, unpack, unpack_json
+from hbae.codecs.related import Relation
 from hbae.config import ErrorBound
 from hbae.container import decode_transform, encode_transform
 from hbae.errors import FormatError, ModelMismatchError
@@ -52,7 +53,7 @@ class GroupPlan:
     ``gae_unit``, ``point_unit``: (V,) steps of the three correctors, in the variables' units. ``packing``: (scale,
     offset) or None for each variable. ``diff_axes``: grid axes along which the point stage is differenced. ``mix``:
     basis over the variables for the point stage, or None. ``levels``: the point stage by interpolation instead of
-    differences, or None. ``wavelet``: the point stage by wavelets, or None. ``related``: whether variables tell of each
+    differences, or None. ``wavelet``: the point stage by wavelets, or None. ``related``: what variables tell of each
     other's wavelet coefficients. ``model``: SHA-256 of the decoder or None.
     ``limits``: smallest and largest value by variable in the log domain, where ``low`` and ``high`` are magnitudes;
     None where these say all.
@@ -77,7 +78,7 @@ class GroupPlan:
     mix: Transform | None = None
     levels: Levels | None = None
     wavelet: Wavelet | None = None
-    related: bool = False
+    related: Relation = ""
     model: str | None = None
     decoder: BlockDecoder | None = None
     limits: tuple[tuple[float, float], ...] | None = None
@@ -135,11 +136,12 @@ def finer_steps(plan: GroupPlan, fine: int) -> GroupPlan:
     return replace(plan, unit=plan.unit * factor, point_unit=plan.point_unit * factor)
 
 
-def _flag(doc: dict[str, Any], key: str) -> bool:
-    found = doc.get(key, False)
-    if not isinstance(found, bool):
-        raise FormatError(f"group section: {key} is neither true nor false")
-    return found
+def _relation(doc: dict[str, Any]) -> Relation:
+    found = doc.get("related", "")
+    for known in get_args(Relation):
+        if found == known:
+            return cast("Relation", known)
+    raise FormatError("group section: an unknown relation of variables")
 
 
 def _bounds_of(doc: dict[str, Any], count: int) -> tuple[tuple[ErrorBound, ...], ...]:
@@ -172,7 +174,7 @@ def encode_plan(plan: GroupPlan) -> bytes:
         "mix": plan.mix is not None,
     }
     if plan.related:
-        doc["related"] = True
+        doc["related"] = plan.related
     if plan.limits is not None:
         doc["limits"] = plan.limits
     regions = [[[b.kind, b.value, b.region] for b in bs if b.region is not None] for bs in plan.bounds]
@@ -226,7 +228,7 @@ def decode_plan(data: bytes, find_model: Callable[[str], BlockDecoder]) -> Group
             mix=mix,
             levels=levels,
             wavelet=wavelet,
-            related=_flag(doc, "related"),
+            related=_relation(doc),
             model=doc["model"],
             limits=None if doc.get("limits") is None else tuple((float(a), float(b)) for a, b in doc["limits"]),
             decoder=None if doc["model"] is None else find_model(str(doc["model"])),

@@ -21,7 +21,7 @@ from hbae.codecs.contexts import SymbolReader, SymbolWriter
 from hbae.codecs.hints import Hints, Seen, Sizes, settle
 from hbae.codecs.masks import read_bits
 from hbae.codecs.neighbours import PHASE_CONTEXTS, Spot, sets_of
-from hbae.codecs.related import MOST_LEADERS, MOST_PLACES, RELATED_CONTEXTS, Around, View
+from hbae.codecs.related import MOST_LEADERS, MOST_PLACES, RELATED_CONTEXTS, Around, Relation, View
 from hbae.codecs.sets import BandSet
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
@@ -46,17 +46,17 @@ class Waves:
 
 
 def encode_waves(
-    x: Array, wavelet: Wavelet, *, worth: float, related: bool = False, known: bool = False
+    x: Array, wavelet: Wavelet, *, worth: float, related: Relation = "", known: bool = False
 ) -> tuple[bytes, Array | None]:
     """Quantise x (V, *grid), in point units; give bytes and, if they are to be ``known``, a reader's integers.
 
-    x is written over. ``worth``: squared steps that a bit is worth. ``related``: whether variables tell of each other.
+    x is written over. ``worth``: squared steps that a bit is worth. ``related``: what variables tell of each other.
     """
     q = _quantised(x, wavelet, worth)
     return code_waves(q, wavelet, related=related), synthesised(_waves(q), wavelet)[0] if known else None
 
 
-def code_waves(q: Array, wavelet: Wavelet, *, related: bool) -> bytes:
+def code_waves(q: Array, wavelet: Wavelet, *, related: Relation) -> bytes:
     """Encode quantised coefficients (V, *grid), integers held in float64."""
     bands = wavelet.bands(q.shape[1:])
     live = np.array([q[(slice(None), *b.place)].reshape(len(q), -1).any(axis=1) for b in bands])
@@ -82,7 +82,7 @@ def decode_waves(
     wavelet: Wavelet,
     zeros: Callable[[tuple[int, ...]], Array] = np.zeros,
     *,
-    related: bool = False,
+    related: Relation = "",
 ) -> Waves:
     """Give the quantised coefficients of (V, *grid), in an array that ``zeros`` makes.
 
@@ -147,7 +147,7 @@ def _waves(q: Array) -> Waves:
     return Waves(q, np.flatnonzero(q.reshape(len(q), -1).any(axis=1)))
 
 
-def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[BandSet]:
+def _walk(q: Array, bands: list[Band], live: Array, related: Relation) -> Iterator[BandSet]:
     """Give, set by set, the bands' live variables; each must be coded before the next one."""
     settled: dict[int, Sizes] = {}
     told: dict[int, Around] = {}
@@ -161,7 +161,7 @@ def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[B
         settled[i] = Sizes(rows, np.empty((len(rows), *shape), np.uint16))
         guide = around = None
         if related:
-            around = _around(told, bands, band, rows, shape)
+            around = _around(told, bands, band, rows, shape, rests=related == "rests")
             told[i] = around.alone()
         for part in sets_of(len(rows), MOST_LEADERS if related else None):
             known = np.zeros((part.stop - part.start, *(n + 2 for n in shape)), np.uint16)
@@ -169,7 +169,7 @@ def _walk(q: Array, bands: list[Band], live: Array, related: bool) -> Iterator[B
             guide = settle(known, guide, settled[i].values[part])
 
 
-def _check_room(shape: tuple[int, ...], bands: list[Band], live: Array, related: bool) -> None:
+def _check_room(shape: tuple[int, ...], bands: list[Band], live: Array, related: Relation) -> None:
     """Refuse bands that need too much room with their borders: many variables on short axes.
 
     Raises
@@ -183,7 +183,7 @@ def _check_room(shape: tuple[int, ...], bands: list[Band], live: Array, related:
         cells = math.prod(lengths) * int(used.sum())
         others = (band.parent >= 0) + (band.cousin >= 0) + len(band.siblings)
         total += cells if related else 0
-        if max(total, cells * (1 + min(others, MOST_PLACES) * related)) > _MOST_CELLS:
+        if max(total, cells * (1 + min(others, MOST_PLACES) * bool(related))) > _MOST_CELLS:
             raise FormatError("wavelet: bands need too much room with their borders")
 
 
@@ -197,11 +197,13 @@ def _ratios(band: Band, other: Band) -> tuple[int, ...]:
     return tuple(there.step // mine.step for mine, there in zip(band.place, other.place, strict=True))
 
 
-def _around(known: dict[int, Around], bands: list[Band], band: Band, rows: Array, shape: tuple[int, ...]) -> Around:
+def _around(
+    known: dict[int, Around], bands: list[Band], band: Band, rows: Array, shape: tuple[int, ...], *, rests: bool
+) -> Around:
     """Start with what bands before tell of the integers of a band."""
     others = _others(band)
     views = [View(known.get(i), _ratios(band, bands[i])) for i in others]
-    return Around.of(rows, shape, views, range(len(others) - len(band.siblings), len(others)))
+    return Around.of(rows, shape, views, range(len(others) - len(band.siblings), len(others)), rests=rests)
 
 
 def _hints(known: dict[int, Sizes], bands: list[Band], band: Band, rows: Array, shape: tuple[int, ...]) -> Hints:

@@ -26,7 +26,7 @@ def compiled(kernel_of: Callable[[ModuleType, str], Any]) -> Any:
 
 def band_of(values: Array) -> Around:
     """A band of which all is known."""
-    around = Around.of(np.arange(len(values)), values.shape[1:], [], range(0))
+    around = Around.of(np.arange(len(values)), values.shape[1:], [], range(0), rests=True)
     for p in phases_of(values.shape[1:]):
         for part in (slice(0, MOST_LEADERS), slice(MOST_LEADERS, len(values))):
             if len(values[part]):
@@ -41,10 +41,10 @@ def joined(blocks: tuple[Array, ...], count: int) -> Array:
     return np.concatenate([blocks[0][..., :MOST_LEADERS], *blocks[1:]], axis=-1)[..., :count]
 
 
-def expected_of(values: Array, others: list[Array], part: slice) -> list[Expected]:
+def expected_of(values: Array, others: list[Array], part: slice, *, rests: bool = True) -> list[Expected]:
     """Walk over the phases of one set of variables; those before it are known everywhere."""
     views = [View(band_of(a), (1,) * (values.ndim - 1)) for a in others]
-    around = Around.of(np.arange(len(values)), values.shape[1:], views, range(len(views)))
+    around = Around.of(np.arange(len(values)), values.shape[1:], views, range(len(views)), rests=rests)
     out = []
     # As sets are coded: none lies on both sides of the last leader.
     for before in (slice(0, min(part.start, MOST_LEADERS)), slice(MOST_LEADERS, max(part.start, MOST_LEADERS))):
@@ -114,6 +114,10 @@ def test_what_is_small_is_not_taken_off(with_kernel: bool, compiled: Any, monkey
         assert (size[size > 0] >= np.rint(low)[size > 0]).all()
         seen |= set(size.tolist())
     assert {0, 1, 2, 32767} <= seen
+    whole = expected_of(values, [], slice(2, 4), rests=False)
+    for found, same in zip(whole, expected_of(values, [], slice(2, 4)), strict=True):
+        assert np.array_equal(found.codes, same.codes)
+        assert not found.values.any()
 
 
 def test_weights_that_overflow_count_as_none() -> None:
@@ -137,7 +141,7 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
     own = np.zeros((5, 6, 4), np.int16)
     places = ((1, 0), (0, 1), (0, -8), (1, 7))
     both = (own, own.copy())
-    good = [both, both, (3, 4), (0, 1), places, 2, 2, CLASS_LIMITS]
+    good = [both, both, (3, 4), (0, 1), places, 2, 2, CLASS_LIMITS, 1.0]
     good += [np.zeros((2, 2, 2), np.uint8), np.zeros((2, 2, 2), np.int16)]
     _refuses(compiled.expect, good, (
         (0, ()),
@@ -176,9 +180,9 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
         (6, 3),
         (6, -1),
         (7, CLASS_LIMITS[:-1].copy()),
-        (8, np.zeros((2, 2, 3), np.uint8)),
-        (8, np.zeros((5, 2, 2), np.uint8)),
-        (9, np.zeros((2, 2, 1), np.int16)),
+        (9, np.zeros((2, 2, 3), np.uint8)),
+        (9, np.zeros((5, 2, 2), np.uint8)),
+        (10, np.zeros((2, 2, 1), np.int16)),
     ))  # fmt: skip
     _refuses(compiled.note, [own, (3, 4), (0, 1), 2, np.zeros(8, np.int64), False], (
         (0, own[:4].copy()),
@@ -228,7 +232,7 @@ def test_views_are_those_of_numpy(ratios: tuple[int, int], compiled: Any, monkey
     known = replace(band_of(there), rows=np.arange(1, 18))
     # Some are in the other block there, some nowhere.
     rows = np.array([0, *range(2, 17), 17, 18, 20])
-    mine = Around.of(rows, (4 * ratios[0] + 1, 3 * ratios[1] + 1), [], range(0))
+    mine = Around.of(rows, (4 * ratios[0] + 1, 3 * ratios[1] + 1), [], range(0), rests=True)
     expected = np.zeros((4 * ratios[0] + 3, 3 * ratios[1] + 3, len(rows)), np.int16)
     for r, i, j in np.ndindex(len(rows), expected.shape[0] - 2, expected.shape[1] - 2):
         if 1 <= rows[r] < 18:
@@ -246,7 +250,7 @@ def test_views_are_those_of_numpy(ratios: tuple[int, int], compiled: Any, monkey
 
 def test_narrow_integers_are_noted_alike(compiled: Any) -> None:
     values = np.arange(-60, 60).reshape(2, 4, 15) * 500
-    wide, narrow = band_of(values), Around.of(np.arange(2), (4, 15), [], range(0))
+    wide, narrow = band_of(values), Around.of(np.arange(2), (4, 15), [], range(0), rests=True)
     for p in phases_of((4, 15)):
         narrow.note(p, slice(0, 2), values[p.target].ravel().astype(np.int16))
     assert np.array_equal(wide.blocks[0], narrow.blocks[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
 from hbae.codecs.neighbours import PHASE_CONTEXTS, Spot, sets_of
-from hbae.codecs.related import MOST_LEADERS, RELATED_CONTEXTS, Around, View
+from hbae.codecs.related import MOST_LEADERS, RELATED_CONTEXTS, Around, Relation, View
 from hbae.codecs.sets import BandSet
 from hbae.errors import FormatError
 
@@ -28,13 +28,13 @@ def compiled(kernel_of: Callable[[ModuleType, str], Any]) -> Any:
     return kernel_of(module, "_sets")
 
 
-def sets_in(q: Array, hints: Array | None, related: bool) -> list[BandSet]:
+def sets_in(q: Array, hints: Array | None, related: Relation) -> list[BandSet]:
     """All variables as one band, every second place of the last axis left out."""
     spot = Spot(q, (*(slice(0, None, 1),) * (q.ndim - 2), slice(0, None, 2)), np.arange(len(q)))
     around = None
     if related:
         views = [View(None, (1,) * len(spot.shape)) for _ in range(2)]
-        around = Around.of(spot.rows, spot.shape, views, range(1, 2))
+        around = Around.of(spot.rows, spot.shape, views, range(1, 2), rests=related == "rests")
     known = np.zeros((len(q), *(n + 2 for n in spot.shape)), np.uint16)
     parts = sets_of(len(q), MOST_LEADERS if related else None)
     return [BandSet(spot.of(p), known[p], None if hints is None else hints[p], p, around) for p in parts]
@@ -49,14 +49,14 @@ def integers(shape: tuple[int, ...], count: int, size: float) -> Array:
     return q
 
 
-def coded(q: Array, hints: Array | None, related: bool) -> bytes:
+def coded(q: Array, hints: Array | None, related: Relation) -> bytes:
     symbols = SymbolWriter(RELATED_CONTEXTS if related else PHASE_CONTEXTS)
     for some in sets_in(q, hints, related):
         some.encode(symbols)
     return symbols.getvalue()
 
 
-def decoded(data: bytes, like: Array, hints: Array | None, related: bool) -> tuple[bytes, ...]:
+def decoded(data: bytes, like: Array, hints: Array | None, related: Relation) -> tuple[bytes, ...]:
     q = np.zeros_like(like)
     symbols = SymbolReader(ByteReader(data), RELATED_CONTEXTS if related else PHASE_CONTEXTS)
     sets = sets_in(q, hints, related)
@@ -69,9 +69,9 @@ def decoded(data: bytes, like: Array, hints: Array | None, related: bool) -> tup
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("related", [False, True])
+@pytest.mark.parametrize("related", get_args(Relation))
 def test_a_set_is_read_as_by_steps(
-    shape: tuple[int, ...], count: int, related: bool, compiled: Any, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...], count: int, related: Relation, compiled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(4)
     for size in (0.5, 30, 1e4, 2.0**50):
@@ -97,12 +97,12 @@ def test_the_kernel_is_used(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
     q = integers((5, 8), 3, 30)
     monkeypatch.setattr(module, "_sets", Counted)
-    assert decoded(coded(q, None, True), q, None, True)[0] == q.tobytes()
+    assert decoded(coded(q, None, "rests"), q, None, "rests")[0] == q.tobytes()
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("related", [False, True])
-def test_damage_is_told_as_by_steps(related: bool, compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("related", get_args(Relation))
+def test_damage_is_told_as_by_steps(related: Relation, compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte of a stream turned: both ways give the same integers, or refuse the stream alike."""
     q = integers((4, 10), 5, 300)
     data = coded(q, None, related)
@@ -141,12 +141,12 @@ def test_what_does_not_fit_is_refused(compiled: Any, monkeypatch: pytest.MonkeyP
 
     q = integers((4, 10), 5, 30)
     monkeypatch.setattr(module, "_sets", Noted)
-    decoded(coded(q, np.zeros((5, 4, 5), np.uint16), True), q, np.zeros((5, 4, 5), np.uint16), True)
+    decoded(coded(q, np.zeros((5, 4, 5), np.uint16), "rests"), q, np.zeros((5, 4, 5), np.uint16), "rests")
     good = calls[-1]
     compiled.read(*copied(good))
     sizes, _, hints, classes, phases, spot, related, around, stream = good
     grid, firsts, steps = spot
-    own, leads, told, leaders, _, limits = around
+    own, leads, told, leaders, _, limits, _ = around
     starts, places, table, parts, base, near = phases[1]
     labels, constant, token_at, left, words, bits, state, used = stream
     assert related

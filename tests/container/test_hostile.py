@@ -271,4 +271,4 @@ def test_related_variables_need_a_wavelet(tiny: Path) -> None:
         plan = a.plan(0)
     assert plan.wavelet is None
     with pytest.raises(FormatError, match="without a wavelet"):
-        replace(plan, related=True)
+        replace(plan, related="contexts")

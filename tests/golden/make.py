@@ -22,6 +22,7 @@ from hbae.arrays import Array, ArraySource, Attribute, Dimension, Field, Group, 
 from hbae.bound.fit import fit_transform
 from hbae.codecs import ByteReader, unpack
 from hbae.codecs.ints import LEVELS
+from hbae.codecs.related import Relation
 from hbae.codecs.tables import read_runs, read_tables
 from hbae.exact import BlockDecoder, ExactNet, Linear, Split, Transform, Wavelet
 from hbae.pipeline.calibrate import Choice
@@ -42,6 +43,7 @@ GOLDEN = {
     "lorenzo_exact_points",
     "mix_levels_mask",
     "mix_wavelet",
+    "related_contexts",
     "related_wavelet",
     "log_domain",
     "model",
@@ -299,13 +301,22 @@ def mix_wavelet(path: Path) -> None:
 
 @case
 def related_wavelet(path: Path) -> None:
+    related(path, "rests")
+
+
+@case
+def related_contexts(path: Path) -> None:
+    related(path, "contexts")
+
+
+def related(path: Path, kind: Relation) -> None:
     """More variables than leaders, combinations of three fields with factors that change from place to place."""
     fields = [wave(11, 10, 12, seed=i, noise=0.3) for i in range(4)]
     data = {f"v{i}": fields[i % 3] * np.float32(1 + i) + fields[3] * fields[(i + 1) % 3] for i in range(18)}
 
     def change(d: GroupPlan, s: Any) -> dict[str, Any]:
         units = 1 + np.arange(18.0) % 7
-        return {"point_unit": full(d, 0.3) * units, "wavelet": Wavelet(((0,), (1, 2))), "related": True}
+        return {"point_unit": full(d, 0.3) * units, "wavelet": Wavelet(((0,), (1, 2))), "related": kind}
 
     forced(path, data, "nrmse=1e-1", change)
 

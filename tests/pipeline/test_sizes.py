@@ -228,5 +228,6 @@ def test_fast_leaves_relations_out(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with Archive(path) as a:
             related.append(a.plan(0).related)
         assert hbae.verify(path, source).ok
-    assert related == [False, True]
+    assert related[0] == ""
+    assert related[1]
     assert sizes[1] < 0.95 * sizes[0]

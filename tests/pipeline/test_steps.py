@@ -37,7 +37,7 @@ def fronts(count: int) -> Array:
 def coded_size(x: Array, units: Array, mix: Transform) -> int:
     """Bytes of all coefficients at those steps."""
     mixed = mix.forward((x / units[:, None, None, None]).reshape(len(x), -1)).reshape(x.shape)
-    return len(encode_waves(mixed, WAVELET, worth=WORTH, related=True)[0])
+    return len(encode_waves(mixed, WAVELET, worth=WORTH, related="rests")[0])
 
 
 def test_errors_are_balanced_as_the_wavelet_makes_them() -> None:

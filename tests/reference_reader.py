@@ -452,6 +452,7 @@ class Plan:
             if levels:
                 q = interpolated(r, mixed, levels)
             elif self.doc["wavelet"]:
+                need(self.doc.get("related", "rests") in ("contexts", "rests"), "related")
                 q = waved(r, mixed, self.doc["wavelet"], self.doc.get("related"))
             else:
                 slab = next((i for i, n in enumerate(mixed[1:], 1) if n > 1), 1)

@@ -137,9 +137,10 @@ def finer_steps(plan: GroupPlan, fine: int) -> GroupPlan:
 
 
 def _relation(doc: dict[str, Any]) -> Relation:
-    found = doc.get("related", "")
+    if "related" not in doc:
+        return ""
     for known in get_args(Relation):
-        if found == known:
+        if known and doc["related"] == known:
             return cast("Relation", known)
     raise FormatError("group section: an unknown relation of variables")
 

@@ -184,6 +184,9 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
         (9, np.zeros((5, 2, 2), np.uint8)),
         (10, np.zeros((2, 2, 1), np.int16)),
     ))  # fmt: skip
+    for count in (12, 20, 7):
+        with pytest.raises(ValueError, match="do not fit"):
+            compiled.expect(*good[:9], np.zeros(count, np.uint8), np.zeros(count, np.int16))
     _refuses(compiled.note, [own, (3, 4), (0, 1), 2, np.zeros(8, np.int64), False], (
         (0, own[:4].copy()),
         (1, (3, 5)),

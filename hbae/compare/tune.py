@@ -67,7 +67,8 @@ def tune(
     Every variant of the rival is run at one setting on a typical eighth of the array (of less than 1 MB: the whole).
     The best two are tuned there, then on the whole: once where that is within 1 % below the target (3 % for less than
     1 MB), else up to four times, and more often only to get below it or within 15 %. Where settings work in steps, it
-    is the largest that meets the target. Of less than 4 MB, all variants are tuned, and 20 settings around the one found are tried too.
+    is the largest that meets the target. Of less than 4 MB, all variants are tuned, and 20 settings around the one
+    found are tried too.
 
     Parameters
     ----------

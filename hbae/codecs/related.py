@@ -38,8 +38,9 @@ RIDGE, RIDGE_PART = np.float32(4), np.float32(2.0**-12)
 _LIMITS = np.array([1, 4, 8, 13, 22, 32, 48, 64, 96, 160, 256, 512, 1024, 2048, 4096])
 CLASS_LIMITS = (_LIMITS / 64).astype(np.float32)
 CLASSES = len(_LIMITS) + 1
-# What variables tell of each other: nothing, contexts and signs, or besides what is taken off, from there on.
+# What variables tell of each other: nothing, contexts and signs, or these and what is taken off.
 Relation = Literal["", "contexts", "rests"]
+# From there on what is expected is taken off.
 _OFF_FROM, _NEVER = 1.0, math.inf
 # Contexts of phases without the guide, each with the class of what is expected.
 RELATED_CONTEXTS = ((PHASE_CONTEXTS - 1) // GUIDES + 1) * CLASSES

@@ -59,8 +59,7 @@ def join_training() -> Team:
     """
     if torchrun_size() == 1:
         return join()
-    import torch.distributed as dist
-
+    dist = _distributed()
     from hbae.train.ranks import RankGroup
 
     _loopback([os.environ["MASTER_ADDR"]] if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"] else [])
@@ -112,8 +111,7 @@ def form_group(team: Team, place: Place) -> Ranks:
 
     if team.size == 1:
         return ALONE
-    import torch.distributed as dist
-
+    dist = _distributed()
     if isinstance(team, RankGroup):
         group = team
     else:
@@ -137,7 +135,7 @@ def close_group(team: Team) -> None:
 
 def _meet(team: Team) -> None:
     """Start torch's process group among MPI ranks: rank 0 opens a port and tells the others."""
-    import torch.distributed as dist
+    dist = _distributed()
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     names = team.share(team.gather(socket.gethostname())) or []
@@ -159,6 +157,18 @@ def _meet(team: Team) -> None:
         dist.init_process_group("gloo", store=store, rank=team.rank, world_size=team.size, timeout=PATIENCE)
     except RuntimeError as e:
         raise BatchError(f"training: rank {team.rank} cannot reach rank 0 at {host}:{port}: {e}") from e
+
+
+def _distributed() -> Any:
+    """Give :mod:`torch.distributed`, fit to form a group that ends when it is told to.
+
+    Optimisers load ``torch._dynamo``; loaded while there is a group it holds on to it, whose threads then run into the
+    end of the interpreter, and now and then abort the process.
+    """
+    import torch._dynamo
+    import torch.distributed
+
+    return torch.distributed
 
 
 def _loopback(addresses: list[str]) -> None:

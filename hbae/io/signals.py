@@ -3,16 +3,27 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
+import sys
 import threading
+import time
 from typing import Any
+
+# Between a signal whose exception was lost and the next try.
+PAUSE_S = 0.01
 
 
 class TurnSignals:
-    """While started, SIGTERM and SIGHUP raise SystemExit, unless the program handles them itself."""
+    """While started, SIGTERM and SIGHUP raise SystemExit, unless the program handles them itself.
+
+    Python drops what is raised in a finaliser or in the callback of a weak reference; a signal that arrives there
+    (Ctrl-C, too) is sent again.
+    """
 
     def __init__(self) -> None:
         self._old: dict[signal.Signals, Any] = {}
+        self._old_hook: Any = None
 
     def start(self) -> None:
         """Take over; does nothing outside the main thread."""
@@ -22,13 +33,42 @@ class TurnSignals:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:
                 self._old[number] = signal.signal(number, _leave)
+        if self._old:
+            self._old_hook, sys.unraisablehook = sys.unraisablehook, self._send_again
 
     def stop(self) -> None:
         """Give the signals back."""
         while self._old:
             number, old = self._old.popitem()
             signal.signal(number, old)
+        if self._old_hook is not None:
+            sys.unraisablehook, self._old_hook = self._old_hook, None
+
+    def _send_again(self, lost: sys.UnraisableHookArgs) -> None:
+        if isinstance(lost.exc_value, Told):
+            number = lost.exc_value.number
+        elif isinstance(lost.exc_value, KeyboardInterrupt):
+            number = signal.SIGINT
+        else:
+            self._old_hook(lost)
+            return
+        # From another thread and later: an exception raised in here would be lost as well. The bare module, as
+        # threading's locks may be held by what was interrupted.
+        _thread.start_new_thread(_send, (number,))
+
+
+class Told(SystemExit):
+    """The process was told to end by signal ``number``."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(128 + number)
+        self.number = number
 
 
 def _leave(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
+    raise Told(signal.Signals(number))
+
+
+def _send(number: signal.Signals) -> None:
+    time.sleep(PAUSE_S)
+    _thread.interrupt_main(number)

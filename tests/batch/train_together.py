@@ -73,3 +73,6 @@ told = team.gather(far)
 if told is not None:
     sys.stdout.write(json.dumps(told) + "\n")
 close_group(team)
+threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+# What still runs here would run into the end of the interpreter.
+assert not [t for t in threads if "gloo" in t or "tcpstore" in t], threads

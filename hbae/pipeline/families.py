@@ -11,22 +11,20 @@ from typing import Any
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.blocks import Geometry, fill_invalid, split_blocks, split_tiles
+from hbae.blocks import fill_invalid, split_blocks, split_tiles
 from hbae.bound import Target, fit_transform
-from hbae.codecs.related import Relation
 from hbae.errors import FormatError
-from hbae.exact import MAX_DCT, Backend, BlockDecoder, Transform, Wavelet
-from hbae.exact.interpolate import level_steps
-from hbae.exact.wavelet import MOST_AXES, num_levels
+from hbae.exact import MAX_DCT, Backend, BlockDecoder, Transform
 from hbae.pipeline.encode import BlockEncoder, latents_of
 from hbae.pipeline.levels import quantise_levels
 from hbae.pipeline.logdomain import step_for
 from hbae.pipeline.original import physical
 from hbae.pipeline.parts import Parts, inverse_of, linear_values
-from hbae.pipeline.plan import GroupPlan, Levels
+from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.rounding import worth_of
 from hbae.pipeline.sampling import Sample, whole_axis
 from hbae.pipeline.steps import AIM, FIT_POINTS, Quantiser, balance_points, solve_points, solve_units
+from hbae.pipeline.variants import difference_axes, grid_kinds, kind_options, level_options, relations, wavelet_options
 from hbae.pipeline.waves import quantise_waves
 
 # From that many variables on, plans without PCA over them are tried only where PCA saves fewer bits a value than that
@@ -159,15 +157,15 @@ def family_tasks(s: Setting) -> list[Task]:
     if s.draft.domain == "log":
         return [("log",)]
     if s.tall:
-        return [("transform", s.heads()[-1], "pod", *_grid_kinds(s.draft.geometry.tile[1:]))]
+        return [("transform", s.heads()[-1], "pod", *grid_kinds(s.draft.geometry.tile[1:]))]
     if s.by_point:
         tasks: list[Task] = [("each point", "lorenzo"), ("each point", "interpolation")]
     else:
-        ways = ("lorenzo", "interpolation", "wavelet") if _wavelet_options(s.draft) else ("lorenzo", "interpolation")
+        ways = ("lorenzo", "interpolation", "wavelet") if wavelet_options(s.draft) else ("lorenzo", "interpolation")
         tasks = [("points", way, head) for head in s.heads() for way in ways]
     if s.model is not None and (s.closing or _base_holds(s)):
         tasks.append(("base",))
-    return tasks + [("transform", *kinds) for kinds in _kind_options(s.draft, s.sample, s.heads())]
+    return tasks + [("transform", *kinds) for kinds in kind_options(s.draft, s.sample, s.heads())]
 
 
 def make_family(s: Setting, task: Task) -> Family:
@@ -188,22 +186,16 @@ def _log_family(draft: GroupPlan, targets: list[Target]) -> Family:
     steps = np.array([float(step_for(t.pw_rel, draft.dtype)) for t in targets])
     if (steps < 2).any():
         return Family([])
-    plans = [replace(draft, point_unit=steps, diff_axes=axes) for axes in _difference_options(draft.geometry)]
+    plans = [replace(draft, point_unit=steps, diff_axes=axes) for axes in difference_axes(draft.geometry)]
     return Family([Candidate("log" + ("-lorenzo" if p.diff_axes else ""), p, None, 0, False) for p in plans])
-
-
-def _difference_options(geometry: Geometry) -> list[tuple[int, ...]]:
-    axes = tuple(i for i, n in enumerate(geometry.shape) if n > 1)
-    options = [axes, axes[1:], axes[:1], axes[-1:], ()] if len(axes) > 1 else [axes, ()]
-    return list(dict.fromkeys(options))
 
 
 def _pointwise(s: Setting, way: str) -> Family:
     """Every point quantised at its own bound, predicted by differences or by interpolation."""
     base = replace(s.draft, **s.closing)
     if way == "interpolation":
-        return s.family([(way, replace(base, levels=k)) for k in _level_options(s.draft)])
-    plans = [replace(base, diff_axes=a) for a in _difference_options(s.draft.geometry)]
+        return s.family([(way, replace(base, levels=k)) for k in level_options(s.draft)])
+    plans = [replace(base, diff_axes=a) for a in difference_axes(s.draft.geometry)]
     return s.family([(way if p.diff_axes else "point", p) for p in plans])
 
 
@@ -212,27 +204,20 @@ def _predicted(s: Setting, way: str, head: str) -> Family:
     if way == "lorenzo":
         plans = []
         for degree, (mixed, steps) in enumerate(s.mixes(head)):
-            options = _difference_options(s.draft.geometry)[: 1 if degree else None]
+            options = difference_axes(s.draft.geometry)[: 1 if degree else None]
             plans += [replace(_mixing(s, mixed, head), point_unit=steps, diff_axes=a) for a in options]
         return _named(s, way, head, plans)
     if way == "interpolation":
-        levels = _level_options(s.draft)
+        levels = level_options(s.draft)
         balanced, plain = _balances(s, head, partial(quantise_levels, levels=levels[0]))
         plans = [replace(balanced, levels=k) for k in levels]
         return _named(s, way, head, plans + [replace(p, levels=levels[0]) for p in plain])
-    waves, tied = _wavelet_options(s.draft), _relations(s, head)
+    waves, tied = wavelet_options(s.draft), relations(s.draft.num_variables, head, fast=s.fast)
     worth = worth_of(tied[0], nearest=False)
     balanced, plain = _balances(s, head, partial(quantise_waves, wavelet=waves[0], worth=worth))
     plans = [replace(balanced, wavelet=k, related=tied[0]) for k in waves]
     plans += [replace(balanced, wavelet=waves[0], related=t) for t in tied[1:]]
     return _named(s, way, head, plans + [replace(p, wavelet=waves[0], related=tied[0]) for p in plain])
-
-
-def _relations(s: Setting, head: str) -> tuple[Relation, ...]:
-    """What variables may tell of each other, the likeliest first: components of a basis are closely related."""
-    if s.draft.num_variables == 1 or s.fast:
-        return ("",)
-    return ("rests", "") if head == "klt" else ("contexts", "rests", "")
 
 
 def _balances(s: Setting, head: str, quantise: Quantiser) -> tuple[GroupPlan, list[GroupPlan]]:
@@ -314,24 +299,6 @@ def _base_holds(s: Setting) -> bool:
     return bool((sse <= AIM**2 * s.tol * s.tol * count).all())
 
 
-def _level_options(draft: GroupPlan) -> list[Levels]:
-    """Orders of axes, predictors and step ladders worth trying: each differs from the first in one thing."""
-    r = len(draft.geometry.shape)
-    steep, flat = tuple(level_steps(8, 2.0, 8.0)), tuple(level_steps(8, 1.35, 3.0))
-    up, down = tuple(range(r)), tuple(reversed(range(r)))
-    options = [Levels(up, True, steep), Levels(down, True, steep), Levels(up, False, steep), Levels(up, True, flat)]
-    return list(dict.fromkeys(options))
-
-
-def _wavelet_options(draft: GroupPlan) -> list[Wavelet]:
-    """Groupings of axes worth trying: the first axis (time, as a rule) apart, all together, all apart."""
-    axes = tuple(range(len(draft.geometry.shape)))
-    if len(axes) > MOST_AXES or all(num_levels(n) == 0 for n in draft.geometry.chunk):
-        return []
-    groups = [(axes[:1], axes[1:]), (axes,), tuple((a,) for a in axes)]
-    return [Wavelet(g) for g in dict.fromkeys(groups) if all(g)]
-
-
 def _point_units(draft: GroupPlan, targets: list[Target], tol: Array) -> Array:
     """Steps of the point stage: twice the bound less the output's rounding; 0 where the type cannot hold it."""
     units = []
@@ -348,21 +315,6 @@ def _point_units(draft: GroupPlan, targets: list[Target], tol: Array) -> Array:
         room = min(t.point, tol[v] * math.sqrt(3)) - rounding
         units.append(max(0.0, 2 * room * (1 - 1e-6)))
     return np.array(units)
-
-
-def _kind_options(draft: GroupPlan, sample: Sample, heads: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Basis kinds to try: PCA over the variables always, PCA or DCT over the grid axes."""
-    options = [(heads[-1], *("dct" if t <= MAX_DCT else "none" for t in draft.geometry.tile))]
-    if sum(raw.nbytes for raw, _ in sample.boxes) * sample.ratio > 1 << 20:
-        options.append((heads[-1], *_grid_kinds(draft.geometry.tile)))
-    if len(heads) > 1:
-        options.append(("none", *options[-1][1:]))
-    return options
-
-
-def _grid_kinds(tile: tuple[int, ...]) -> tuple[str, ...]:
-    """PCA along short axes of a tile, DCT along longer ones."""
-    return tuple("klt" if t <= 64 else "dct" if t <= MAX_DCT else "none" for t in tile)
 
 
 def _gain(points: Array) -> float:

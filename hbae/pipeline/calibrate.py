@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
 from hbae.arrays import Array
+from hbae.blocks import Geometry
 from hbae.bound import ChunkErrors, Target
 from hbae.codecs import estimate_lossless
 from hbae.errors import FormatError
@@ -35,8 +37,12 @@ from hbae.pipeline.sampling import Sample, few_boxes
 from hbae.pipeline.steps import AIM
 
 _T = TypeVar("_T")
-_FIRST_POINTS = 1 << 19
+# More of a group than its sample, box by box, for a plan's geometry.
+Far = Callable[[Geometry], Iterable[tuple[Array, Array]]]
+FIRST_POINTS = 1 << 19
 _FINALISTS = 3
+# Groups of no more values than that are coded whole by the finalists.
+_LAST_POINTS = 1 << 21
 # Finalists are weighed again, so many times in all, whose errors are further than that from the tolerances.
 _TURNS, _OFF = 3, 0.1
 # Errors below that part of the tolerances tell nothing about steps.
@@ -88,12 +94,14 @@ def choose_plan(
     backend: str,
     workers: Mapper,
     fast: bool = False,
+    far: Far | None = None,
 ) -> Choice:
     """Give the plan with the fewest bytes among the methods allowed; ties go to the simpler one.
 
     ``draft`` holds all that is fixed (names, geometry, ranges). A first round weighs one plan of each family on a
     small part of the sample, a second one the variants of the best families, a third one the finalists on a whole
-    chunk. ``fast``: variables do not tell of each other, which takes time to decode.
+    chunk. ``fast``: variables do not tell of each other, which takes time to decode. ``far``: more of the group for a
+    plan's geometry, on which the winner's steps are set.
     """
     own = get_backend(backend)
     bases: list[ModelOption | None] = [None] if "linear" in methods else []
@@ -101,7 +109,7 @@ def choose_plan(
     settings = [s for s in (make_setting(draft, targets, sample, m, own) for m in bases) if s is not None]
     tall = make_tall(draft, targets, sample, own) if "linear" in methods else None
     settings = [replace(s, fast=fast) for s in (*settings, *([tall] if tall is not None else []))]
-    few = _trial_part(sample, _FIRST_POINTS)
+    few = trial_part(sample, FIRST_POINTS)
     trials = _Trials(settings, targets, few, backend)
     alone = _points(sample) < _ALONE_POINTS
     first: list[tuple[Family, float, bool]] = []
@@ -110,7 +118,7 @@ def choose_plan(
     able = [(size, f) for f, size, _ in first if f.members]
     if not able or ("lossless" in methods and not all(lossy for *_, lossy in first)):
         plain = Candidate("lossless", draft, None, 0, True)
-        able.insert(0, (_weigh(plain, targets, few, own)[0], Family([plain])))
+        able.insert(0, (weigh(plain, targets, few, own)[0], Family([plain])))
     kept = _kept(able)
     bare = replace(trials, settings=[])
     # A small part says nothing about plans whose tiles are larger than that.
@@ -121,12 +129,25 @@ def choose_plan(
         weighed[k].append((size, c))
     # A small part says little about which of a family's plans is the best, too.
     finalists = _finalists([found for family in weighed for found in sorted(family, key=_size)[:_VARIANTS]])
-    # A chunk of a group of little ones may be less than the part.
-    whole = replace(bare, part=max(few, sample.chunk or sample, key=_points))
+    whole = replace(bare, part=_last_part(few, sample))
     size, winner = min(workers.map(_try_finalist, whole, [(c,) for c in finalists], alone=alone), key=_size)
     wide = sample.columns if winner.tall and sample.columns is not None else sample
-    plan = _settle(winner, targets, wide, backend, workers, alone=alone)
+    # A sample may flatter: a little room is cheaper than coding many chunks again.
+    aim = AIM if wide.ratio < 1.01 else AIM_SAMPLED
+    plan = _settle(winner, targets, lambda: wide.boxes, aim, backend, workers, alone=alone)
+    if far is not None and wide.ratio >= 1.01:
+        more = partial(far, winner.plan.geometry)
+        plan = _settle(replace(winner, plan=plan), targets, more, aim, backend, workers, alone=False)
     return Choice(plan, size, winner.lossless, winner.name)
+
+
+def _last_part(few: Sample, sample: Sample) -> Sample:
+    """Give where the finalists meet: all chunks of a small group, else a whole one or, if that is more, the part."""
+    chunk = sample.chunk or sample
+    in_chunks = sample.boxes[0][0].size >= chunk.boxes[0][0].size
+    if in_chunks and sample.ratio == 1 and _points(sample) <= _LAST_POINTS:
+        return sample
+    return max(few, chunk, key=_points)
 
 
 def _points(sample: Sample) -> int:
@@ -176,21 +197,21 @@ def _try_family(trials: _Trials, setting: int, task: Task) -> tuple[Family, floa
         if not family.members:
             return family, math.inf, True
         s = trials.settings[setting]
-        part = _trial_part(s.sample, _FIRST_POINTS) if s.tall else trials.part
-        size, ratio = _weigh(family.members[0], trials.targets, part, get_backend(trials.backend))
+        part = trial_part(s.sample, FIRST_POINTS) if s.tall else trials.part
+        size, ratio = weigh(family.members[0], trials.targets, part, get_backend(trials.backend))
         return family, size, ratio is not None
 
 
 def _try_plan(trials: _Trials, candidate: Candidate) -> float:
     with quiet():
-        return _weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))[0]
+        return weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))[0]
 
 
 def _try_finalist(trials: _Trials, candidate: Candidate) -> tuple[float, Candidate]:
     """Weigh a plan with its steps moved until its errors are near the tolerances there."""
     with quiet():
         for _ in range(_TURNS):
-            size, ratio = _weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))
+            size, ratio = weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))
             worst = 0.0 if ratio is None else float(ratio.max())
             # A chunk where hardly anything happens says nothing about steps.
             if ratio is None or not worst > _QUIET:
@@ -213,21 +234,25 @@ def _size(found: tuple[float, object]) -> float:
 
 
 def _settle(
-    c: Candidate, targets: list[Target], sample: Sample, backend: str, workers: Mapper, *, alone: bool
+    c: Candidate,
+    targets: list[Target],
+    boxes: Callable[[], Iterable[tuple[Array, Array]]],
+    aim: float,
+    backend: str,
+    workers: Mapper,
+    *,
+    alone: bool,
 ) -> GroupPlan:
-    """Set the winner's steps right for the global limits on the whole sample: apart first, then all alike.
+    """Set the winner's steps right for the global limits on boxes: apart first, then all alike.
 
     A basis over the variables ties their errors together: all alike then.
     """
     plan = c.plan
     if c.lossless or not _by_rmse(targets) or not (plan.unit.any() or plan.point_unit.any()):
         return plan
-    # A sample may flatter: a little room is cheaper than coding many chunks again.
-    aim = AIM if sample.ratio < 1.01 else AIM_SAMPLED
-    mixes = plan.mix is not None or (plan.transform is not None and plan.transform.axes[0].matrix is not None)
-    for alike in (True, True) if mixes else (False, False, True):
+    for alike in (True, True) if plan.ties_variables else (False, False, True):
         try:
-            found = list(workers.map(_try_errors, (replace(c, plan=plan), targets, backend), sample.boxes, alone=alone))
+            found = list(workers.map(_try_errors, (replace(c, plan=plan), targets, backend), boxes(), alone=alone))
         except FormatError:
             # Integers too large for exact arithmetic: such chunks are kept without loss.
             return plan
@@ -252,7 +277,7 @@ def _try_errors(job: tuple[Candidate, list[Target], str], raw: Array, bad: Array
     return [e.sse for e in errors.variables], [e.count for e in errors.variables]
 
 
-def _weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> tuple[float, Array | None]:
+def weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> tuple[float, Array | None]:
     """Estimate bytes for the whole group at the tolerances from real bytes of the sample's boxes.
 
     Plans for a global RMSE are compared at equal error: bytes change about as the 0.8th power of the error. The
@@ -299,7 +324,7 @@ def _by_rmse(targets: list[Target]) -> bool:
     return not any(t.by_point or t.by_block for t in targets)
 
 
-def _trial_part(sample: Sample, points: int) -> Sample:
+def trial_part(sample: Sample, points: int) -> Sample:
     """Use no more boxes than needed to weigh plans."""
     kept = Sample(few_boxes(sample.boxes, points), 1.0)
     return replace(kept, ratio=sample.ratio * _points(sample) / max(_points(kept), 1))

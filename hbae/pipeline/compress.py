@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,19 @@ from threadpoolctl import threadpool_limits
 
 from hbae import __version__
 from hbae.arrays import Field, Variable
-from hbae.bound import Target
 from hbae.config import BoundLike
 from hbae.container import MAX_CHUNKS, ArchiveWriter, SharedWriter, Writer
 from hbae.errors import (
     BoundViolationError,
     ConfigError,
     FormatError,
-    ModelMismatchError,
     SizeNotMetError,
     UnknownNameError,
 )
-from hbae.exact import get_backend
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.begin import check_scratch, for_ranks, look
-from hbae.pipeline.calibrate import Choice, choose_plan
-from hbae.pipeline.crew import Mapper, led
+from hbae.pipeline.choosing import Chooser, Chosen, as_before, near_choice
+from hbae.pipeline.crew import led
 from hbae.pipeline.encode import quiet
 from hbae.pipeline.exactvars import (
     KeptChunks,
@@ -41,7 +38,6 @@ from hbae.pipeline.exactvars import (
     is_small,
     num_chunks,
 )
-from hbae.pipeline.families import ModelOption, finer_plan
 from hbae.pipeline.groups import LossyVariable, judge_variable, make_drafts
 from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.learn import GroupModel, prepare_model
@@ -51,7 +47,7 @@ from hbae.pipeline.pass2 import Group, GroupWriter
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.regions import Regions
 from hbae.pipeline.report import Report
-from hbae.pipeline.sampling import Sample, take_sample
+from hbae.pipeline.sampling import Sample
 from hbae.pipeline.size import Ask, loosest, scaled, write_to_size
 from hbae.pipeline.workers import Workers
 from hbae.ranks import FileTeam, Solo, agreed, share_of, together, total_of
@@ -155,15 +151,6 @@ def _refuse(error: SizeNotMetError) -> None:
     raise error
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """What the root chose for a group."""
-
-    draft: GroupPlan
-    choice: Choice
-    targets: list[Target]
-
-
 class _Run:
     """State of one compression after pass 1.
 
@@ -198,13 +185,16 @@ class _Run:
             self.model = None
         if not before and self.model is not None and self.model.trained_seconds:
             self.seconds["train"] = self.model.trained_seconds
-        self.groups = together(self.team, lambda: self._drafted(coded))
-        for g in self.groups:
-            g.choice, g.sample = near_choice(g, before.groups) if before and near else (None, None)
-            if g.choice is None:
-                chosen = led(self.team, workers, partial(self._choose, g))
-                g.draft, g.choice = chosen.draft, chosen.choice
-                g.members = [replace(m, target=t) for m, t in zip(g.members, chosen.targets, strict=True)]
+        near_groups = before.groups if before and near else []
+        drafts = together(self.team, lambda: self._drafted(coded, near_groups))
+        chooser = Chooser(inputs, self.regions, options, self.model, num_groups=len(drafts))
+        self.groups: list[Group] = []
+        for i, (draft, members) in enumerate(drafts):
+            if kept_plan := near_choice(draft, members, near_groups):
+                self._add_group(kept_plan[0], members, kept_plan[1])
+                continue
+            for c in led(self.team, workers, partial(chooser.choose, i, draft, members)):
+                self._add_group(c, members, chooser.samples.get(c.draft.paths))
         self.seconds["choose"] = time.monotonic() - start - self.seconds.get("train", 0.0)
 
     def _judged(self, wanted: dict[str, Any]) -> list[LossyVariable]:
@@ -218,53 +208,20 @@ class _Run:
             return [replace(m, reason=m.reason or "method=lossless") for m in found]
         return found
 
-    def _drafted(self, coded: list[LossyVariable]) -> list[Group]:
-        names = self.model.names if self.model else None
-        groups = [Group(i, d, m) for i, (d, m) in enumerate(make_drafts(coded, self.options, names))]
-        paths = {p for g in groups for p in g.draft.paths}
+    def _drafted(self, coded: list[LossyVariable], old: list[Group]) -> list[tuple[GroupPlan, list[LossyVariable]]]:
+        """Groups before their plans are chosen; parted as ``old`` ones are."""
+        drafts = make_drafts(coded, self.options, self.model.names if self.model else None)
+        paths = {p for d, _ in drafts for p in d.paths}
         exact = [v for v in self.field.variables() if v.path not in paths and not is_small(v)]
-        count = sum(g.draft.geometry.num_chunks for g in groups)
+        count = sum(d.geometry.num_chunks for d, _ in drafts)
         if count + sum(num_chunks(v) for v in exact) > MAX_CHUNKS:
             raise ConfigError(f"chunk: more than the {MAX_CHUNKS} chunks that an archive holds; give larger ones")
-        return groups
+        return as_before(drafts, old, self.options)
 
-    def _methods(self) -> tuple[str, ...]:
-        m = self.options.method
-        return {"auto": ("linear", "hbae", "lossless"), "linear": ("linear", "lossless")}.get(m, (m,))
-
-    def _choose(self, g: Group, workers: Mapper) -> _Chosen:
-        """Choose a group's plan from a sample, which stays with the root."""
-        model = self.model if self.model is not None and self.model.names == g.draft.paths else None
-        if self.model is not None and model is None and set(self.model.names) & set(g.draft.paths):
-            raise ModelMismatchError("model: its variables are not all lossy together on one grid")
-        options = []
-        if model is not None:
-            g.draft = replace(g.draft, geometry=model.geometry)
-            extra = len(model.section) if self.options.embed else 0
-            options = [ModelOption(model.encoder, model.decoder, model.sha, extra)]
-        methods = self._methods()
-        if "hbae" in methods and (model is None or g.draft.domain == "log"):
-            methods = tuple(dict.fromkeys("linear" if k == "hbae" else k for k in methods))
-        validity = [m.stats.validity for m in g.members]
-        sample = take_sample(g.draft, self.inputs, validity, self.options.seed, columns=True)
-        name = self._backend()
-        backend = get_backend(name)
-
-        weigh = partial(choose_plan, models=options, backend=name, workers=workers, fast=self.options.fast)
-
-        def choose(targets: list[Target]) -> Choice:
-            return weigh(g.draft, targets, sample, methods)
-
-        targets, encoder = [m.target for m in g.members], model.encoder if model else None
-        choice, targets = self.regions.choose(g.draft.paths, targets, sample, choose, encoder, backend)
-        g.sample = sample
-        self.options.tell("choosing", (g.number + 1) / len(self.groups))
-        # A plan may come with tiles of its own.
-        return _Chosen(replace(g.draft, geometry=choice.plan.geometry), choice, targets)
-
-    def _backend(self) -> str:
-        """Name what chooses plans: without a model the processor, so that the choice is that of any machine."""
-        return self.options.device if self.model is not None else "numpy"
+    def _add_group(self, chosen: Chosen, members: list[LossyVariable], sample: Sample | None) -> None:
+        found = {m.variable.path: m for m in members}
+        mine = [replace(found[p], target=t) for p, t in zip(chosen.draft.paths, chosen.targets, strict=True)]
+        self.groups.append(Group(len(self.groups), chosen.draft, mine, chosen.choice, sample))
 
     def _exact(self) -> tuple[list[Variable], list[Variable]]:
         """Small and large variables that are kept without loss."""
@@ -363,23 +320,6 @@ class _Run:
             seconds=self.seconds,
             notes=sentinel_notes(self.lossy) + self._model_notes(used),
         )
-
-
-def near_choice(g: Group, old: list[Group]) -> tuple[Choice | None, Sample | None]:
-    """Give the plan of the same group of a run at another scale, its steps moved with the bounds, if that suits."""
-    for o in old:
-        if o.draft.paths != g.draft.paths or o.choice is None or o.choice.lossless or g.draft.domain == "log":
-            continue
-        targets, before = ([m.target for m in k.members] for k in (g, o))
-        points = o.choice.plan.geometry.points
-        factor = np.array([t.tolerance(points) / b.tolerance(points) for t, b in zip(targets, before, strict=True)])
-        if any(t.by_point or t.regions for t in targets) or not ((factor > 0.5) & (factor < 2)).all():
-            continue
-        plan = finer_plan(o.choice.plan, factor)
-        g.draft = replace(g.draft, geometry=plan.geometry)
-        plan = replace(plan, gae_unit=plan.gae_unit * factor, bounds=g.draft.bounds)
-        return replace(o.choice, plan=plan), o.sample
-    return None, None
 
 
 def read_back(path: Path, model: GroupModel | None) -> None:

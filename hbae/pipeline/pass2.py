@@ -23,7 +23,7 @@ from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.pool import Job, encode_all
 from hbae.pipeline.regions import Regions
 from hbae.pipeline.sampling import Sample
-from hbae.pipeline.touchup import TOUCH_UPS, Spool, finer_factors, global_ratios, worst_chunks
+from hbae.pipeline.touchup import Spool, finer_factors, global_ratios, touch_up
 from hbae.pipeline.workers import Workers
 from hbae.ranks import Team, agreed, together
 
@@ -45,11 +45,12 @@ class Group:
 
 @dataclass(frozen=True)
 class _Verdict:
-    """What the root makes of all chunks: totals, RMSE over its limit by variable, which chunks to code again."""
+    """What the root makes of all chunks: totals, RMSE over its limit by variable, chunks to code again and how fine."""
 
     totals: list[Totals]
     ratio: Array
     again: Array
+    fine: int
 
 
 class GroupWriter:
@@ -116,7 +117,7 @@ class GroupWriter:
             g.totals, again = verdict.totals, verdict.again
             if not len(again):
                 return verdict.ratio
-            job = replace(job, fine=TOUCH_UPS[TOUCH_UPS.index(job.fine) + 1])
+            job = replace(job, fine=verdict.fine)
 
     def _take(
         self, w: Writer, mark: tuple[int, int, int], mine: range, job: Job, g: Group, again: Array
@@ -156,10 +157,10 @@ def _judge(errors: dict[int, list[VariableErrors]], g: Group, job: Job) -> _Verd
     by_variable = [[errors[i][v] for i in sorted(errors)] for v in range(len(g.members))]
     totals = [Totals.of(e, m.target.span) for e, m in zip(by_variable, g.members, strict=True)]
     ratio = global_ratios(totals, g.members)
-    again: Array = np.zeros(0, np.int64)
-    if job.fine != TOUCH_UPS[-1] and job.plan.domain != "log" and not job.lossless:
-        again = worst_chunks(by_variable, ratio)
-    return _Verdict(totals, ratio, again)
+    fine, again = job.fine, np.zeros(0, np.int64)
+    if job.plan.domain != "log" and not job.lossless:
+        fine, again = touch_up(by_variable, ratio, job.fine)
+    return _Verdict(totals, ratio, again, fine)
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,9 @@ class Finer:
 
     def decide(self) -> tuple[GroupPlan, list[Target]]:
         """Give a plan with finer steps; where that has been tried, every block is held to the limit."""
+        alike = self.attempt > 0 or self.plan.ties_variables
         if self.attempt < REDO and (self.plan.unit.any() or self.plan.point_unit.any()):
-            return finer_plan(self.plan, finer_factors(self.ratio, self.attempt)), self.targets
+            return finer_plan(self.plan, finer_factors(self.ratio, alike=alike)), self.targets
         if self.group.sample is None:
             raise BoundViolationError("a group without a sample")
         return with_block_limits(self.plan, self.targets, self.group.sample)

@@ -120,6 +120,11 @@ class GroupPlan:
         return len(self.paths)
 
     @property
+    def ties_variables(self) -> bool:
+        """Whether a basis over the variables ties their errors together; steps are then of its components."""
+        return self.mix is not None or (self.transform is not None and self.transform.axes[0].matrix is not None)
+
+    @property
     def predicts(self) -> bool:
         """Whether the point stage's integers come in units of 2**-6: from interpolation or wavelets."""
         return self.levels is not None or self.wavelet is not None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -17,6 +18,8 @@ from hbae.pipeline.stats import Validity
 
 SAMPLE_BYTES = 40 << 20
 WHOLE_POINTS = 1 << 20
+# Errors are seen on more of a large group than plans are weighed on, in boxes of about that many points along an axis.
+FAR_FROM, FAR_BYTES, FAR_LENGTH = 16, 256 << 20, 16
 _CELL_POINTS = 1 << 13
 # Longest first axis that may get a basis of its own.
 MOST_WHOLE = 1024
@@ -51,7 +54,7 @@ def take_sample(
     if total <= SAMPLE_BYTES:
         np.random.default_rng(seed).shuffle(boxes)
     else:
-        boxes = _spread(boxes, total, seed)
+        boxes = _spread(boxes, total, seed, SAMPLE_BYTES)
     sample = _read(draft, inputs, validity, boxes)
     whole_chunks = [b for b in geometry.chunks() if [k.stop - k.start for k in b] == _first_lengths(geometry)]
     one = whole_chunks[int(np.random.default_rng(seed).integers(len(whole_chunks)))]
@@ -64,8 +67,24 @@ def take_sample(
         chunk = _read(draft, inputs, validity, [_chunk_at(geometry, [k.start for k in sample.places[0]])])
     tall = None
     if columns and _has_columns(geometry):
-        tall = _read(draft, inputs, validity, _spread(_columns(geometry), total, seed))
+        tall = _read(draft, inputs, validity, _spread(_columns(geometry), total, seed, SAMPLE_BYTES))
     return replace(sample, chunk=chunk, columns=tall)
+
+
+def read_far(
+    draft: GroupPlan, inputs: Inputs, validity: list[Validity], seed: int, geometry: Geometry
+) -> Iterator[tuple[Array, Array]]:
+    """Read many small boxes spread over a group of which the sample is a small part, one by one; nothing otherwise.
+
+    ``geometry``: of the plan whose errors are to be seen.
+    """
+    total = math.prod(geometry.shape) * draft.num_variables * draft.dtype.itemsize
+    if total <= FAR_FROM * SAMPLE_BYTES:
+        return
+    most = min(total // 10, FAR_BYTES)
+    boxes = list(boxes_of(geometry.shape, _cell(geometry, FAR_LENGTH)))
+    for box in _spread(boxes, total, seed + 1, most):
+        yield from _read(draft, inputs, validity, [box]).boxes
 
 
 def _activity(boxes: list[tuple[Array, Array]]) -> list[float]:
@@ -132,13 +151,13 @@ def _read(draft: GroupPlan, inputs: Inputs, validity: list[Validity], boxes: lis
     return Sample(taken, int(np.prod(draft.geometry.shape, dtype=object)) / points, places=tuple(boxes))
 
 
-def _cell(geometry: Geometry) -> tuple[int, ...]:
+def _cell(geometry: Geometry, least: int = 32) -> tuple[int, ...]:
     """Whole tiles, at least 32 points long where the chunk has them: predictors need room to show their worth.
 
     And at least some thousands of points: each box costs time of its own.
     """
     pairs = list(zip(geometry.tile, geometry.chunk, strict=True))
-    cell = [t * max(1, min(-(-32 // t), c // t)) for t, c in pairs]
+    cell = [t * max(1, min(-(-least // t), c // t)) for t, c in pairs]
     while math.prod(cell) < _CELL_POINTS:
         room = [a for a, (_, c) in enumerate(pairs) if 2 * cell[a] <= c]
         if not room:
@@ -148,9 +167,9 @@ def _cell(geometry: Geometry) -> tuple[int, ...]:
     return tuple(cell)
 
 
-def _spread(boxes: list[Box], total: int, seed: int) -> list[Box]:
+def _spread(boxes: list[Box], total: int, seed: int, most: int) -> list[Box]:
     """One random box out of each of equal runs of the grid's boxes."""
-    count = max(4, int(len(boxes) * min(1.0, SAMPLE_BYTES / total)))
+    count = max(4, int(len(boxes) * min(1.0, most / total)))
     edges = np.linspace(0, len(boxes), min(count, len(boxes)) + 1).astype(int)
     rng = np.random.default_rng(seed)
     picked = [int(rng.integers(a, b)) for a, b in pairwise(edges) if b > a]

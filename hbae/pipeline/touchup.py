@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable
 from types import TracebackType
@@ -14,14 +15,23 @@ from hbae.bound import Totals, VariableErrors
 from hbae.bound.targets import MARGIN
 from hbae.pipeline.groups import LossyVariable
 
-TOUCH_UPS = (0, 64, 128)
-"""Fineness of chunks at first, and when they are coded again: steps times 1, 3/4, 1/2."""
+TOUCH_UPS = ((64, 0.3), (128, 0.65), (192, 0.85))
+"""Fineness of chunks that are coded again (steps times 3/4, 1/2, 1/4), and the part of their squared error that is
+counted on to go."""
 _KEPT_IN_MEMORY = 64 << 20
-# Three quarters of the step leave about 2/3 of the squared error; less is counted on.
-_GAIN = 0.3
 
 
-def worst_chunks(errors: list[list[VariableErrors]], ratio: Array) -> Array:
+def touch_up(errors: list[list[VariableErrors]], ratio: Array, coded: int) -> tuple[int, Array]:
+    """Give a fineness beyond ``coded`` and the chunks to code again with it, for the fewest bits more; maybe none.
+
+    ``errors``, ``ratio``: as of :func:`worst_chunks`.
+    """
+    found = [(fine, worst_chunks(errors, ratio, gain)) for fine, gain in TOUCH_UPS if fine > coded]
+    able = [(len(again) * math.log2(256 / (256 - fine)), fine, again) for fine, again in found if len(again)]
+    return min(able, key=lambda a: a[:2])[1:] if able else (coded, np.zeros(0, np.int64))
+
+
+def worst_chunks(errors: list[list[VariableErrors]], ratio: Array, gain: float) -> Array:
     """Give the numbers of the fewest chunks whose finer steps should meet every limit, ascending.
 
     None when all limits hold already, or when more than a third would be needed.
@@ -31,13 +41,15 @@ def worst_chunks(errors: list[list[VariableErrors]], ratio: Array) -> Array:
     errors : V lists of errors by chunk
     ratio : (V,) array
         RMSE over its limit; at most 1 holds.
+    gain : float
+        Part of a chunk's squared error that finer steps take away.
     """
     missed = np.flatnonzero(ratio > 1)
     sse = np.array([[e.sse for e in errors[v]] for v in missed]).reshape(len(missed), len(errors[0]))
     excess = sse.sum(1) * (1 - ratio[missed] ** -2.0)
     if not missed.size or not (excess > 0).all() or not np.isfinite(sse).all():
         return np.zeros(0, np.int64)
-    share = _GAIN * sse / excess[:, None]
+    share = gain * sse / excess[:, None]
     order = np.argsort(-share.max(0), kind="stable")
     enough = (np.cumsum(share[:, order], axis=1) >= 1).all(0)
     count = int(enough.argmax()) + 1 if enough.any() else len(order)
@@ -45,9 +57,9 @@ def worst_chunks(errors: list[list[VariableErrors]], ratio: Array) -> Array:
     return out
 
 
-def finer_factors(ratio: Array, attempt: int) -> Array:
-    """Give factors for the steps after a miss: first for the variables that missed, then all alike."""
-    if attempt == 0:
+def finer_factors(ratio: Array, *, alike: bool) -> Array:
+    """Give factors for the steps after a miss: for the variables that missed, or for all alike."""
+    if not alike:
         return np.where(ratio > 0.99, (0.98 / ratio) ** 1.2, 1.0)
     return np.full(len(ratio), float(0.98 / ratio.max()) ** 1.25)
 

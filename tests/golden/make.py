@@ -108,7 +108,7 @@ def forced(
         return Choice(replace(draft, **change(draft, sample)), 0.0, False, "forced")
 
     with (
-        mock.patch("hbae.pipeline.compress.choose_plan", choose),
+        mock.patch("hbae.pipeline.choosing.choose_plan", choose),
         mock.patch("hbae.pipeline.encode.estimate_lossless", return_value=1 << 40),
     ):
         compress(path, variables, bound, **options)

@@ -15,10 +15,10 @@ import xarray as xr
 import hbae
 from hbae.bound import VariableErrors
 from hbae.errors import BoundViolationError, OutputExistsError
+from hbae.pipeline import choosing, compress, encode, original, pass2
 from hbae.pipeline import chunk as chunks
-from hbae.pipeline import compress as module
-from hbae.pipeline import encode, original, pass2
-from hbae.pipeline.touchup import worst_chunks
+from hbae.pipeline.archive import Archive
+from hbae.pipeline.touchup import touch_up, worst_chunks
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def coarser(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[int]]:
     """Give a function after which every plan has steps that many times too large; it counts the passes."""
 
     def install(factor: float) -> list[int]:
-        choose, write, passes = module.choose_plan, pass2.GroupWriter._write_chunks, [0]
+        choose, write, passes = choosing.choose_plan, pass2.GroupWriter._write_chunks, [0]
 
         def bad(*args: Any, **kw: Any) -> Any:
             choice = choose(*args, **kw)
@@ -37,7 +37,7 @@ def coarser(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[int]]:
             passes[0] += 1
             return write(*args)
 
-        monkeypatch.setattr(module, "choose_plan", bad)
+        monkeypatch.setattr(choosing, "choose_plan", bad)
         monkeypatch.setattr(pass2.GroupWriter, "_write_chunks", counted)
         return passes
 
@@ -57,6 +57,22 @@ def test_too_large_steps_are_met(
     passes = coarser(factor)
     judged(fields(), tmp_path / "a.hbae", {n: [bound] for n in "TUV"}, method="linear", chunk=0.0625)
     assert passes[0] >= (2 if bound[0] in ("nrmse", "psnr") else 1)
+
+
+def test_steps_of_components_move_together(
+    coarser: Callable[[float], list[int]], judged: Callable[..., Any], tmp_path: Path
+) -> None:
+    """What a variable missed says nothing about the component of its number: one more pass is enough."""
+    rng = np.random.default_rng(2)
+    common = rng.normal(size=(2, 12, 32, 32)).cumsum(1).cumsum(2).cumsum(3)
+    mixed = np.einsum("vk,kxyz->vxyz", rng.normal(size=(8, 2)) * 10.0 ** -np.arange(8)[:, None], common)
+    ds = xr.Dataset({f"v{i}": (("t", "y", "x"), a.astype(np.float32)) for i, a in enumerate(mixed)})
+    passes = coarser(1.5)
+    judged(ds, tmp_path / "a.hbae", {n: [("nrmse", 1e-3)] for n in ds}, method="linear")
+    with Archive(tmp_path / "a.hbae") as archive:
+        plan = archive.plan(0)
+    assert plan.ties_variables
+    assert (passes[0], plan.gae) == (2, None)
 
 
 @pytest.mark.parametrize("kind", ["nrmse", "psnr"])
@@ -177,10 +193,21 @@ def test_a_small_miss_costs_a_few_chunks(
 
 def test_chunks_to_code_again_are_the_fewest() -> None:
     errors = [[VariableErrors(sse, 10, 1.0) for sse in row] for row in ([1, 9, 1, 2, 0.1, 1], [1, 1, 1, 1, 1, 1])]
-    assert worst_chunks(errors, np.array([1.05, 0.9])).tolist() == [1]
-    assert worst_chunks(errors, np.array([1.0, 0.9])).tolist() == []
-    assert worst_chunks(errors, np.array([0.5, 1.01])).tolist() == [0]
-    assert worst_chunks(errors, np.array([2.0, 0.9])).tolist() == [], "everything would have to be coded again"
+    assert worst_chunks(errors, np.array([1.05, 0.9]), 0.3).tolist() == [1]
+    assert worst_chunks(errors, np.array([1.0, 0.9]), 0.3).tolist() == []
+    assert worst_chunks(errors, np.array([0.5, 1.01]), 0.3).tolist() == [0]
+    assert worst_chunks(errors, np.array([2.0, 0.9]), 0.3).tolist() == [], "everything would have to be coded again"
+
+
+def test_a_chunk_that_carries_the_error_gets_the_steps_it_needs() -> None:
+    """A miss by much is met there, too, rather than by finer steps everywhere."""
+    errors = [[VariableErrors(sse, 10, 1.0) for sse in row] for row in ([1, 40, 1, 2, 0.1, 1], [1, 1, 1, 1, 1, 1])]
+    fine, again = touch_up(errors, np.array([1.4, 0.9]), 0)
+    assert (fine, again.tolist()) == (128, [1])
+    fine, again = touch_up(errors, np.array([1.7, 0.9]), 128)
+    assert (fine, again.tolist()) == (192, [1])
+    assert touch_up(errors, np.array([1.4, 1.4]), 0)[1].tolist() == [], "the second variable's error is everywhere"
+    assert touch_up(errors, np.array([1.4, 0.9]), 192)[1].tolist() == []
 
 
 def test_a_file_that_cannot_be_read_back_never_gets_its_name(
@@ -193,7 +220,7 @@ def test_a_file_that_cannot_be_read_back_never_gets_its_name(
 
     hbae.compress(fields(), tmp_path / "old.hbae", "abs=0.1", method="linear")
     before = (tmp_path / "old.hbae").read_bytes()
-    monkeypatch.setattr(module, "read_back", broken)
+    monkeypatch.setattr(compress, "read_back", broken)
     for name in ("new.hbae", "old.hbae"):
         with pytest.raises(BoundViolationError, match="read back"):
             hbae.compress(fields(), tmp_path / name, "abs=0.2", method="linear", overwrite=True)

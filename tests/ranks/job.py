@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import hbae
-from hbae.pipeline import compress, exactvars, inputs, pass2
+from hbae.pipeline import choosing, exactvars, inputs, pass2
 from hbae.pipeline.calibrate import Choice
 from hbae.ranks import MpiTeam, join
 
@@ -40,7 +40,7 @@ def counted(name: str, function: Any) -> Any:
 
     def call(*args: Any) -> Any:
         out = function(*args)
-        counts[name] += bool(out is not None and (not isinstance(out, np.ndarray) or out.size))
+        counts[name] += bool(out is not None and (not isinstance(out, tuple) or out[1].size))
         return out
 
     return call
@@ -82,9 +82,9 @@ def main() -> None:
     options = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
     team = join()
     die(team, options.pop("die", ""))
-    compress.choose_plan = choose
+    choosing.choose_plan = choose
     exactvars.CHUNK_BYTES = 1 << 18
-    pass2.worst_chunks = counted("touch-ups", pass2.worst_chunks)
+    pass2.touch_up = counted("touch-ups", pass2.touch_up)
     pass2.finer_plan = counted("finer plans", pass2.finer_plan)
     bounds = options.pop("bounds", BOUNDS)
     report = hbae.compress(

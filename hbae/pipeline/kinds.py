@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""Which variables of one grid are better coded apart, as different kinds of plans suit them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+from hbae.bound import Target
+from hbae.exact import get_backend
+from hbae.pipeline.calibrate import FIRST_POINTS, Choice, trial_part, weigh
+from hbae.pipeline.crew import Mapper
+from hbae.pipeline.encode import quiet
+from hbae.pipeline.families import Candidate, Setting, Task, family_tasks, make_family, make_setting
+from hbae.pipeline.plan import GroupPlan
+from hbae.pipeline.sampling import Sample
+
+# Variables leave their group for that part of its bytes, and a kind that suits more of them serves one whose own is no
+# better than that.
+WORTH_PARTING = 0.98
+_ALONE_POINTS = 1 << 20
+
+
+def part_by_kind(
+    drafts: list[GroupPlan],
+    targets: list[Target],
+    sample: Sample,
+    choice: Choice,
+    *,
+    backend: str,
+    workers: Mapper,
+    fast: bool = False,
+) -> list[list[int]]:
+    """Give the numbers of a group's variables by the kind of plan that suits each best; one list where none gains.
+
+    ``drafts``: of each variable alone, on the group's geometry. ``choice``: the plan for all. A small part of the
+    sample is coded, each variable by one plan of each family.
+    """
+    together = [list(range(len(drafts)))]
+    # What a basis ties together has much in common.
+    if len(drafts) == 1 or choice.plan.ties_variables or choice.plan.domain == "log" or any(t.regions for t in targets):
+        return together
+    few = trial_part(sample, FIRST_POINTS)
+    own = get_backend(backend)
+    plan = Candidate(choice.name, choice.plan, None, 0, choice.lossless)
+    with quiet():
+        whole = weigh(plan, targets, few, own)[0]
+    settings = [make_setting(d, [targets[v]], _only(few, v), None, own) for v, d in enumerate(drafts)]
+    if any(s is None for s in settings):
+        return together
+    able = [replace(s, fast=fast) for s in settings if s is not None]
+    jobs = [(v, task) for v, s in enumerate(able) for task in family_tasks(s)]
+    alone = sum(raw.size for raw, _ in few.boxes) < _ALONE_POINTS
+    sizes: list[dict[str, float]] = [{} for _ in drafts]
+    for (v, _), (kind, size) in zip(jobs, workers.map(_try_alone, (able, backend), jobs, alone=alone), strict=True):
+        sizes[v][kind] = min(size, sizes[v].get(kind, math.inf))
+    kinds = _assigned(sizes)
+    apart = sum(s[k] for s, k in zip(sizes, kinds, strict=True))
+    if len(set(kinds)) == 1 or not apart < WORTH_PARTING * whole:
+        return together
+    return [[v for v, k in enumerate(kinds) if k == kind] for kind in dict.fromkeys(kinds)]
+
+
+def _only(sample: Sample, v: int) -> Sample:
+    return Sample([(raw[v : v + 1], bad[v : v + 1]) for raw, bad in sample.boxes], sample.ratio)
+
+
+def _try_alone(shared: tuple[list[Setting], str], v: int, task: Task) -> tuple[str, float]:
+    """Kind of a family and bytes of a variable by its first plan."""
+    settings, backend = shared
+    s = settings[v]
+    with quiet():
+        family = make_family(s, task)
+        if not family.members:
+            return "", math.inf
+        return family.members[0].kind, weigh(family.members[0], s.targets, s.sample, get_backend(backend))[0]
+
+
+def _assigned(sizes: list[dict[str, float]]) -> list[str]:
+    """Give each variable its kind: the one that suits most variables where it is about as good as its own."""
+    best = [min(s, key=lambda k: s[k]) for s in sizes]
+    common = [k for k, _ in Counter(best).most_common()]
+    return [
+        next(k for k in (*common, b) if s.get(k, math.inf) * WORTH_PARTING <= s[b])
+        for s, b in zip(sizes, best, strict=True)
+    ]

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""Variables that want plans of other kinds get groups of their own, where that makes the file smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import hbae
+from hbae.pipeline import choosing, sampling
+from hbae.pipeline.archive import Archive
+
+
+def unlike() -> xr.Dataset:
+    """A mosaic, which differences suit, and waves of all lengths, which wavelets and transforms suit."""
+    rng = np.random.default_rng(5)
+    shape = (12, 64, 64)
+    places = rng.random((60, 3)) * shape
+    points = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    owners = np.argmin(((points[..., None, :] - places) ** 2).sum(-1), axis=-1)
+    k = np.sqrt(sum(np.meshgrid(*(np.fft.fftfreq(n) ** 2 for n in shape), indexing="ij"))) + 0.02
+    waves = np.fft.ifftn(np.fft.fftn(rng.normal(size=shape)) * k**-2.5).real
+    values = {"mosaic": rng.normal(size=60)[owners], "waves": waves}
+    return xr.Dataset({n: (("t", "y", "x"), v.astype(np.float32)) for n, v in values.items()})
+
+
+def groups(path: Path) -> list[tuple[str, ...]]:
+    with Archive(path) as archive:
+        return [archive.plan(i).paths for i in range(len({p.group for p in archive.parts if p.group is not None}))]
+
+
+@pytest.mark.parametrize("bound", [("nrmse", 1e-3), ("psnr", 60.0)])
+def test_unlike_variables_part(
+    bound: tuple[str, float], judged: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ds = unlike()
+    judged(ds, tmp_path / "apart.hbae", {n: [bound] for n in ds}, method="linear")
+    assert len(groups(tmp_path / "apart.hbae")) > 1
+    monkeypatch.setattr(choosing, "part_by_kind", lambda drafts, *_, **__: [list(range(len(drafts)))])
+    judged(ds, tmp_path / "one.hbae", {n: [bound] for n in ds}, method="linear")
+    assert groups(tmp_path / "one.hbae") == [("mosaic", "waves")]
+    assert (tmp_path / "apart.hbae").stat().st_size < 0.97 * (tmp_path / "one.hbae").stat().st_size
+
+
+def test_alike_variables_stay_together(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=(16, 40, 40)).cumsum(1).cumsum(2)
+    values = {"a": a, "b": a + rng.normal(size=a.shape).cumsum(1) / 9, "c": a[::-1]}
+    ds = xr.Dataset({k: (("t", "y", "x"), v.astype(np.float32)) for k, v in values.items()})
+    hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
+    assert groups(tmp_path / "a.hbae") == [("a", "b", "c")]
+
+
+def test_parts_that_take_more_bytes_are_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The whole group's plan stands beside those of its parts."""
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=(16, 40, 40)).cumsum(1).cumsum(2)
+    ds = xr.Dataset({k: (("t", "y", "x"), (a * f).astype(np.float32)) for k, f in (("a", 1), ("b", -3), ("c", 2))})
+    hbae.compress(ds, tmp_path / "one.hbae", "nrmse=1e-3", method="linear")
+    monkeypatch.setattr(choosing, "part_by_kind", lambda *_, **__: [[0, 2], [1]])
+    hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
+    assert (tmp_path / "a.hbae").read_bytes() == (tmp_path / "one.hbae").read_bytes()
+
+
+def test_the_bytes_are_those_of_any_number_of_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("hbae.pipeline.kinds._ALONE_POINTS", 0)
+    for threads in (1, 2):
+        hbae.compress(unlike(), tmp_path / f"{threads}.hbae", "nrmse=1e-3", method="linear", threads=threads)
+    assert (tmp_path / "1.hbae").read_bytes() == (tmp_path / "2.hbae").read_bytes()
+
+
+def test_a_search_for_a_size_keeps_the_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Later passes move the steps of the plans that the first one chose."""
+    chosen, real = [], choosing.choose_plan
+
+    def counted(draft: Any, *args: Any, **kw: Any) -> Any:
+        chosen.append(draft.paths)
+        return real(draft, *args, **kw)
+
+    monkeypatch.setattr(choosing, "choose_plan", counted)
+    ds = unlike()
+    hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
+    once = len(chosen)
+    size = (tmp_path / "a.hbae").stat().st_size
+    report = hbae.compress(ds, tmp_path / "b.hbae", size=int(size * 0.98), method="linear")
+    assert report.size <= size * 0.98
+    assert len(groups(tmp_path / "b.hbae")) > 1
+    assert chosen[once:].count(("mosaic", "waves")) == 1
+
+
+def test_far_boxes_are_many_and_the_same_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Steps of a group of which the sample is a small part are set on more of it."""
+    seen: list[list[tuple[int, ...]]] = []
+    real = sampling.read_far
+
+    def spy(*args: Any) -> Any:
+        boxes = list(real(*args))
+        seen.append([raw.shape for raw, _ in boxes])
+        return boxes
+
+    monkeypatch.setattr(choosing, "read_far", spy)
+    x = np.random.default_rng(0).normal(size=(8, 128, 128)).cumsum(1).cumsum(2).astype(np.float32)
+    ds = xr.Dataset({"a": (("t", "y", "x"), x)})
+    hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear", chunk=0.0625)
+    assert not any(seen)
+    monkeypatch.setattr(sampling, "SAMPLE_BYTES", x.nbytes // 40)
+    seen.clear()
+    hbae.compress(ds, tmp_path / "b.hbae", "nrmse=1e-3", method="linear", chunk=0.0625)
+    assert seen
+    assert all(s == seen[0] for s in seen)
+    assert len(seen[0]) >= 4
+    assert sum(np.prod(s) for s in seen[0]) * 4 <= x.nbytes // 4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One profile for all property tests (the same examples always, no time limits), the usual Ctrl-C, and kernels."""
+"""One profile for all property tests (the same examples always, no time limits), the usual Ctrl-C, kernels, a field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
@@ -43,3 +45,17 @@ def kernel_of() -> Callable[[ModuleType, str], Any]:
         return kernel
 
     return find
+
+
+@pytest.fixture
+def unlike() -> xr.Dataset:
+    """A mosaic, which differences suit, and waves of all lengths, which wavelets and transforms suit."""
+    rng = np.random.default_rng(5)
+    shape = (12, 64, 64)
+    places = rng.random((60, 3)) * shape
+    points = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    owners = np.argmin(((points[..., None, :] - places) ** 2).sum(-1), axis=-1)
+    k = np.sqrt(sum(np.meshgrid(*(np.fft.fftfreq(n) ** 2 for n in shape), indexing="ij"))) + 0.02
+    waves = np.fft.ifftn(np.fft.fftn(rng.normal(size=shape)) * k**-2.5).real
+    values = {"mosaic": rng.normal(size=60)[owners], "waves": waves}
+    return xr.Dataset({n: (("t", "y", "x"), v.astype(np.float32)) for n, v in values.items()})

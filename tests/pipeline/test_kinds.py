@@ -16,19 +16,6 @@ from hbae.pipeline import choosing, sampling
 from hbae.pipeline.archive import Archive
 
 
-def unlike() -> xr.Dataset:
-    """A mosaic, which differences suit, and waves of all lengths, which wavelets and transforms suit."""
-    rng = np.random.default_rng(5)
-    shape = (12, 64, 64)
-    places = rng.random((60, 3)) * shape
-    points = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
-    owners = np.argmin(((points[..., None, :] - places) ** 2).sum(-1), axis=-1)
-    k = np.sqrt(sum(np.meshgrid(*(np.fft.fftfreq(n) ** 2 for n in shape), indexing="ij"))) + 0.02
-    waves = np.fft.ifftn(np.fft.fftn(rng.normal(size=shape)) * k**-2.5).real
-    values = {"mosaic": rng.normal(size=60)[owners], "waves": waves}
-    return xr.Dataset({n: (("t", "y", "x"), v.astype(np.float32)) for n, v in values.items()})
-
-
 def groups(path: Path) -> list[tuple[str, ...]]:
     with Archive(path) as archive:
         return [archive.plan(i).paths for i in range(len({p.group for p in archive.parts if p.group is not None}))]
@@ -36,9 +23,13 @@ def groups(path: Path) -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("bound", [("nrmse", 1e-3), ("psnr", 60.0)])
 def test_unlike_variables_part(
-    bound: tuple[str, float], judged: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bound: tuple[str, float],
+    unlike: xr.Dataset,
+    judged: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    ds = unlike()
+    ds = unlike
     judged(ds, tmp_path / "apart.hbae", {n: [bound] for n in ds}, method="linear")
     assert len(groups(tmp_path / "apart.hbae")) > 1
     monkeypatch.setattr(choosing, "part_by_kind", lambda drafts, *_, **__: [list(range(len(drafts)))])
@@ -67,14 +58,18 @@ def test_parts_that_take_more_bytes_are_not_taken(monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "a.hbae").read_bytes() == (tmp_path / "one.hbae").read_bytes()
 
 
-def test_the_bytes_are_those_of_any_number_of_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_bytes_are_those_of_any_number_of_workers(
+    unlike: xr.Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("hbae.pipeline.kinds._ALONE_POINTS", 0)
     for threads in (1, 2):
-        hbae.compress(unlike(), tmp_path / f"{threads}.hbae", "nrmse=1e-3", method="linear", threads=threads)
+        hbae.compress(unlike, tmp_path / f"{threads}.hbae", "nrmse=1e-3", method="linear", threads=threads)
     assert (tmp_path / "1.hbae").read_bytes() == (tmp_path / "2.hbae").read_bytes()
 
 
-def test_a_search_for_a_size_keeps_the_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_search_for_a_size_keeps_the_parts(
+    unlike: xr.Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Later passes move the steps of the plans that the first one chose."""
     chosen, real = [], choosing.choose_plan
 
@@ -83,7 +78,7 @@ def test_a_search_for_a_size_keeps_the_parts(monkeypatch: pytest.MonkeyPatch, tm
         return real(draft, *args, **kw)
 
     monkeypatch.setattr(choosing, "choose_plan", counted)
-    ds = unlike()
+    ds = unlike
     hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
     once = len(chosen)
     size = (tmp_path / "a.hbae").stat().st_size

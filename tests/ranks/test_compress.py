@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import h5py
 import pytest
+import xarray as xr
 
 import hbae
 from hbae.errors import FormatError
@@ -57,6 +58,20 @@ def test_the_command_chooses_as_one_process_does(place: Place) -> None:
     assert (alone.code, shared.code) == (0, 0), shared
     assert (place.folder / "a.hbae").read_bytes() == (place.folder / "s.hbae").read_bytes()
     assert json.loads(shared.line)["size"] == (place.folder / "a.hbae").stat().st_size
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("asked", [("--bound", "nrmse=1e-3"), ("--cr", "12")], ids=["bound", "size"])
+def test_the_command_parts_variables_as_one_process_does(
+    asked: tuple[str, str], place: Place, unlike: xr.Dataset
+) -> None:
+    """Samples stay with the root; which variables go together is told to all."""
+    unlike.to_netcdf(place.folder / "in.nc")
+    words = ("compress", "in.nc", *asked, "--method", "linear", "-o")
+    alone, shared = place.hbae(*words, "s.hbae"), place.hbae(*words, "a.hbae", "--ranks", ranks=2)
+    assert (alone.code, shared.code) == (0, 0), shared
+    assert (place.folder / "a.hbae").read_bytes() == (place.folder / "s.hbae").read_bytes()
+    assert len(hbae.info(place.folder / "a.hbae")["groups"]) == 2
 
 
 @pytest.mark.mpi

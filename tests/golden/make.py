@@ -392,7 +392,8 @@ def many_chunks(path: Path) -> None:
 @case
 def finer_chunks(path: Path) -> None:
     """Chunks with finer steps than the plan's, as after a global bound that was missed by little."""
-    with mock.patch("hbae.pipeline.pass2.worst_chunks", side_effect=[np.array([0, 2]), np.array([2])]):
+    again = [(64, np.array([0, 2])), (128, np.array([2])), (128, np.array([], int))]
+    with mock.patch("hbae.pipeline.pass2.touch_up", side_effect=again):
         compress(path, {"T": wave(96, 20, 20)}, "nrmse=3e-2", chunk=0.0625)
 
 

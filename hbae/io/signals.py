@@ -23,6 +23,7 @@ class TurnSignals:
 
     def __init__(self) -> None:
         self._old: dict[signal.Signals, Any] = {}
+        self._hook: Any = None
         self._old_hook: Any = None
 
     def start(self) -> None:
@@ -33,20 +34,22 @@ class TurnSignals:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:
                 self._old[number] = signal.signal(number, _leave)
-        if self._old:
-            self._old_hook, sys.unraisablehook = sys.unraisablehook, self._send_again
+        if self._hook is None and hasattr(signal, "pthread_kill"):
+            self._old_hook, self._hook = sys.unraisablehook, self._send_again
+            sys.unraisablehook = self._hook
 
     def stop(self) -> None:
         """Give the signals back."""
         while self._old:
             number, old = self._old.popitem()
             signal.signal(number, old)
-        if self._old_hook is not None:
-            sys.unraisablehook, self._old_hook = self._old_hook, None
+        if self._hook is not None and sys.unraisablehook is self._hook:
+            sys.unraisablehook = self._old_hook
+        self._hook = None
 
     def _send_again(self, lost: sys.UnraisableHookArgs) -> None:
         if isinstance(lost.exc_value, Told):
-            number = lost.exc_value.number
+            number = signal.Signals(int(lost.exc_value.code or 0) - 128)
         elif isinstance(lost.exc_value, KeyboardInterrupt):
             number = signal.SIGINT
         else:
@@ -54,21 +57,18 @@ class TurnSignals:
             return
         # From another thread and later: an exception raised in here would be lost as well. The bare module, as
         # threading's locks may be held by what was interrupted.
-        _thread.start_new_thread(_send, (number,))
+        _thread.start_new_thread(_send, (number, threading.main_thread().ident or 0))
 
 
 class Told(SystemExit):
-    """The process was told to end by signal ``number``."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__(128 + number)
-        self.number = number
+    """The process was told to end by a signal; the code is 128 and its number."""
 
 
 def _leave(number: int, frame: object) -> None:
-    raise Told(signal.Signals(number))
+    raise Told(128 + number)
 
 
-def _send(number: signal.Signals) -> None:
+def _send(number: signal.Signals, thread: int) -> None:
+    """Send a signal to the main thread, which wakes it where it waits."""
     time.sleep(PAUSE_S)
-    _thread.interrupt_main(number)
+    signal.pthread_kill(thread, number)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -61,7 +62,9 @@ _RELATED = 1.01
 # Steps are right after a correction by no more than that; a correction of the error asks for that power of it.
 _SETTLED, _SLOWER = 0.05, 1.1
 # Samples smaller than this are weighed sooner than a process starts.
-_ALONE_POINTS = 1 << 20
+ALONE_POINTS = 1 << 20
+# Boxes that go to the workers, or to other ranks, at once.
+_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def choose_plan(
     settings = [replace(s, fast=fast) for s in (*settings, *([tall] if tall is not None else []))]
     few = trial_part(sample, FIRST_POINTS)
     trials = _Trials(settings, targets, few, backend)
-    alone = _points(sample) < _ALONE_POINTS
+    alone = points_of(sample) < ALONE_POINTS
     first: list[tuple[Family, float, bool]] = []
     for tasks in _rounds(settings, first):
         first += workers.map(_try_family, trials, tasks, alone=alone)
@@ -144,13 +147,14 @@ def choose_plan(
 def _last_part(few: Sample, sample: Sample) -> Sample:
     """Give where the finalists meet: all chunks of a small group, else a whole one or, if that is more, the part."""
     chunk = sample.chunk or sample
-    in_chunks = sample.boxes[0][0].size >= chunk.boxes[0][0].size
-    if in_chunks and sample.ratio == 1 and _points(sample) <= _LAST_POINTS:
+    in_chunks = max(raw.size for raw, _ in sample.boxes) >= chunk.boxes[0][0].size
+    if in_chunks and sample.ratio == 1 and points_of(sample) <= _LAST_POINTS:
         return sample
-    return max(few, chunk, key=_points)
+    return max(few, chunk, key=points_of)
 
 
-def _points(sample: Sample) -> int:
+def points_of(sample: Sample) -> int:
+    """Values of all variables."""
     return sum(raw.size for raw, _ in sample.boxes)
 
 
@@ -252,13 +256,16 @@ def _settle(
         return plan
     for alike in (True, True) if plan.ties_variables else (False, False, True):
         try:
-            found = list(workers.map(_try_errors, (replace(c, plan=plan), targets, backend), boxes(), alone=alone))
+            sse, count = _errors_of(replace(c, plan=plan), targets, boxes(), backend, workers, alone=alone)
         except FormatError:
             # Integers too large for exact arithmetic: such chunks are kept without loss.
             return plan
-        sse, count = (np.sum([f[k] for f in found], axis=0) for k in (0, 1))
+        seen = sse > 0
+        if not seen.any():
+            return plan
         ratio = np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
-        factor = aim / np.maximum(ratio, 1e-9)
+        # No error, or no point, says nothing about steps.
+        factor = np.where(seen, aim / np.maximum(ratio, 1e-9), np.inf if alike else 1.0)
         if alike:
             factor = np.full(len(ratio), float(factor.min()))
         near = bool(np.abs(factor - 1).max() < _SETTLED)
@@ -267,6 +274,25 @@ def _settle(
         if near:
             break
     return plan
+
+
+def _errors_of(
+    c: Candidate,
+    targets: list[Target],
+    boxes: Iterable[tuple[Array, Array]],
+    backend: str,
+    workers: Mapper,
+    *,
+    alone: bool,
+) -> tuple[Array, Array]:
+    """Squared errors and numbers of points by variable; a few boxes at a time are in memory."""
+    sse, count = np.zeros(len(targets)), np.zeros(len(targets))
+    left = iter(boxes)
+    while batch := list(islice(left, _BATCH)):
+        for e, n in workers.map(_try_errors, (c, targets, backend), batch, alone=alone):
+            sse += e
+            count += n
+    return sse, count
 
 
 def _try_errors(job: tuple[Candidate, list[Target], str], raw: Array, bad: Array) -> tuple[list[float], list[int]]:
@@ -327,4 +353,4 @@ def _by_rmse(targets: list[Target]) -> bool:
 def trial_part(sample: Sample, points: int) -> Sample:
     """Use no more boxes than needed to weigh plans."""
     kept = Sample(few_boxes(sample.boxes, points), 1.0)
-    return replace(kept, ratio=sample.ratio * _points(sample) / max(_points(kept), 1))
+    return replace(kept, ratio=sample.ratio * points_of(sample) / max(points_of(kept), 1))

@@ -24,6 +24,9 @@ from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.regions import Regions
 from hbae.pipeline.sampling import Sample, read_far, take_sample
 
+# Parts may have more chunks than their group up to that number: an archive holds only so many.
+_MOST_CHUNKS = 1 << 14
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -37,16 +40,13 @@ class Chosen:
 class Chooser:
     """Chooses on the root, where the samples stay: ``samples`` by the names of a group's variables."""
 
-    def __init__(
-        self, inputs: Inputs, regions: Regions, options: CompressOptions, model: GroupModel | None, *, num_groups: int
-    ) -> None:
+    def __init__(self, inputs: Inputs, regions: Regions, options: CompressOptions, model: GroupModel | None) -> None:
         self.samples: dict[tuple[str, ...], Sample] = {}
         self._inputs, self._regions, self._options, self._model = inputs, regions, options, model
-        self._num_groups = num_groups
         # Without a model the processor chooses: the choice is then that of any machine.
         self._backend = options.device if model is not None else "numpy"
 
-    def choose(self, number: int, draft: GroupPlan, members: list[LossyVariable], workers: Mapper) -> list[Chosen]:
+    def choose(self, draft: GroupPlan, members: list[LossyVariable], workers: Mapper) -> list[Chosen]:
         """Give the plan of a group, or plans of several groups where those together take fewer bytes.
 
         Raises
@@ -60,8 +60,9 @@ class Chooser:
             own = [members[v] for v in part]
             for d, kept in make_drafts(own, self._options, None):
                 apart.append(self._choose(d, kept, workers))
-        self._options.tell("choosing", (number + 1) / self._num_groups)
-        if apart and sum(c.choice.estimate for c in apart) < WORTH_PARTING * whole.choice.estimate:
+        chunks = sum(c.draft.geometry.num_chunks for c in apart)
+        fits = chunks <= max(whole.draft.geometry.num_chunks, _MOST_CHUNKS)
+        if apart and fits and sum(c.choice.estimate for c in apart) < WORTH_PARTING * whole.choice.estimate:
             del self.samples[draft.paths]
             return apart
         for c in apart:
@@ -82,10 +83,10 @@ class Chooser:
         sample = take_sample(draft, self._inputs, validity, self._options.seed, columns=True)
         seed, fast = self._options.seed, self._options.fast
         far = partial(read_far, draft, self._inputs, validity, seed)
-        weigh = partial(choose_plan, models=options, backend=self._backend, workers=workers, fast=fast, far=far)
+        pick = partial(choose_plan, models=options, backend=self._backend, workers=workers, fast=fast, far=far)
 
         def choose(targets: list[Target]) -> Choice:
-            return weigh(draft, targets, sample, methods)
+            return pick(draft, targets, sample, methods)
 
         targets, encoder = [m.target for m in members], model.encoder if model else None
         own = get_backend(self._backend)
@@ -108,6 +109,9 @@ class Chooser:
     def _parts(self, whole: Chosen, draft: GroupPlan, members: list[LossyVariable], workers: Mapper) -> list[list[int]]:
         """Numbers of variables that may gain from groups of their own; nothing where none does."""
         if "linear" not in self._methods() or self._model_of(draft) is not None:
+            return []
+        # Blocks, of which some bounds speak, depend on the number of variables.
+        if any(m.target.regions or m.target.by_block for m in members):
             return []
         singles = [replace(make_drafts([m], self._options, None)[0][0], geometry=draft.geometry) for m in members]
         parts = part_by_kind(
@@ -141,7 +145,7 @@ def as_before(
 def near_choice(
     draft: GroupPlan, members: list[LossyVariable], old: list[Group]
 ) -> tuple[Chosen, Sample | None] | None:
-    """Give the plan of the same group of a run at another scale, its steps moved with the bounds, if that suits."""
+    """Give what the run at another scale chose for the same group, steps moved with the bounds, and its sample."""
     for o in old:
         if o.draft.paths != draft.paths or o.choice is None or o.choice.lossless or draft.domain == "log":
             continue
@@ -150,7 +154,8 @@ def near_choice(
         factor = np.array([t.tolerance(points) / b.tolerance(points) for t, b in zip(targets, before, strict=True)])
         if any(t.by_point or t.regions for t in targets) or not ((factor > 0.5) & (factor < 2)).all():
             continue
-        plan = finer_plan(o.choice.plan, factor)
+        moved = np.full(len(factor), factor.min()) if o.choice.plan.ties_variables else factor
+        plan = finer_plan(o.choice.plan, moved)
         draft = replace(draft, geometry=plan.geometry)
         plan = replace(plan, gae_unit=plan.gae_unit * factor, bounds=draft.bounds)
         return Chosen(draft, replace(o.choice, plan=plan), targets), o.sample

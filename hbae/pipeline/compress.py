@@ -187,14 +187,15 @@ class _Run:
             self.seconds["train"] = self.model.trained_seconds
         near_groups = before.groups if before and near else []
         drafts = together(self.team, lambda: self._drafted(coded, near_groups))
-        chooser = Chooser(inputs, self.regions, options, self.model, num_groups=len(drafts))
+        chooser = Chooser(inputs, self.regions, options, self.model)
         self.groups: list[Group] = []
         for i, (draft, members) in enumerate(drafts):
-            if kept_plan := near_choice(draft, members, near_groups):
-                self._add_group(kept_plan[0], members, kept_plan[1])
-                continue
-            for c in led(self.team, workers, partial(chooser.choose, i, draft, members)):
-                self._add_group(c, members, chooser.samples.get(c.draft.paths))
+            if found := near_choice(draft, members, near_groups):
+                self._add_group(found[0], members, found[1])
+            else:
+                for c in led(self.team, workers, partial(chooser.choose, draft, members)):
+                    self._add_group(c, members, chooser.samples.get(c.draft.paths))
+            options.tell("choosing", (i + 1) / len(drafts))
         self.seconds["choose"] = time.monotonic() - start - self.seconds.get("train", 0.0)
 
     def _judged(self, wanted: dict[str, Any]) -> list[LossyVariable]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from hbae.bound import Target
 from hbae.exact import get_backend
-from hbae.pipeline.calibrate import FIRST_POINTS, Choice, trial_part, weigh
+from hbae.pipeline.calibrate import ALONE_POINTS, FIRST_POINTS, Choice, points_of, trial_part, weigh
 from hbae.pipeline.crew import Mapper
 from hbae.pipeline.encode import quiet
 from hbae.pipeline.families import Candidate, Setting, Task, family_tasks, make_family, make_setting
@@ -19,7 +19,6 @@ from hbae.pipeline.sampling import Sample
 # Variables leave their group for that part of its bytes, and a kind that suits more of them serves one whose own is no
 # better than that.
 WORTH_PARTING = 0.98
-_ALONE_POINTS = 1 << 20
 
 
 def part_by_kind(
@@ -39,7 +38,7 @@ def part_by_kind(
     """
     together = [list(range(len(drafts)))]
     # What a basis ties together has much in common.
-    if len(drafts) == 1 or choice.plan.ties_variables or choice.plan.domain == "log" or any(t.regions for t in targets):
+    if len(drafts) == 1 or choice.plan.ties_variables or choice.plan.domain == "log":
         return together
     few = trial_part(sample, FIRST_POINTS)
     own = get_backend(backend)
@@ -51,7 +50,7 @@ def part_by_kind(
         return together
     able = [replace(s, fast=fast) for s in settings if s is not None]
     jobs = [(v, task) for v, s in enumerate(able) for task in family_tasks(s)]
-    alone = sum(raw.size for raw, _ in few.boxes) < _ALONE_POINTS
+    alone = points_of(few) < ALONE_POINTS
     sizes: list[dict[str, float]] = [{} for _ in drafts]
     for (v, _), (kind, size) in zip(jobs, workers.map(_try_alone, (able, backend), jobs, alone=alone), strict=True):
         sizes[v][kind] = min(size, sizes[v].get(kind, math.inf))

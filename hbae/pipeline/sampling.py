@@ -18,8 +18,8 @@ from hbae.pipeline.stats import Validity
 
 SAMPLE_BYTES = 40 << 20
 WHOLE_POINTS = 1 << 20
-# Errors are seen on more of a large group than plans are weighed on, in boxes of about that many points along an axis.
-FAR_FROM, FAR_BYTES, FAR_LENGTH = 16, 256 << 20, 16
+# Groups of more samples than that are looked at in more places for their errors, of so many bytes at most.
+FAR_FROM, FAR_BYTES = 16, 256 << 20
 _CELL_POINTS = 1 << 13
 # Longest first axis that may get a basis of its own.
 MOST_WHOLE = 1024
@@ -74,7 +74,7 @@ def take_sample(
 def read_far(
     draft: GroupPlan, inputs: Inputs, validity: list[Validity], seed: int, geometry: Geometry
 ) -> Iterator[tuple[Array, Array]]:
-    """Read many small boxes spread over a group of which the sample is a small part, one by one; nothing otherwise.
+    """Read many boxes spread over a group of which the sample is a small part, one by one; nothing otherwise.
 
     ``geometry``: of the plan whose errors are to be seen.
     """
@@ -82,7 +82,7 @@ def read_far(
     if total <= FAR_FROM * SAMPLE_BYTES:
         return
     most = min(total // 10, FAR_BYTES)
-    boxes = list(boxes_of(geometry.shape, _cell(geometry, FAR_LENGTH)))
+    boxes = list(boxes_of(geometry.shape, _cell(geometry)))
     for box in _spread(boxes, total, seed + 1, most):
         yield from _read(draft, inputs, validity, [box]).boxes
 
@@ -151,13 +151,13 @@ def _read(draft: GroupPlan, inputs: Inputs, validity: list[Validity], boxes: lis
     return Sample(taken, int(np.prod(draft.geometry.shape, dtype=object)) / points, places=tuple(boxes))
 
 
-def _cell(geometry: Geometry, least: int = 32) -> tuple[int, ...]:
+def _cell(geometry: Geometry) -> tuple[int, ...]:
     """Whole tiles, at least 32 points long where the chunk has them: predictors need room to show their worth.
 
     And at least some thousands of points: each box costs time of its own.
     """
     pairs = list(zip(geometry.tile, geometry.chunk, strict=True))
-    cell = [t * max(1, min(-(-least // t), c // t)) for t, c in pairs]
+    cell = [t * max(1, min(-(-32 // t), c // t)) for t, c in pairs]
     while math.prod(cell) < _CELL_POINTS:
         room = [a for a, (_, c) in enumerate(pairs) if 2 * cell[a] <= c]
         if not room:

@@ -26,7 +26,9 @@ def touch_up(errors: list[list[VariableErrors]], ratio: Array, coded: int) -> tu
 
     ``errors``, ``ratio``: as of :func:`worst_chunks`.
     """
-    found = [(fine, worst_chunks(errors, ratio, gain)) for fine, gain in TOUCH_UPS if fine > coded]
+    # Some may have been coded again already: only what is new is counted on.
+    left = 1 - dict(TOUCH_UPS).get(coded, 0.0)
+    found = [(fine, worst_chunks(errors, ratio, 1 - (1 - gain) / left)) for fine, gain in TOUCH_UPS if fine > coded]
     able = [(len(again) * math.log2(256 / (256 - fine)), fine, again) for fine, again in found if len(again)]
     return min(able, key=lambda a: a[:2])[1:] if able else (coded, np.zeros(0, np.int64))
 

@@ -18,7 +18,7 @@ WHERE = {
     "plain": "tell()",
 }
 PROGRAM = """
-import os, signal, sys, time, weakref
+import os, pickle, signal, sys, threading, time, weakref
 from hbae.io.signals import TurnSignals
 
 def tell():
@@ -28,12 +28,15 @@ def tell():
 hook = sys.unraisablehook
 signals = TurnSignals()
 signals.start()
+begin = time.monotonic()
 try:
     {body}
-    time.sleep(20)
+    {wait}
     print("lost")
 except BaseException as e:
     print(type(e).__mro__[-3].__name__, getattr(e, "code", ""))
+    assert pickle.loads(pickle.dumps(e)).args == e.args
+assert time.monotonic() - begin < 10
 signals.stop()
 assert sys.unraisablehook is hook and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 """
@@ -43,10 +46,11 @@ assert sys.unraisablehook is hook and signal.getsignal(signal.SIGTERM) is signal
     ("name", "told"), [("SIGTERM", "SystemExit 143"), ("SIGHUP", "SystemExit 129"), ("SIGINT", "KeyboardInterrupt ")]
 )
 @pytest.mark.parametrize("where", WHERE)
-def test_a_signal_is_never_lost(name: str, told: str, where: str, tmp_path: Path) -> None:
-    """In a finaliser Python drops what is raised."""
+@pytest.mark.parametrize("wait", ["time.sleep(30)", "threading.Event().wait()", "threading.Event().wait(30)"])
+def test_a_signal_is_never_lost(name: str, told: str, where: str, wait: str, tmp_path: Path) -> None:
+    """In a finaliser Python drops what is raised; sent again, it wakes what waits."""
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM.format(signal=name, body=WHERE[where].replace("\n", "\n    ")))
+    program.write_text(PROGRAM.format(signal=name, wait=wait, body=WHERE[where].replace("\n", "\n    ")))
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, told + "\n", "")
 
@@ -54,7 +58,7 @@ def test_a_signal_is_never_lost(name: str, told: str, where: str, tmp_path: Path
 def test_other_lost_errors_are_told() -> None:
     """The hook takes its own signals only."""
     body = "class A:\n        def __del__(self): raise ValueError('mine')\n    A(); raise SystemExit(7)"
-    program = PROGRAM.format(signal="SIGTERM", body=body)
+    program = PROGRAM.format(signal="SIGTERM", wait="", body=body)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("SystemExit 7\n", 0)
     assert "ValueError: mine" in done.stderr

@@ -61,7 +61,7 @@ def test_parts_that_take_more_bytes_are_not_taken(monkeypatch: pytest.MonkeyPatc
 def test_the_bytes_are_those_of_any_number_of_workers(
     unlike: xr.Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("hbae.pipeline.kinds._ALONE_POINTS", 0)
+    monkeypatch.setattr("hbae.pipeline.kinds.ALONE_POINTS", 0)
     for threads in (1, 2):
         hbae.compress(unlike, tmp_path / f"{threads}.hbae", "nrmse=1e-3", method="linear", threads=threads)
     assert (tmp_path / "1.hbae").read_bytes() == (tmp_path / "2.hbae").read_bytes()
@@ -110,3 +110,42 @@ def test_far_boxes_are_many_and_the_same_each_time(monkeypatch: pytest.MonkeyPat
     assert all(s == seen[0] for s in seen)
     assert len(seen[0]) >= 4
     assert sum(np.prod(s) for s in seen[0]) * 4 <= x.nbytes // 4
+
+
+def test_steps_are_those_of_the_sample_where_no_more_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Between a sample of all and one that is a small part."""
+    x = np.random.default_rng(0).normal(size=(8, 128, 128)).cumsum(1).cumsum(2).astype(np.float32)
+    ds = xr.Dataset({"a": (("t", "y", "x"), x)})
+    words: dict[str, Any] = {"bound": "nrmse=1e-3", "method": "linear", "chunk": 0.0625}
+    whole = hbae.compress(ds, tmp_path / "a.hbae", **words)
+    monkeypatch.setattr(sampling, "SAMPLE_BYTES", x.nbytes // 4)
+    part = hbae.compress(ds, tmp_path / "b.hbae", **words)
+    assert part.variables[0].nrmse > 0.8e-3
+    assert part.size < 1.1 * whole.size
+
+
+def test_a_variable_without_points_in_the_sample_keeps_its_steps(
+    monkeypatch: pytest.MonkeyPatch, judged: Callable[..., Any], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 8, 128, 128)).cumsum(2).cumsum(3).astype(np.float32)
+    x[1, :, :-32, :] = np.nan
+    ds = xr.Dataset({n: (("t", "y", "x"), a) for n, a in zip("ab", x, strict=True)})
+    monkeypatch.setattr(sampling, "SAMPLE_BYTES", x.nbytes // 40)
+    monkeypatch.setattr(choosing, "part_by_kind", lambda drafts, *_, **__: [list(range(len(drafts)))])
+    judged(ds, tmp_path / "a.hbae", {n: [("nrmse", 1e-3)] for n in ds}, method="linear", chunk=0.0625)
+    with Archive(tmp_path / "a.hbae") as archive:
+        plan = archive.plan(0)
+    steps = np.where(plan.unit > 0, plan.unit, plan.point_unit)
+    assert (steps < np.ptp(x[0])).all()
+    assert plan.gae is None
+
+
+def test_blocks_that_a_bound_speaks_of_stay(
+    unlike: xr.Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(choosing, "part_by_kind", lambda drafts, *_, **__: [[0], [1]])
+    hbae.compress(unlike, tmp_path / "a.hbae", "block_nrmse=1e-3", method="linear")
+    assert groups(tmp_path / "a.hbae") == [("mosaic", "waves")]

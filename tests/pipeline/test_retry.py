@@ -204,7 +204,7 @@ def test_a_chunk_that_carries_the_error_gets_the_steps_it_needs() -> None:
     errors = [[VariableErrors(sse, 10, 1.0) for sse in row] for row in ([1, 40, 1, 2, 0.1, 1], [1, 1, 1, 1, 1, 1])]
     fine, again = touch_up(errors, np.array([1.4, 0.9]), 0)
     assert (fine, again.tolist()) == (128, [1])
-    fine, again = touch_up(errors, np.array([1.7, 0.9]), 128)
+    fine, again = touch_up(errors, np.array([1.35, 0.9]), 128)
     assert (fine, again.tolist()) == (192, [1])
     assert touch_up(errors, np.array([1.4, 1.4]), 0)[1].tolist() == [], "the second variable's error is everywhere"
     assert touch_up(errors, np.array([1.4, 0.9]), 192)[1].tolist() == []

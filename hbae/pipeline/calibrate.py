@@ -64,7 +64,7 @@ _SETTLED, _SLOWER = 0.05, 1.1
 # Samples smaller than this are weighed sooner than a process starts.
 ALONE_POINTS = 1 << 20
 # Boxes that go to the workers, or to other ranks, at once.
-_BATCH = 16
+_BATCH = 8
 
 
 @dataclass(frozen=True)

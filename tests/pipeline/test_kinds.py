@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,12 @@ import pytest
 import xarray as xr
 
 import hbae
+from hbae.bound import resolve_target
+from hbae.config import ErrorBound
 from hbae.pipeline import choosing, sampling
 from hbae.pipeline.archive import Archive
+from hbae.pipeline.calibrate import Choice
+from hbae.pipeline.pass2 import Group
 
 
 def groups(path: Path) -> list[tuple[str, ...]]:
@@ -149,3 +154,35 @@ def test_blocks_that_a_bound_speaks_of_stay(
     monkeypatch.setattr(choosing, "part_by_kind", lambda drafts, *_, **__: [[0], [1]])
     hbae.compress(unlike, tmp_path / "a.hbae", "block_nrmse=1e-3", method="linear")
     assert groups(tmp_path / "a.hbae") == [("mosaic", "waves")]
+
+
+def test_parts_of_too_many_chunks_are_not_taken(
+    unlike: xr.Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An archive holds only so many."""
+    monkeypatch.setattr(choosing, "_MOST_CHUNKS", 1)
+    hbae.compress(unlike, tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
+    assert groups(tmp_path / "a.hbae") == [("mosaic", "waves")]
+
+
+def test_at_another_scale_steps_of_components_move_together(tmp_path: Path) -> None:
+    """The factor of a variable says nothing about the component of its number."""
+    rng = np.random.default_rng(2)
+    common = rng.normal(size=(2, 12, 32, 32)).cumsum(1).cumsum(2).cumsum(3)
+    mixed = np.einsum("vk,kxyz->vxyz", rng.normal(size=(8, 2)), common).astype(np.float32)
+    ds = xr.Dataset({f"v{i}": (("t", "y", "x"), a) for i, a in enumerate(mixed)})
+    hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
+    with Archive(tmp_path / "a.hbae") as archive:
+        plan = archive.plan(0)
+    assert plan.ties_variables
+
+    def members(*bounds: float) -> Any:
+        targets = [resolve_target((ErrorBound("nrmse", b),), 1.0) for b in bounds]
+        return [SimpleNamespace(target=t) for t in targets]
+
+    old = Group(0, plan, members(*[1e-3] * 8), Choice(plan, 0.0, False, ""))
+    found = choosing.near_choice(plan, members(1.8e-3, *[1.2e-3] * 7), [old])
+    assert found is not None
+    moved = found[0].choice.plan
+    for before, after in ((plan.unit, moved.unit), (plan.point_unit, moved.point_unit)):
+        assert after == pytest.approx(before * 1.2)

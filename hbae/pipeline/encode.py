@@ -13,6 +13,7 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.blocks import block_sums, fill_invalid, split_blocks, split_tiles
 from hbae.bound import (
+    ROUNDING,
     ChunkErrors,
     Target,
     block_limits,
@@ -191,7 +192,8 @@ def _quantise(
         left = _left_of(x, parts, plan, steps.point_unit, backend)
         if plan.mix is not None:
             left = plan.mix.forward(left.reshape(len(left), -1)).reshape(-1, *grid)
-        rounding = rounding_of(targets)
+        # Where single points are corrected later, waves may lose what is worth less than its bits.
+        rounding = ROUNDING if plan.corrects_points else rounding_of(targets)
         known = known or plan.gae is not None
         coded, point = _encode_points(left, plan, rounding, known) if code else (b"", None)
         if coded and not known:
@@ -261,6 +263,9 @@ def _quantise_gae(
         return parts
     shape = x.shape
     left = np.where(valid, x - linear_values(parts, plan, shape, backend), 0.0)
+    if plan.corrects_points and any(t.by_point for t in targets):
+        q = _tiles_of(np.rint(left / plan.gae_unit.reshape(-1, *(1,) * (x.ndim - 1))), block)
+        return replace(parts, gae=q.astype(np.int64)) if q.any() else parts
     counts = block_sums(valid.astype(np.float64), block)
     limits = np.stack([block_limits(counts[v], t, margin=True) for v, t in enumerate(targets)])
     # 0.97: room for the rounding of the integer basis and of the output type.
@@ -301,8 +306,7 @@ def _repair(raw: Array, decoded: Array, valid: Array, plan: GroupPlan, targets: 
 def _worst_of_blocks(error: Array, valid: Array, target: Target, block: tuple[int, ...]) -> Array:
     """Tell which points to keep exactly so that every block's sum of squares meets its limit."""
     sq = (error * error)[None]
-    pad = [(0, 0), *((0, -n % b) for n, b in zip(error.shape, block, strict=True))]
-    tiles = split_tiles(np.pad(sq, pad), block).reshape(-1, int(np.prod(block, dtype=np.int64)))
+    tiles = _tiles_of(sq, block).reshape(-1, int(np.prod(block, dtype=np.int64)))
     limits = block_limits(block_sums(valid.astype(np.float64)[None], block)[0], target, margin=True).reshape(-1)
     order = np.argsort(-tiles, axis=1, kind="stable")
     ranked = np.take_along_axis(tiles, order, axis=1)
@@ -315,3 +319,9 @@ def _worst_of_blocks(error: Array, valid: Array, target: Target, block: tuple[in
     cells = mark.reshape(*counts, *block).transpose([i for k in range(r) for i in (k, r + k)])
     full = cells.reshape([c * b for c, b in zip(counts, block, strict=True)])
     return full[tuple(slice(0, n) for n in error.shape)] & valid
+
+
+def _tiles_of(x: Array, block: tuple[int, ...]) -> Array:
+    """Cut (V, *grid) into blocks (V, B, *block), with zeros beyond the edges."""
+    pad = [(0, 0), *((0, -n % b) for n, b in zip(x.shape[1:], block, strict=True))]
+    return split_tiles(np.pad(x, pad), block)

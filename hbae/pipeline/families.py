@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -14,15 +16,16 @@ from hbae.arrays import Array
 from hbae.blocks import fill_invalid, split_blocks, split_tiles
 from hbae.bound import Target, fit_transform
 from hbae.errors import FormatError
-from hbae.exact import MAX_DCT, Backend, BlockDecoder, Transform
-from hbae.pipeline.encode import BlockEncoder, latents_of
+from hbae.exact import MAX_DCT, AxisBasis, Backend, BlockDecoder, Transform
+from hbae.exact.backend import NumpyBackend
+from hbae.pipeline.encode import BlockEncoder, latents_of, trial_chunk
 from hbae.pipeline.levels import quantise_levels
 from hbae.pipeline.logdomain import step_for
 from hbae.pipeline.original import physical
 from hbae.pipeline.parts import Parts, inverse_of, linear_values
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.rounding import worth_of
-from hbae.pipeline.sampling import Sample, whole_axis
+from hbae.pipeline.sampling import Sample, few_boxes, whole_axis
 from hbae.pipeline.steps import AIM, FIT_POINTS, Quantiser, balance_points, solve_points, solve_units
 from hbae.pipeline.variants import difference_axes, grid_kinds, kind_options, level_options, relations, wavelet_options
 from hbae.pipeline.waves import quantise_waves
@@ -30,6 +33,12 @@ from hbae.pipeline.waves import quantise_waves
 # From that many variables on, plans without PCA over them are tried only where PCA saves fewer bits a value than that
 # or there are few values.
 _MANY, _LITTLE_GAIN, _FEW_VALUES = 8, 0.3, 1 << 21
+# Steps of wavelets whose points are corrected, in those that would leave few to correct; noise wants the coarse ones.
+_COARSER = (1.0, 1.5, 2.5, 8.0, 60.0)
+# The same for transforms, in RMSE.
+_COARSER_TILES = (0.5, 1.0, 4.0, 20.0)
+# Coarser steps are tried on so many points until they take so many times the bytes of the best ones.
+_FEW_POINTS, _GROWING = 1 << 18, 1.05
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,12 @@ class Setting:
     def by_point(self) -> bool:
         """Whether any variable has pointwise limits."""
         return any(t.by_point for t in self.targets)
+
+    @property
+    def by_point_alone(self) -> bool:
+        """Whether every variable has one limit for all of its points, and no other."""
+        others = any(t.regions or t.by_block or min(t.rmse, t.pw_rel) < math.inf for t in self.targets)
+        return self.by_point and not others
 
     @property
     def by_block(self) -> bool:
@@ -160,6 +175,8 @@ def family_tasks(s: Setting) -> list[Task]:
         return [("transform", s.heads()[-1], "pod", *grid_kinds(s.draft.geometry.tile[1:]))]
     if s.by_point:
         tasks: list[Task] = [("each point", "lorenzo"), ("each point", "interpolation")]
+        if s.by_point_alone and wavelet_options(s.draft):
+            tasks += [("corrected", head) for head in s.heads()]
     else:
         ways = ("lorenzo", "interpolation", "wavelet") if wavelet_options(s.draft) else ("lorenzo", "interpolation")
         tasks = [("points", way, head) for head in s.heads() for way in ways]
@@ -177,6 +194,8 @@ def make_family(s: Setting, task: Task) -> Family:
         return _pointwise(s, rest[0])
     if kind == "points":
         return _predicted(s, rest[0], rest[1])
+    if kind == "corrected":
+        return _corrected(s, rest[0])
     if kind == "base":
         return s.family([("base", replace(s.draft, **s.closing))])
     return _transformed(s, tuple(rest))
@@ -220,6 +239,42 @@ def _predicted(s: Setting, way: str, head: str) -> Family:
     return _named(s, way, head, plans + [replace(p, wavelet=waves[0], related=tied[0]) for p in plain])
 
 
+def _corrected(s: Setting, head: str) -> Family:
+    """Wavelets at coarser steps than the points' limits ask for, and corrections of the points that miss theirs."""
+    mixed, steps = s.mixes(head)[-1]
+    none = tuple(AxisBasis("none", n, None, np.zeros(n, np.int64)) for n in (len(s.targets), *s.draft.geometry.block))
+    base = replace(_mixing(s, mixed, head), gae=Transform(none), gae_unit=s.closing["point_unit"])
+    options = [replace(base, point_unit=steps, wavelet=w) for w in wavelet_options(s.draft)]
+    best = min(options, key=partial(_trial_size, s)) if len(options) > 1 else options[0]
+    found = _improving(s, (replace(best, point_unit=steps * k) for k in _COARSER))
+    tied = relations(s.draft.num_variables, head, fast=s.fast)
+    plans = [replace(found[0], related=t) for t in tied] + [replace(p, related=tied[0]) for p in found[1:]]
+    return _named(s, "wavelet", head, plans)
+
+
+def _improving(s: Setting, plans: Iterable[GroupPlan]) -> list[GroupPlan]:
+    """Give the two best plans of ever coarser steps by bytes on a small part, up to where these grow."""
+    found: list[tuple[float, GroupPlan]] = []
+    for plan in plans:
+        found.append((_trial_size(s, plan), plan))
+        if found[-1][0] > _GROWING * min(size for size, _ in found):
+            break
+    return [plan for _, plan in sorted(found, key=itemgetter(0))[:2]]
+
+
+def _trial_size(s: Setting, plan: GroupPlan) -> float:
+    """Bytes on a small part of the sample."""
+    encoder = s.model.encoder if s.model else None
+    try:
+        sizes = [
+            trial_chunk(raw, bad, plan, s.targets, model=encoder, backend=NumpyBackend())[0]
+            for raw, bad in few_boxes(s.sample.boxes, _FEW_POINTS)
+        ]
+    except FormatError:
+        return math.inf
+    return float(sum(sizes))
+
+
 def _balances(s: Setting, head: str, quantise: Quantiser) -> tuple[GroupPlan, list[GroupPlan]]:
     """Give the draft with the steps of a predictor, balanced by its own errors, and with others worth weighing."""
     found = [(steps, _mixing(s, mixed, head)) for mixed, steps in s.mixes(head)]
@@ -248,14 +303,19 @@ def _named(s: Setting, way: str, head: str, plans: list[GroupPlan]) -> Family:
 
 def _transformed(s: Setting, kinds: tuple[str, ...]) -> Family:
     """Separable transforms over variables and tiles."""
-    scales = (0.5, 1.0) if s.by_point else (1.0, 0.8) if s.by_block else (1.0,)
-    plans = []
-    for k, scale in enumerate(scales):
+    draft = replace(s.draft, **s.closing)
+
+    def plans(scale: float) -> list[GroupPlan]:
         found = solve_units(s.tiles, s.tol * scale, kinds)
         if s.tall and not s.by_point:
             found = [(t, u) for t, u in found if _reaches(t, u, s)]
-        plans += [replace(s.draft, transform=t, unit=u, **s.closing) for t, u in (found[:1] if k else found)]
-    return s.family([(f"transform({','.join(kinds)})", p) for p in plans])
+        return [replace(draft, transform=t, unit=u) for t, u in found]
+
+    if s.by_point:
+        made = _improving(s, (plans(scale)[-1] for scale in _COARSER_TILES))
+    else:
+        made = plans(1.0) + (plans(0.8)[:1] if s.by_block else [])
+    return s.family([(f"transform({','.join(kinds)})", p) for p in made])
 
 
 def _reaches(t: Transform, unit: Array, s: Setting) -> bool:

@@ -125,6 +125,11 @@ class GroupPlan:
         return self.mix is not None or (self.transform is not None and self.transform.axes[0].matrix is not None)
 
     @property
+    def corrects_points(self) -> bool:
+        """Whether the block stage has no basis: its integers then correct single points."""
+        return self.gae is not None and all(a.matrix is None for a in self.gae.axes)
+
+    @property
     def predicts(self) -> bool:
         """Whether the point stage's integers come in units of 2**-6: from interpolation or wavelets."""
         return self.levels is not None or self.wavelet is not None

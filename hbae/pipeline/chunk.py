@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,12 +37,23 @@ from hbae.pipeline.waves import decode_waves
 
 MASK, BASE, BLOCK_LATENTS, TRANSFORM, GAE, POINT, EXACT, FINE = 1, 2, 4, 8, 16, 32, 64, 128
 LOSSLESS, CODED = 0, 1
+_SMALL = 2 << 20
 MAX_DECODED = 256 << 20
 
 
 def encode_lossless_chunk(a: Array, *, search: bool = False) -> bytes:
-    """Encode an array without loss as a chunk: kind byte, SHA-256 of the decoded bytes, the array."""
+    """Encode an array without loss as a chunk: kind byte, SHA-256 of the decoded bytes, the array.
+
+    A small array is searched in any case, once: every plan that is weighed asks for it.
+    """
+    if not search and a.nbytes <= _SMALL:
+        return _small_chunk(a.tobytes(), a.dtype.str, a.shape)
     return bytes([LOSSLESS]) + digest(a) + encode_lossless(a, search=search)
+
+
+@lru_cache(maxsize=8)
+def _small_chunk(data: bytes, dtype: str, shape: tuple[int, ...]) -> bytes:
+    return encode_lossless_chunk(np.frombuffer(data, dtype).reshape(shape), search=True)
 
 
 def digest(a: Array) -> bytes:

@@ -35,8 +35,8 @@ from hbae.pipeline.waves import quantise_waves
 _MANY, _LITTLE_GAIN, _FEW_VALUES = 8, 0.3, 1 << 21
 # Steps of wavelets whose points are corrected, in those that would leave few to correct; noise wants the coarse ones.
 _COARSER = (1.0, 1.5, 2.5, 8.0, 60.0)
-# The same for transforms, in RMSE.
-_COARSER_TILES = (0.5, 1.0, 4.0, 20.0)
+# The same for transforms.
+_COARSER_TILES = (1.0, 2.5, 8.0, 40.0)
 # Coarser steps are tried on so many points until they take so many times the bytes of the best ones.
 _FEW_POINTS, _GROWING = 1 << 18, 1.05
 
@@ -304,18 +304,16 @@ def _named(s: Setting, way: str, head: str, plans: list[GroupPlan]) -> Family:
 def _transformed(s: Setting, kinds: tuple[str, ...]) -> Family:
     """Separable transforms over variables and tiles."""
     draft = replace(s.draft, **s.closing)
-
-    def plans(scale: float) -> list[GroupPlan]:
+    scales = (0.5,) if s.by_point else (1.0, 0.8) if s.by_block else (1.0,)
+    plans = []
+    for k, scale in enumerate(scales):
         found = solve_units(s.tiles, s.tol * scale, kinds)
         if s.tall and not s.by_point:
             found = [(t, u) for t, u in found if _reaches(t, u, s)]
-        return [replace(draft, transform=t, unit=u) for t, u in found]
-
+        plans += [replace(draft, transform=t, unit=u) for t, u in (found[:1] if k else found)]
     if s.by_point:
-        made = _improving(s, (plans(scale)[-1] for scale in _COARSER_TILES))
-    else:
-        made = plans(1.0) + (plans(0.8)[:1] if s.by_block else [])
-    return s.family([(f"transform({','.join(kinds)})", p) for p in made])
+        plans = _improving(s, (replace(plans[0], unit=plans[0].unit * k) for k in _COARSER_TILES))
+    return s.family([(f"transform({','.join(kinds)})", p) for p in plans])
 
 
 def _reaches(t: Transform, unit: Array, s: Setting) -> bool:

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 
 from hbae.bound import Target
+from hbae.codecs import estimate_lossless
 from hbae.exact import get_backend
 from hbae.pipeline.calibrate import ALONE_POINTS, FIRST_POINTS, Choice, points_of, trial_part, weigh
 from hbae.pipeline.crew import Mapper
@@ -19,6 +20,8 @@ from hbae.pipeline.sampling import Sample
 # Variables leave their group for that part of its bytes, and a kind that suits more of them serves one whose own is no
 # better than that.
 WORTH_PARTING = 0.98
+# Estimates without loss that are so many times the best kind's bytes need not be looked into.
+_HOPELESS = 2.0
 
 
 def part_by_kind(
@@ -37,15 +40,18 @@ def part_by_kind(
     sample is coded, each variable by one plan of each family.
     """
     together = [list(range(len(drafts)))]
-    # What a basis ties together has much in common.
-    if len(drafts) == 1 or choice.plan.ties_variables or choice.plan.domain == "log":
+    if len(drafts) == 1 or choice.plan.domain == "log":
         return together
     few = trial_part(sample, FIRST_POINTS)
+    singles = [_only(few, v) for v in range(len(drafts))]
     own = get_backend(backend)
     plan = Candidate(choice.name, choice.plan, None, 0, choice.lossless)
     with quiet():
         whole = weigh(plan, targets, few, own)[0]
-    settings = [make_setting(d, [targets[v]], _only(few, v), None, own) for v, d in enumerate(drafts)]
+    # What a basis ties together has much in common, unless a variable needs next to nothing without loss.
+    if choice.plan.ties_variables and not min(map(_plain_size, singles)) * len(drafts) < whole:
+        return together
+    settings = [make_setting(d, [t], s, None, own) for d, t, s in zip(drafts, targets, singles, strict=True)]
     if any(s is None for s in settings):
         return together
     able = [replace(s, fast=fast) for s in settings if s is not None]
@@ -54,6 +60,7 @@ def part_by_kind(
     sizes: list[dict[str, float]] = [{} for _ in drafts]
     for (v, _), (kind, size) in zip(jobs, workers.map(_try_alone, (able, backend), jobs, alone=alone), strict=True):
         sizes[v][kind] = min(size, sizes[v].get(kind, math.inf))
+    sizes = [_with_lossless(kinds, s) for kinds, s in zip(sizes, able, strict=True)]
     kinds = _assigned(sizes)
     apart = sum(s[k] for s, k in zip(sizes, kinds, strict=True))
     if len(set(kinds)) == 1 or not apart < WORTH_PARTING * whole:
@@ -74,6 +81,20 @@ def _try_alone(shared: tuple[list[Setting], str], v: int, task: Task) -> tuple[s
         if not family.members:
             return "", math.inf
         return family.members[0].kind, weigh(family.members[0], s.targets, s.sample, get_backend(backend))[0]
+
+
+def _plain_size(sample: Sample) -> float:
+    """Estimate a group's bytes without loss."""
+    return sum(estimate_lossless(raw) for raw, _ in sample.boxes) * sample.ratio
+
+
+def _with_lossless(sizes: dict[str, float], s: Setting) -> dict[str, float]:
+    """Add the bytes without loss, in place of kinds that are no better: their chunks are kept without loss, too."""
+    if _plain_size(s.sample) > _HOPELESS * min(sizes.values()):
+        return sizes
+    with quiet():
+        plain = weigh(Candidate("lossless", s.draft, None, 0, True), s.targets, s.sample, get_backend("numpy"))[0]
+    return {"lossless": plain, **{k: size for k, size in sizes.items() if size < plain}}
 
 
 def _assigned(sizes: list[dict[str, float]]) -> list[str]:

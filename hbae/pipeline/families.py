@@ -34,9 +34,9 @@ from hbae.pipeline.waves import quantise_waves
 # or there are few values.
 _MANY, _LITTLE_GAIN, _FEW_VALUES = 8, 0.3, 1 << 21
 # Steps of wavelets whose points are corrected, in those that would leave few to correct; noise wants the coarse ones.
-_COARSER = (1.0, 1.5, 2.5, 8.0, 60.0)
+_COARSER = (1.0, 1.5, 2.5, 6.0, 15.0, 60.0)
 # The same for transforms.
-_COARSER_TILES = (1.0, 2.5, 8.0, 40.0)
+_COARSER_TILES = (1.0, 2.5, 6.0, 15.0, 40.0)
 # Coarser steps are tried on so many points until they take so many times the bytes of the best ones.
 _FEW_POINTS, _GROWING = 1 << 18, 1.05
 

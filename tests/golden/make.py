@@ -24,7 +24,7 @@ from hbae.codecs import ByteReader, unpack
 from hbae.codecs.ints import LEVELS
 from hbae.codecs.related import Relation
 from hbae.codecs.tables import read_runs, read_tables
-from hbae.exact import BlockDecoder, ExactNet, Linear, Split, Transform, Wavelet
+from hbae.exact import AxisBasis, BlockDecoder, ExactNet, Linear, Split, Transform, Wavelet
 from hbae.pipeline.calibrate import Choice
 from hbae.pipeline.families import fit_blocks
 from hbae.pipeline.logdomain import step_for
@@ -43,6 +43,7 @@ GOLDEN = {
     "lorenzo_exact_points",
     "mix_levels_mask",
     "mix_wavelet",
+    "wavelet_corrected",
     "related_contexts",
     "related_wavelet",
     "log_domain",
@@ -297,6 +298,21 @@ def mix_wavelet(path: Path) -> None:
         return {"mix": mix, "point_unit": full(d, 0.1), "wavelet": Wavelet(((0,), (1, 2)))}
 
     forced(path, data, "nrmse=1e-1", change)
+
+
+@case
+def wavelet_corrected(path: Path) -> None:
+    """Coarse waves, and a block stage without a basis that corrects single points, a masked one among them."""
+    data = {f"v{i}": wave(13, 18, 10, seed=i, noise=0.05) for i in range(2)}
+    data["v1"][3, 4, 5] = np.nan
+
+    def change(d: GroupPlan, s: Any) -> dict[str, Any]:
+        lengths = (d.num_variables, *d.geometry.block)
+        none = Transform(tuple(AxisBasis("none", n, None, np.zeros(n, np.int64)) for n in lengths))
+        gae = {"gae": none, "gae_unit": full(d, 0.1 * (1 - 1e-6))}
+        return {"point_unit": full(d, 0.3), "wavelet": Wavelet(((0,), (1, 2))), **gae}
+
+    forced(path, data, "abs=0.05", change)
 
 
 @case

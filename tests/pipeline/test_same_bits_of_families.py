@@ -59,6 +59,7 @@ CASES = {
     "wavelet, related": Case("nrmse=2e-3", lambda p: p.related, LINEAR),
     "wavelet, pca": Case("nrmse=2e-3", lambda p: p.wavelet is not None and p.mix is not None, LINEAR),
     "wavelet, gae": Case("block_nrmse=2e-3", lambda p: p.wavelet is not None and p.gae is not None, LINEAR),
+    "wavelet, corrected": Case("abs=1e-2", lambda p: p.wavelet is not None and p.corrects_points, LINEAR),
     "interpolation": Case("abs=1e-2", lambda p: p.levels is not None, LINEAR),
     "interpolation, pca": Case("nrmse=2e-3", lambda p: p.levels is not None and p.mix is not None, LINEAR),
     "differences": Case("abs=1e-2", by_points, LINEAR),

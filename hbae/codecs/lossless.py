@@ -117,10 +117,11 @@ def _forward(words: Array, mode: int, axis: int, shuffle: int) -> bytes:
 def _trial_size(words: Array, mode: int, axis: int, shuffle: int) -> float:
     """Size of the whole by a part from the middle, coded fast."""
     part = words
-    for a, room in enumerate((_TRIAL, 4 * _TRIAL)[: words.ndim]):
+    long = [a for a, n in enumerate(words.shape) if n > 1]
+    for a, least, room in zip(long, (1, 2), (_TRIAL, 4 * _TRIAL), strict=False):
         if part.nbytes > room:
-            kept = max(1 + a, int(part.shape[a] * room / part.nbytes))
-            start = 0 if a else (part.shape[a] - kept) // 2
+            kept = max(least, int(part.shape[a] * room / part.nbytes))
+            start = (part.shape[a] - kept) // 2
             part = part[(slice(None),) * a + (slice(start, start + kept),)]
     size = len(zstandard.ZstdCompressor(level=3).compress(_forward(part, mode, axis, shuffle)))
     return size * words.size / max(part.size, 1)

@@ -18,7 +18,7 @@ from hbae.bound import ChunkErrors, Target
 from hbae.codecs import estimate_lossless
 from hbae.errors import FormatError
 from hbae.exact import Backend, get_backend
-from hbae.pipeline.chunk import encode_lossless_chunk
+from hbae.pipeline.chunk import encode_raw
 from hbae.pipeline.crew import Mapper
 from hbae.pipeline.encode import NEAR_LOSSLESS, encode_chunk, quiet, trial_chunk
 from hbae.pipeline.families import (
@@ -339,8 +339,8 @@ def _coded(
         try:
             size, errors = trial_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend)
         except FormatError:
-            return len(encode_lossless_chunk(raw)), None
-        plain = len(encode_lossless_chunk(raw)) if estimate_lossless(raw) < NEAR_LOSSLESS * size else math.inf
+            return len(encode_raw(raw, c.plan)), None
+        plain = len(encode_raw(raw, c.plan)) if estimate_lossless(raw) < NEAR_LOSSLESS * size else math.inf
         return (size, errors) if size < plain else (int(plain), None)
     coded = encode_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend, lossless=c.lossless)
     return len(coded.payload), None if coded.lossless else coded.errors

@@ -37,22 +37,25 @@ from hbae.pipeline.waves import decode_waves
 
 MASK, BASE, BLOCK_LATENTS, TRANSFORM, GAE, POINT, EXACT, FINE = 1, 2, 4, 8, 16, 32, 64, 128
 LOSSLESS, CODED = 0, 1
-_SMALL = 2 << 20
+_SEARCHED = 2 << 20
 MAX_DECODED = 256 << 20
 
 
 def encode_lossless_chunk(a: Array, *, search: bool = False) -> bytes:
-    """Encode an array without loss as a chunk: kind byte, SHA-256 of the decoded bytes, the array.
-
-    A small array is searched in any case, once: every plan that is weighed asks for it.
-    """
-    if not search and a.nbytes <= _SMALL:
-        return _small_chunk(a.tobytes(), a.dtype.str, a.shape)
+    """Encode an array without loss as a chunk: kind byte, SHA-256 of the decoded bytes, the array."""
     return bytes([LOSSLESS]) + digest(a) + encode_lossless(a, search=search)
 
 
-@lru_cache(maxsize=8)
-def _small_chunk(data: bytes, dtype: str, shape: tuple[int, ...]) -> bytes:
+def encode_raw(a: Array, plan: GroupPlan) -> bytes:
+    """Encode a chunk's values without loss; those of a small group of one chunk are worth a search."""
+    if plan.geometry.num_chunks > 1 or a.nbytes > _SEARCHED:
+        return encode_lossless_chunk(a)
+    return _searched(a.tobytes(), a.dtype.str, a.shape)
+
+
+@lru_cache(maxsize=4)
+def _searched(data: bytes, dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Every plan that is weighed asks for the same."""
     return encode_lossless_chunk(np.frombuffer(data, dtype).reshape(shape), search=True)
 
 

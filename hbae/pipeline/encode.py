@@ -25,7 +25,7 @@ from hbae.codecs import estimate_lossless
 from hbae.errors import BoundViolationError, FormatError
 from hbae.exact import Backend, BlockDecoder, ExactNet, Transform
 from hbae.exact.backend import NumpyBackend
-from hbae.pipeline.chunk import decode_chunk, digest, encode_lossless_chunk, encode_parts
+from hbae.pipeline.chunk import decode_chunk, digest, encode_parts, encode_raw
 from hbae.pipeline.levels import encode_levels, quantise_levels
 from hbae.pipeline.logdomain import split_bits
 from hbae.pipeline.original import OriginalThere, original_of, physical, rounding_of
@@ -155,7 +155,7 @@ def seal(body: bytes, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) 
 
 
 def _as_lossless(raw: Array, invalid: Array, plan: GroupPlan, targets: list[Target]) -> Coded:
-    payload = encode_lossless_chunk(raw)
+    payload = encode_raw(raw, plan)
     decoded = decode_chunk(payload, plan, raw.shape[1:], NumpyBackend(), check=False)
     if decoded.dtype != raw.dtype or decoded.tobytes() != raw.tobytes():
         raise BoundViolationError("a chunk that is kept without loss did not come back bit for bit")

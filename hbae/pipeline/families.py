@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from operator import itemgetter
 from typing import Any
 
@@ -35,10 +36,11 @@ from hbae.pipeline.waves import quantise_waves
 _MANY, _LITTLE_GAIN, _FEW_VALUES = 8, 0.3, 1 << 21
 # Steps of wavelets whose points are corrected, in those that would leave few to correct; noise wants the coarse ones.
 _COARSER = (1.0, 1.5, 2.5, 6.0, 15.0, 60.0)
-# The same for transforms.
+# The same for transforms, in steps that leave an RMSE of so many tolerances.
+_FINE_TILES = 0.5
 _COARSER_TILES = (1.0, 2.5, 6.0, 15.0, 40.0)
 # Coarser steps are tried on so many points until they take so many times the bytes of the best ones.
-_FEW_POINTS, _GROWING = 1 << 18, 1.05
+_FEW_POINTS, _GROWING = 1 << 18, 1.01
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,11 @@ Task = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Setting:
-    """What all families of a group share: tolerances, residual boxes, tiles to fit on, stages that close the gap."""
+    """What all families of a group share: tolerances, residual boxes, tiles to fit on, stages that close the gap.
+
+    ``tall``: tiles hold the first axis. ``fast``: variables do not tell of each other. ``brief``: one plan of a family
+    is enough.
+    """
 
     draft: GroupPlan
     targets: list[Target]
@@ -93,12 +99,18 @@ class Setting:
     closing: dict[str, Any]
     tall: bool = False
     fast: bool = False
+    brief: bool = False
     _mixes: dict[str, list[tuple[Transform, Array]]] = field(default_factory=dict, repr=False)
 
     @property
     def by_point(self) -> bool:
         """Whether any variable has pointwise limits."""
         return any(t.by_point for t in self.targets)
+
+    @property
+    def searches(self) -> bool:
+        """Whether steps of families for limits of points are searched; with a model each trial would take long."""
+        return self.model is None and not self.brief
 
     @property
     def by_point_alone(self) -> bool:
@@ -186,7 +198,15 @@ def family_tasks(s: Setting) -> list[Task]:
 
 
 def make_family(s: Setting, task: Task) -> Family:
-    """Fit the bases and steps of a family; it may come out empty."""
+    """Fit the bases and steps of a family; it comes out empty where no plan can meet the targets."""
+    try:
+        return _made(s, task)
+    except FormatError:
+        # Steps so fine, or so coarse, that arithmetic is no longer exact.
+        return Family([])
+
+
+def _made(s: Setting, task: Task) -> Family:
     kind, *rest = task
     if kind == "log":
         return _log_family(s.draft, s.targets)
@@ -245,7 +265,7 @@ def _corrected(s: Setting, head: str) -> Family:
     none = tuple(AxisBasis("none", n, None, np.zeros(n, np.int64)) for n in (len(s.targets), *s.draft.geometry.block))
     base = replace(_mixing(s, mixed, head), gae=Transform(none), gae_unit=s.closing["point_unit"])
     options = [replace(base, point_unit=steps, wavelet=w) for w in wavelet_options(s.draft)]
-    best = min(options, key=partial(_trial_size, s)) if len(options) > 1 else options[0]
+    best = min(options, key=partial(_bytes_on_part, s)) if s.searches and len(options) > 1 else options[0]
     found = _improving(s, (replace(best, point_unit=steps * k) for k in _COARSER))
     tied = relations(s.draft.num_variables, head, fast=s.fast)
     plans = [replace(found[0], related=t) for t in tied] + [replace(p, related=tied[0]) for p in found[1:]]
@@ -254,22 +274,22 @@ def _corrected(s: Setting, head: str) -> Family:
 
 def _improving(s: Setting, plans: Iterable[GroupPlan]) -> list[GroupPlan]:
     """Give the two best plans of ever coarser steps by bytes on a small part, up to where these grow."""
+    if not s.searches:
+        return list(islice(plans, 1))
     found: list[tuple[float, GroupPlan]] = []
     for plan in plans:
-        found.append((_trial_size(s, plan), plan))
-        if found[-1][0] > _GROWING * min(size for size, _ in found):
+        best = min((size for size, _ in found), default=math.inf)
+        found.append((_bytes_on_part(s, plan), plan))
+        if found[-1][0] > _GROWING * best:
             break
     return [plan for _, plan in sorted(found, key=itemgetter(0))[:2]]
 
 
-def _trial_size(s: Setting, plan: GroupPlan) -> float:
-    """Bytes on a small part of the sample."""
-    encoder = s.model.encoder if s.model else None
+def _bytes_on_part(s: Setting, plan: GroupPlan) -> float:
+    """Bytes on a small part of the sample, without a model."""
+    boxes = few_boxes(s.sample.boxes, _FEW_POINTS)
     try:
-        sizes = [
-            trial_chunk(raw, bad, plan, s.targets, model=encoder, backend=NumpyBackend())[0]
-            for raw, bad in few_boxes(s.sample.boxes, _FEW_POINTS)
-        ]
+        sizes = [trial_chunk(*box, plan, s.targets, model=None, backend=NumpyBackend())[0] for box in boxes]
     except FormatError:
         return math.inf
     return float(sum(sizes))
@@ -304,15 +324,16 @@ def _named(s: Setting, way: str, head: str, plans: list[GroupPlan]) -> Family:
 def _transformed(s: Setting, kinds: tuple[str, ...]) -> Family:
     """Separable transforms over variables and tiles."""
     draft = replace(s.draft, **s.closing)
-    scales = (0.5,) if s.by_point else (1.0, 0.8) if s.by_block else (1.0,)
-    plans = []
-    for k, scale in enumerate(scales):
-        found = solve_units(s.tiles, s.tol * scale, kinds)
-        if s.tall and not s.by_point:
-            found = [(t, u) for t, u in found if _reaches(t, u, s)]
-        plans += [replace(draft, transform=t, unit=u) for t, u in (found[:1] if k else found)]
     if s.by_point:
-        plans = _improving(s, (replace(plans[0], unit=plans[0].unit * k) for k in _COARSER_TILES))
+        t, u = solve_units(s.tiles, s.tol * _FINE_TILES, kinds)[0]
+        plans = _improving(s, (replace(draft, transform=t, unit=u * k) for k in _COARSER_TILES))
+        return s.family([(f"transform({','.join(kinds)})", p) for p in plans])
+    plans = []
+    for scale in (1.0, 0.8) if s.by_block else (1.0,):
+        found = solve_units(s.tiles, s.tol * scale, kinds)
+        if s.tall:
+            found = [(t, u) for t, u in found if _reaches(t, u, s)]
+        plans += [replace(draft, transform=t, unit=u) for t, u in (found[:1] if plans else found)]
     return s.family([(f"transform({','.join(kinds)})", p) for p in plans])
 
 

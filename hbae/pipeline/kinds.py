@@ -54,7 +54,7 @@ def part_by_kind(
     settings = [make_setting(d, [t], s, None, own) for d, t, s in zip(drafts, targets, singles, strict=True)]
     if any(s is None for s in settings):
         return together
-    able = [replace(s, fast=fast) for s in settings if s is not None]
+    able = [replace(s, fast=fast, brief=True) for s in settings if s is not None]
     jobs = [(v, task) for v, s in enumerate(able) for task in family_tasks(s)]
     alone = points_of(few) < ALONE_POINTS
     sizes: list[dict[str, float]] = [{} for _ in drafts]

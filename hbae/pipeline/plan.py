@@ -126,8 +126,9 @@ class GroupPlan:
 
     @property
     def corrects_points(self) -> bool:
-        """Whether the block stage has no basis: its integers then correct single points."""
-        return self.gae is not None and all(a.matrix is None for a in self.gae.axes)
+        """Whether the block stage has no basis: behind wavelets its integers correct single points."""
+        gae = self.gae
+        return self.wavelet is not None and gae is not None and all(a.matrix is None for a in gae.axes)
 
     @property
     def predicts(self) -> bool:

@@ -78,6 +78,17 @@ def test_never_worse_than_lossless(kind: str, bound: str, tmp_path: Path) -> Non
         assert r.size <= plain.size + 1024
 
 
+@pytest.mark.parametrize("bound", ["nrmse=1e-13", "nrmse=1e-16", "abs=1e-15", "abs=1e304", "nrmse=1e280"])
+def test_steps_beyond_exact_arithmetic_are_no_end(bound: str, judged: Callable[..., Any], tmp_path: Path) -> None:
+    """Families that cannot be made are left out; a search for a size passes by such steps, too."""
+    rng = np.random.default_rng(0)
+    ds = xr.Dataset({v: (("y", "x"), rng.normal(size=(64, 64))) for v in "abc"})
+    kind, value = bound.split("=")
+    judged(ds, tmp_path / "a.hbae", {v: [(kind, float(value))] for v in ds}, method="linear")
+    report = hbae.compress(ds, tmp_path / "b.hbae", cr=1.3, method="linear")
+    assert report.size <= ds["a"].nbytes * 3 / 1.3
+
+
 def test_finalists_meet_on_a_whole_chunk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A rest at an edge, or a corner of a box, says little about plans that want room."""
     met, real = [], calibrate._try_finalist

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from operator import itemgetter
 from typing import Any
 
@@ -85,8 +83,8 @@ Task = tuple[str, ...]
 class Setting:
     """What all families of a group share: tolerances, residual boxes, tiles to fit on, stages that close the gap.
 
-    ``tall``: tiles hold the first axis. ``fast``: variables do not tell of each other. ``brief``: one plan of a family
-    is enough.
+    ``tall``: tiles hold the first axis. ``fast``: variables do not tell of each other. ``brief``: half of the
+    trials within a family will do.
     """
 
     draft: GroupPlan
@@ -106,11 +104,6 @@ class Setting:
     def by_point(self) -> bool:
         """Whether any variable has pointwise limits."""
         return any(t.by_point for t in self.targets)
-
-    @property
-    def searches(self) -> bool:
-        """Whether steps of families for limits of points are searched; with a model each trial would take long."""
-        return self.model is None and not self.brief
 
     @property
     def by_point_alone(self) -> bool:
@@ -265,19 +258,20 @@ def _corrected(s: Setting, head: str) -> Family:
     none = tuple(AxisBasis("none", n, None, np.zeros(n, np.int64)) for n in (len(s.targets), *s.draft.geometry.block))
     base = replace(_mixing(s, mixed, head), gae=Transform(none), gae_unit=s.closing["point_unit"])
     options = [replace(base, point_unit=steps, wavelet=w) for w in wavelet_options(s.draft)]
-    best = min(options, key=partial(_bytes_on_part, s)) if s.searches and len(options) > 1 else options[0]
-    found = _improving(s, (replace(best, point_unit=steps * k) for k in _COARSER))
+    best = min(options, key=partial(_bytes_on_part, s)) if s.model is None and not s.brief else options[0]
+    found = _improving(s, [replace(best, point_unit=steps * k) for k in _COARSER])
     tied = relations(s.draft.num_variables, head, fast=s.fast)
     plans = [replace(found[0], related=t) for t in tied] + [replace(p, related=tied[0]) for p in found[1:]]
     return _named(s, "wavelet", head, plans)
 
 
-def _improving(s: Setting, plans: Iterable[GroupPlan]) -> list[GroupPlan]:
+def _improving(s: Setting, plans: list[GroupPlan]) -> list[GroupPlan]:
     """Give the two best plans of ever coarser steps by bytes on a small part, up to where these grow."""
-    if not s.searches:
-        return list(islice(plans, 1))
+    if s.model is not None:
+        # Each trial would take long.
+        return plans[:1]
     found: list[tuple[float, GroupPlan]] = []
-    for plan in plans:
+    for plan in plans[:: 2 if s.brief else 1]:
         best = min((size for size, _ in found), default=math.inf)
         found.append((_bytes_on_part(s, plan), plan))
         if found[-1][0] > _GROWING * best:
@@ -326,7 +320,7 @@ def _transformed(s: Setting, kinds: tuple[str, ...]) -> Family:
     draft = replace(s.draft, **s.closing)
     if s.by_point:
         t, u = solve_units(s.tiles, s.tol * _FINE_TILES, kinds)[0]
-        plans = _improving(s, (replace(draft, transform=t, unit=u * k) for k in _COARSER_TILES))
+        plans = _improving(s, [replace(draft, transform=t, unit=u * k) for k in _COARSER_TILES])
         return s.family([(f"transform({','.join(kinds)})", p) for p in plans])
     plans = []
     for scale in (1.0, 0.8) if s.by_block else (1.0,):

@@ -26,6 +26,7 @@ from rich.console import Console
 from hbae.cli.output import plain
 from hbae.compare.environment import machine, versions
 from hbae.compare.run import CompareOptions, Comparison, compare_file
+from hbae.compare.table import Row
 from hbae.errors import HbaeError
 from hbae.io import open_field, to_dataset
 from hbae.pipeline.api import compress
@@ -127,12 +128,25 @@ def rest_of(path: Path, names: list[str]) -> int:
         return compress(rest, Path(folder) / "rest.hbae", "abs=1", method="lossless").size
 
 
+def sizes_of(rows: list[Row]) -> dict[str, int]:
+    """Give the bytes of rivals on all variables; of those that one cannot take, the fewest of the others count for it.
+
+    A rival that lacks a variable which no other one takes is left out.
+    """
+    wanted, sizes = set(rows[0].errors), {}
+    for row in rows[1:]:
+        lacking = wanted - set(row.errors)
+        least = [min((r.sizes[n] for r in rows[1:] if n in r.sizes), default=None) for n in lacking]
+        if row.errors and None not in least:
+            sizes[row.rival] = row.nbytes + sum(n for n in least if n is not None)
+    return sizes
+
+
 def rows_of(entry: dict[str, Any], result: Comparison, rest: int) -> Iterator[dict[str, Any]]:
     """Give one row for each bound: sizes, the ratio to each rival, and whether the aims are met."""
     aims = {float(b): a for b, a in entry.get("aims", {}).items()} if result.options.metric == "nrmse" else {}
-    for bound, rows in zip(result.options.bounds, result.rows, strict=True):
-        mine, others = rows[0], {r.rival: r for r in rows[1:] if len(r.errors) == len(rows[0].errors)}
-        sizes = {name: r.nbytes for name, r in others.items()}
+    for bound, rows, own in zip(result.options.bounds, result.rows, result.own, strict=True):
+        mine, sizes = rows[0], sizes_of(rows)
         best = min(sizes.values(), default=math.nan)
         aim = aims.get(bound, {})
         wanted = {name: (best if name == "best" else sizes.get(name, math.nan)) / times for name, times in aim.items()}
@@ -141,6 +155,7 @@ def rows_of(entry: dict[str, Any], result: Comparison, rest: int) -> Iterator[di
             "bound": bound,
             "raw_bytes": mine.raw_bytes,
             "hbae": mine.nbytes,
+            "hbae_by_part": own["bytes_by_part"],
             "not_compared": rest,
             "rivals": sizes,
             "notes": [n for n in result.notes if n.startswith(f"{bound:g}: ")],

@@ -152,7 +152,8 @@ def row_json(r: Row) -> dict[str, Any]:
         "missed": r.missed,
         "skipped": r.skipped,
         "variables": {
-            n: {"setting": r.settings[n], "variant": r.variants[n], **r.measures[n].to_json()} for n in r.measures
+            n: {"setting": r.settings[n], "variant": r.variants[n], "bytes": r.sizes.get(n), **r.measures[n].to_json()}
+            for n in r.measures
         },
         **({"quantities": [q.to_json() for q in r.quantities]} if r.quantities else {}),
     }

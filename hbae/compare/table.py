@@ -44,6 +44,8 @@ class Row:
         Variables that do not count in this row, and why; all else is over the others.
     variants : dict
         The way that was smallest, by variable.
+    sizes : dict
+        Bytes by variable, of those that were taken alone.
     errors, measures : dict
         Errors, and all other measures where they were asked for, by variable.
     quantities : list
@@ -62,6 +64,7 @@ class Row:
     missed: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     variants: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     errors: dict[str, Errors] = field(default_factory=dict)
     measures: dict[str, Measures] = field(default_factory=dict)
     quantities: list[QuantityRow] = field(default_factory=list)
@@ -335,6 +338,7 @@ def _row(rival: str, found: Mapping[str, Result | str]) -> Row:
         missed=[n for n, (f, _) in own.items() if not f.tuned.reached],
         skipped={n: f for n, f in found.items() if isinstance(f, str)},
         variants={n: f.tuned.variant for n, (f, _) in own.items()},
+        sizes={n: f.tuned.nbytes for n, (f, _) in own.items() if len(f.names) == 1},
         errors=errors,
         measures={n: f.measures[i] for n, (f, i) in own.items() if f.measures},
     )

@@ -63,7 +63,10 @@ def kill_and_restart(bench: Bench, serial: dict[str, str], seed: int, victim: st
     ranks = bench.ranks_of(process.pid)
     if process.poll() is None and len(ranks) == 2:
         kill(process, ranks, victim)
-        assert bench.finish(process).code != 0
+        done = bench.finish(process)
+        assert done.code != 0
+        # Of its own death the launcher can tell nothing.
+        assert victim == "launcher" or "signal 9" in done.err
         wait_until_gone(ranks.values())
     else:
         bench.finish(process)
@@ -172,6 +175,21 @@ def test_mpi4py_missing_under_mpirun(bench: Bench) -> None:
     done = bench.finish(bench.start_raw(*bench.launcher(2), *command))
     assert done.code == 1
     assert "mpi4py is not installed: pip install 'hbae[mpi]'" in done.err
+    assert not (bench.folder / "out").exists()
+
+
+@pytest.mark.mpi
+def test_mpi4py_without_an_mpi_library(bench: Bench) -> None:
+    """A system whose MPI was removed, or is not on the library path."""
+    broken = bench.folder / "broken/mpi4py"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").touch()
+    (broken / "MPI.py").write_text("raise RuntimeError('cannot load MPI library')")
+    found = "import sys; sys.path.insert(0, sys.argv.pop(1)); from hbae.cli.main import main; main()"
+    command = [sys.executable, "-c", found, str(broken.parent), "batch", bench.recipe()]
+    done = bench.finish(bench.start_raw(*bench.launcher(2), *command))
+    assert done.code == 1
+    assert "mpi4py finds no MPI library: cannot load MPI library" in done.err
     assert not (bench.folder / "out").exists()
 
 

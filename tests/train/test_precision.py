@@ -16,6 +16,7 @@ from hbae.train.loop import RunOptions, Trainer
 from .conftest import make_blocks, make_config
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("integer", [False, True])

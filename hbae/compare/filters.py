@@ -21,6 +21,10 @@ from hbae.compare.interface import Encoded, Rival, layout, package, plain, turne
 from hbae.errors import ConfigError, FieldError
 
 
+# SPERR's filter fails at largest errors far from 1, and HDF5 then ends the process.
+_FAR = 16
+
+
 class _Filter(ABC):
     """A compressor that is reached as an HDF5 filter: a small file with one chunk, the whole array.
 
@@ -39,18 +43,26 @@ class _Filter(ABC):
         import h5py
 
         shape = self._layout(array.shape)
-        x = plain(array).reshape(shape)
-        options = self._options(x, setting)
-        with io.BytesIO() as memory:
+        # A power of two changes no bit of a value; the filters cannot express all settings.
+        exponent = self._exponent(setting)
+        x = np.ldexp(plain(array), -exponent) if exponent else plain(array)
+        x = x.reshape(shape)
+        options = self._options(x, math.ldexp(setting, -exponent))
+        # Not closed: after a failure HDF5 still writes to it, from wherever its objects end.
+        memory = io.BytesIO()
+        try:
             with h5py.File(memory, "w") as f:
                 stored = f.create_dataset("x", data=x, chunks=shape, **options)
+                stored.attrs["exponent"] = exponent
                 f.flush()
                 skipped = bool(stored.id.get_chunk_info(0).filter_mask)
                 nbytes = int(stored.id.get_storage_size())
                 del stored
-            if skipped:
-                raise FieldError(f"{self.name}: HDF5 skipped the filter and stored the array as it is")
-            return Encoded(memory.getvalue(), nbytes)
+        except RuntimeError as e:
+            raise FieldError(f"{self.name}: HDF5's filter failed: {e}") from e
+        if skipped:
+            raise FieldError(f"{self.name}: HDF5 skipped the filter and stored the array as it is")
+        return Encoded(memory.getvalue(), nbytes)
 
     def decode(self, encoded: Encoded, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Give the array back, read from the closed file."""
@@ -58,7 +70,8 @@ class _Filter(ABC):
 
         self.require()
         with io.BytesIO(encoded.payload) as memory, h5py.File(memory, "r") as f:
-            return np.asarray(f["x"][...]).astype(dtype, copy=False).reshape(shape)
+            x, exponent = np.asarray(f["x"][...]), int(f["x"].attrs["exponent"])
+        return (np.ldexp(x, exponent) if exponent else x).astype(dtype, copy=False).reshape(shape)
 
     def _layout(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         inner = layout(shape, self.most, self.shortest)
@@ -68,6 +81,10 @@ class _Filter(ABC):
                 f"points, and shape {shape} cannot be laid out so"
             )
         return inner
+
+    def _exponent(self, setting: float) -> int:
+        """Power of two that values are divided by."""
+        return 0
 
     @abstractmethod
     def _options(self, x: Array, setting: float) -> dict[str, Any]:
@@ -104,6 +121,10 @@ class Sperr(_Filter):
     def variants(self, shape: tuple[int, ...], metric: str) -> Sequence[Rival]:
         """Give the mode that suits the metric, with each axis as the fastest."""
         return turned(Sperr(mode="abs" if metric == "max" else "psnr"), shape)
+
+    def _exponent(self, setting: float) -> int:
+        exponent = math.frexp(setting)[1]
+        return exponent if self.mode == "abs" and abs(exponent) > _FAR else 0
 
     def _options(self, x: Array, setting: float) -> dict[str, Any]:
         plugin = package("hdf5plugin")

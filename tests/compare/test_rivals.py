@@ -44,6 +44,18 @@ def test_decoded_array_is_within_the_tolerance_and_is_not_the_original(name, dty
         assert 0 < encoded.nbytes < x.nbytes / 2
 
 
+@pytest.mark.parametrize("unit", [4e29, 1e-3, 3e-26])
+def test_sperr_takes_values_of_any_magnitude(unit, field):
+    """Its filter fails at a largest error of 4e26, and HDF5 then ended the process."""
+    rival, x = Sperr(mode="abs"), field.astype("f8") * unit
+    tolerance = 1e-3 * float(np.ptp(x))
+    encoded = rival.encode(x, tolerance)
+    worst = np.abs(rival.decode(encoded, x.shape, x.dtype) - x).max()
+    assert tolerance / 20 < worst <= tolerance * (1 + 1e-3)
+    alike = rival.encode(field.astype("f8"), 1e-3 * float(np.ptp(field)))
+    assert abs(encoded.nbytes - alike.nbytes) < 0.02 * alike.nbytes
+
+
 @pytest.mark.parametrize("name", ["SPERR", "ZFP"])
 def test_size_is_that_of_the_stored_chunk(name, field):
     encoded = RIVALS[name]().encode(field, 0.5)

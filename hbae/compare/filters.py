@@ -20,7 +20,6 @@ from hbae.arrays import Array
 from hbae.compare.interface import Encoded, Rival, layout, package, plain, turned
 from hbae.errors import ConfigError, FieldError
 
-
 # SPERR's filter fails at largest errors far from 1, and HDF5 then ends the process.
 _FAR = 16
 

@@ -37,8 +37,8 @@ _COARSER = (1.0, 1.5, 2.5, 6.0, 15.0, 60.0)
 # The same for transforms, in steps that leave an RMSE of so many tolerances.
 _FINE_TILES = 0.5
 _COARSER_TILES = (1.0, 2.5, 6.0, 15.0, 40.0)
-# Coarser steps are tried on so many points until they take so many times the bytes of the best ones.
-_FEW_POINTS, _GROWING = 1 << 18, 1.01
+# Coarser steps are tried on so many points, of so many boxes, until they take so many times the bytes of the best ones.
+_FEW_POINTS, _FEW_BOXES, _GROWING = 1 << 18, 4, 1.01
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ def _improving(s: Setting, plans: list[GroupPlan]) -> list[GroupPlan]:
 
 def _bytes_on_part(s: Setting, plan: GroupPlan) -> float:
     """Bytes on a small part of the sample, without a model."""
-    boxes = few_boxes(s.sample.boxes, _FEW_POINTS)
+    boxes = few_boxes(s.sample.boxes, _FEW_POINTS)[:_FEW_BOXES]
     try:
         sizes = [trial_chunk(*box, plan, s.targets, model=None, backend=NumpyBackend())[0] for box in boxes]
     except FormatError:

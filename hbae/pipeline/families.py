@@ -319,15 +319,23 @@ def _transformed(s: Setting, kinds: tuple[str, ...]) -> Family:
     """Separable transforms over variables and tiles."""
     draft = replace(s.draft, **s.closing)
     if s.by_point:
-        t, u = solve_units(s.tiles, s.tol * _FINE_TILES, kinds)[0]
-        plans = _improving(s, [replace(draft, transform=t, unit=u * k) for k in _COARSER_TILES])
-        return s.family([(f"transform({','.join(kinds)})", p) for p in plans])
-    plans = []
+        return _with_points(s, draft, kinds)
+    plans: list[GroupPlan] = []
     for scale in (1.0, 0.8) if s.by_block else (1.0,):
         found = solve_units(s.tiles, s.tol * scale, kinds)
-        if s.tall:
-            found = [(t, u) for t, u in found if _reaches(t, u, s)]
         plans += [replace(draft, transform=t, unit=u) for t, u in (found[:1] if plans else found)]
+    if s.tall:
+        plans = [p for p in plans if p.transform is not None and _reaches(p.transform, p.unit, s)]
+        if not plans and not s.by_block:
+            # What points one by one make of an RMSE.
+            return _with_points(s, replace(draft, point_unit=s.tol * math.sqrt(12) * AIM), kinds)
+    return s.family([(f"transform({','.join(kinds)})", p) for p in plans])
+
+
+def _with_points(s: Setting, draft: GroupPlan, kinds: tuple[str, ...]) -> Family:
+    """Transforms of coarser steps than the limits ask for, and a point stage that closes the gap."""
+    t, u = solve_units(s.tiles, s.tol * _FINE_TILES, kinds)[0]
+    plans = _improving(s, [replace(draft, transform=t, unit=u * k) for k in _COARSER_TILES])
     return s.family([(f"transform({','.join(kinds)})", p) for p in plans])
 
 

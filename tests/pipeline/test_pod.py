@@ -60,6 +60,23 @@ def test_it_is_chosen_and_small_and_read_by_the_second_reader(tmp_path: Path) ->
         assert ds["a"][17, :, 5:9].values.tobytes() == ds["a"].values[17, :, 5:9].tobytes()
 
 
+@pytest.mark.parametrize("bound", [1e-6, 1e-8])
+def test_bounds_finer_than_its_columns(
+    bound: float, judged: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Columns have 15 bits: points close the gap that they leave."""
+    ds = xr.Dataset({"a": (DIMS, snapshots((200, 2, 300), noise=0.0).astype("f8"))})
+    judged(ds, tmp_path / "a.hbae", {"a": [("nrmse", bound)]}, method="linear")
+    with Archive(tmp_path / "a.hbae") as a:
+        plan = a.plan(0)
+        assert plan.transform is not None
+        assert plan.transform.axes[1].kept < 100
+        assert plan.point_unit.all()
+    monkeypatch.setattr("hbae.pipeline.calibrate.make_tall", lambda *_: None)
+    without = hbae.compress(ds, tmp_path / "b.hbae", f"nrmse={bound}", method="linear")
+    assert (tmp_path / "a.hbae").stat().st_size < 0.7 * without.size
+
+
 def test_noise_and_long_axes_go_another_way(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     ds = xr.Dataset({"a": (DIMS, rng.normal(size=(120, 2, 400)).astype("f4"))})

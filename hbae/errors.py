@@ -88,6 +88,10 @@ class ModelMismatchError(HbaeError, ValueError):
     """A model does not fit the variables, or its hash is not the one asked for."""
 
 
+class UnfitModelError(ModelMismatchError):
+    """A sound model is for other variables or other shapes than the file's; ``auto`` goes on without it."""
+
+
 class DeviceError(HbaeError, RuntimeError):
     """A device that arithmetic was asked for on ran out of memory or failed."""
 

@@ -92,6 +92,7 @@ class _Lines:
             "kept": f"finished before, {outcome.size:,} bytes checked",
             "failed": f"FAILED: {outcome.error}",
         }[outcome.status]
+        text = "; ".join([text, *(n for n in outcome.report.get("notes", ()) if "model" in n)])
         self._output.line(f"{self._count}: {os.path.basename(i.path)}: {text}")
 
 

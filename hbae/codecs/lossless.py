@@ -8,6 +8,7 @@ denormals.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ def encode_lossless(a: Array, *, search: bool = False) -> bytes:
     words, other sizes as bytes, on an added last axis).
     """
     words = _words(a)
-    ways = sorted(_candidates(words), key=lambda c: _trial_size(words, *c))
+    part = _middle(words)
+    ways = sorted(_candidates(words), key=lambda c: _trial_size(part, *c))
     if not search:
         return _coded(words, ways[0], _LEVEL)
     # Part and low level mislead most where values repeat far away: unshuffled, at a high level, zstd finds them.
@@ -114,8 +116,8 @@ def _forward(words: Array, mode: int, axis: int, shuffle: int) -> bytes:
     return data.tobytes()
 
 
-def _trial_size(words: Array, mode: int, axis: int, shuffle: int) -> float:
-    """Size of the whole by a part from the middle, coded fast."""
+def _middle(words: Array) -> Array:
+    """A part from the middle that stands for the whole."""
     part = words
     long = [a for a, n in enumerate(words.shape) if n > 1]
     for a, least, room in zip(long, (1, 2), (_TRIAL, 4 * _TRIAL), strict=False):
@@ -123,8 +125,12 @@ def _trial_size(words: Array, mode: int, axis: int, shuffle: int) -> float:
             kept = max(least, int(part.shape[a] * room / part.nbytes))
             start = (part.shape[a] - kept) // 2
             part = part[(slice(None),) * a + (slice(start, start + kept),)]
-    size = len(zstandard.ZstdCompressor(level=3).compress(_forward(part, mode, axis, shuffle)))
-    return size * words.size / max(part.size, 1)
+    return part
+
+
+def _trial_size(part: Array, mode: int, axis: int, shuffle: int) -> int:
+    """Size of a part, coded fast."""
+    return len(zstandard.ZstdCompressor(level=3).compress(_forward(part, mode, axis, shuffle)))
 
 
 def estimate_lossless(a: Array) -> int:
@@ -132,4 +138,13 @@ def estimate_lossless(a: Array) -> int:
     words = _words(a)
     if not words.nbytes:
         return 3
-    return int(min(_trial_size(words, *c) for c in _candidates(words)))
+    part = _middle(words)
+    size = _smallest(part.tobytes(), part.dtype.str, part.shape, tuple(_candidates(words)))
+    return int(size * words.size / max(part.size, 1))
+
+
+@lru_cache(maxsize=16)
+def _smallest(data: bytes, dtype: str, shape: tuple[int, ...], ways: tuple[tuple[int, int, int], ...]) -> int:
+    """Every plan that is weighed on a box asks for the same."""
+    part = np.frombuffer(data, dtype).reshape(shape)
+    return min(_trial_size(part, *way) for way in ways)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hbae.arrays import Box, Variable, boxes_of
+from hbae.arrays import Box, Tiling, Variable, boxes_of
 
 # Objects have no fixed size: a string counts as so many bytes.
 _STRING_BYTES = 64
@@ -47,3 +47,12 @@ def aligned(box: Box, shape: tuple[int, ...], chunk: tuple[int, ...] | None) -> 
 def whole(shape: tuple[int, ...]) -> Box:
     """Give the box of everything."""
     return tuple(slice(0, n) for n in shape)
+
+
+def fits_storage(boxes: Tiling, window: Box, storage: tuple[int, ...]) -> bool:
+    """Tell whether all boxes, cut to a window that is written as a whole, lie on whole storage chunks."""
+    for cut, step, n in zip(window, boxes.step, storage, strict=True):
+        edges = range((cut.start // step + 1) * step, cut.stop, step)
+        if any((edge - cut.start) % n for edge in edges):
+            return False
+    return True

@@ -7,14 +7,14 @@ Memory maps are avoided: their pages count as resident memory of the process.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hbae.arrays import Array, Box, box_shape
+from hbae.arrays import Array, Box, Variable, box_shape
 from hbae.errors import FieldError
 
 # A span with holes is read at once when it is small or mostly wanted: one call beats many.
@@ -164,6 +164,45 @@ class FlatSource:
         finally:
             os.close(fd)
         return swap_to(values, self.dtype)
+
+
+class FlatTarget:
+    """Writes boxes straight to their places in a file, ``attach``: in one that another rank has made."""
+
+    def __init__(self, path: Path, layouts: Mapping[str, Layout], size: int, head: bytes, *, attach: bool) -> None:
+        self._layouts = layouts
+        if attach:
+            self._fd = os.open(path, os.O_RDWR)
+            return
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        os.ftruncate(self._fd, size)
+        pwrite_all(self._fd, memoryview(head), 0)
+
+    def chunk(self, variable: Variable) -> tuple[int, ...] | None:
+        """Any box may be written."""
+        return None
+
+    def write(self, variable: Variable, box: Box, array: Array) -> None:
+        """Put one box."""
+        layout = self._layouts[variable.path]
+        layout.write(self._fd, box, self.stored(array, layout.dtype))
+
+    def stored(self, array: Array, dtype: np.dtype[Any]) -> Array:
+        """Give values as the file holds them."""
+        return array
+
+    def finish(self) -> None:
+        """Close the file, all bytes on disk."""
+        os.fsync(self._fd)
+        self.discard()
+
+    leave = finish
+
+    def discard(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
 
 
 def swap_to(values: Array, dtype: np.dtype[Any]) -> Array:

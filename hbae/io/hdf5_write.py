@@ -130,6 +130,10 @@ class Hdf5Target:
         """Close the file."""
         self.discard()
 
+    def leave(self) -> None:
+        """Close the file."""
+        self.discard()
+
     def discard(self) -> None:
         """Close the file."""
         if self._file is not None:

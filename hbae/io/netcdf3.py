@@ -6,16 +6,15 @@ Byte order is no property of a variable in this format (all is big-endian), so v
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hbae.arrays import Array, Attribute, Box, Dimension, Field, Group, Variable
+from hbae.arrays import Array, Attribute, Dimension, Field, Group, Variable
 from hbae.errors import FieldError
 from hbae.io.attributes import raw_text, text_or_bytes
-from hbae.io.flat import FlatSource, Layout, c_strides, pwrite_all
+from hbae.io.flat import FlatSource, FlatTarget, Layout, c_strides
 from hbae.io.netcdf3_header import (
     CODES,
     FORMATS,
@@ -135,35 +134,17 @@ def _raw_attribute(a: Attribute, limit: int, where: str) -> RawAttribute:
     return RawAttribute(a.name, code, data.tobytes())
 
 
-class Netcdf3Target:
+class Netcdf3Target(FlatTarget):
     """Writes boxes straight to their places in a netCDF classic file."""
 
-    def __init__(self, path: Path, field: Field, flavour: str) -> None:
+    def __init__(self, path: Path, field: Field, flavour: str, *, attach: bool = False) -> None:
         header = build_header(field, flavour)
-        self._layouts = {v.name: _layout(header, v) for v in header.variables}
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        os.ftruncate(self._fd, place(header))
-        pwrite_all(self._fd, memoryview(header_bytes(header)), 0)
+        layouts = {v.name: _layout(header, v) for v in header.variables}
+        super().__init__(path, layouts, place(header), header_bytes(header), attach=attach)
 
-    def chunk(self, variable: Variable) -> tuple[int, ...] | None:
-        """Any box may be written."""
-        return None
-
-    def write(self, variable: Variable, box: Box, array: Array) -> None:
-        """Put one box."""
-        layout = self._layouts[variable.name]
-        layout.write(self._fd, box, _big(array, layout.dtype))
-
-    def finish(self) -> None:
-        """Close the file, all bytes on disk."""
-        os.fsync(self._fd)
-        self.discard()
-
-    def discard(self) -> None:
-        """Close the file."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+    def stored(self, array: Array, dtype: np.dtype[Any]) -> Array:
+        """Give values in the byte order of the format."""
+        return _big(array, dtype)
 
 
 def _big(array: Array, dtype: np.dtype[Any]) -> Array:

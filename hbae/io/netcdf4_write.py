@@ -205,6 +205,10 @@ class Netcdf4Target:
         if self._patches:
             _patch(self._path, self._patches)
 
+    def leave(self) -> None:
+        """Close the file."""
+        self.discard()
+
     def discard(self) -> None:
         """Close the file."""
         if self._file is not None:

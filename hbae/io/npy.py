@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from hbae.arrays import Array, Box, Dimension, Field, Group, Variable, box_shape
 from hbae.errors import FieldError
-from hbae.io.flat import FlatSource, Layout, c_strides
+from hbae.io.flat import FlatSource, FlatTarget, Layout, c_strides
 from hbae.io.kinds import STORED, shown_type, to_shown, to_stored
 
 NAME = "data"
@@ -107,38 +107,23 @@ def check_npy(field: Field) -> None:
         raise FieldError(f"{v.path}: .npy cannot hold names of variables and dimensions")
 
 
-class NpyTarget:
+class NpyTarget(FlatTarget):
     """Writes boxes straight to their places in a .npy file."""
 
-    def __init__(self, path: Path, field: Field) -> None:
+    def __init__(self, path: Path, field: Field, *, attach: bool = False) -> None:
         v = next(iter(field.variables()))
         self._stored = v.hints.get(STORED)
         dtype = np.dtype(self._stored) if isinstance(self._stored, str) else v.dtype
         fortran = v.hints.get("order") == "F"
-        with path.open("xb") as f:
-            descr = np.lib.format.dtype_to_descr(dtype)
-            doc = {"descr": descr, "fortran_order": fortran, "shape": v.shape}
-            np.lib.format.write_array_header_1_0(f, doc)
-            offset = f.tell()
+        doc = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": fortran, "shape": v.shape}
+        head = io.BytesIO()
+        np.lib.format.write_array_header_1_0(head, doc)
         strides = (fortran_strides if fortran else c_strides)(v.shape, dtype.itemsize)
-        self._layout = Layout(offset, v.shape, dtype, strides)
-        self._fd = os.open(path, os.O_RDWR)
-        os.ftruncate(self._fd, offset + int(np.prod(v.shape, dtype=object)) * dtype.itemsize)
+        offset = head.tell()
+        size = offset + int(np.prod(v.shape, dtype=object)) * dtype.itemsize
+        layouts = {v.path: Layout(offset, v.shape, dtype, strides)}
+        super().__init__(path, layouts, size, head.getvalue(), attach=attach)
 
-    def chunk(self, variable: Variable) -> tuple[int, ...] | None:
-        """Any box may be written."""
-        return None
-
-    def write(self, variable: Variable, box: Box, array: Array) -> None:
-        """Put one box."""
-        self._layout.write(self._fd, box, to_stored(array, self._stored))
-
-    def finish(self) -> None:
-        """Close the file."""
-        self.discard()
-
-    def discard(self) -> None:
-        """Close the file."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+    def stored(self, array: Array, dtype: np.dtype[Any]) -> Array:
+        """Give values in the type of the file (dates, fixed Unicode)."""
+        return to_stored(array, self._stored)

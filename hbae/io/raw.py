@@ -21,17 +21,16 @@ lists of them); ``{dtype: float32, value: [1.5]}`` gives another type, ``{json: 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from hbae.arrays import Array, Attribute, Box, Dimension, Field, Group, Variable
+from hbae.arrays import Attribute, Dimension, Field, Group, Variable
 from hbae.errors import FieldError
 from hbae.io.attributes import PY_ATTRS, from_python, to_python
-from hbae.io.flat import FlatSource, Layout, c_strides
+from hbae.io.flat import FlatSource, FlatTarget, Layout, c_strides
 from hbae.io.marker import derived_dims
 from hbae.io.npy import fortran_strides, phony_dims
 
@@ -204,33 +203,14 @@ def _faithful(a: Attribute, value: Any) -> bool:
     return marker != "json" and back.same(a)
 
 
-class RawTarget:
+class RawTarget(FlatTarget):
     """Writes boxes straight to their places in a raw file."""
 
-    def __init__(self, path: Path, field: Field) -> None:
-        self._layouts: dict[str, Layout] = {}
+    def __init__(self, path: Path, field: Field, *, attach: bool = False) -> None:
+        layouts: dict[str, Layout] = {}
         end = 0
         for v in field.variables():
             make = fortran_strides if v.hints.get("order") == "F" else c_strides
-            self._layouts[v.path] = Layout(end, v.shape, v.dtype, make(v.shape, v.dtype.itemsize))
+            layouts[v.path] = Layout(end, v.shape, v.dtype, make(v.shape, v.dtype.itemsize))
             end += v.nbytes
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        os.ftruncate(self._fd, end)
-
-    def chunk(self, variable: Variable) -> tuple[int, ...] | None:
-        """Any box may be written."""
-        return None
-
-    def write(self, variable: Variable, box: Box, array: Array) -> None:
-        """Put one box."""
-        self._layouts[variable.path].write(self._fd, box, array)
-
-    def finish(self) -> None:
-        """Close the file."""
-        self.discard()
-
-    def discard(self) -> None:
-        """Close the file."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+        super().__init__(path, layouts, end, b"", attach=attach)

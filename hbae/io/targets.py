@@ -38,8 +38,42 @@ class Target(Protocol):
     def finish(self) -> None:
         """Close the file after the last box."""
 
+    def leave(self) -> None:
+        """Close the file after the last box of this rank, all its bytes on disk; another rank finishes it."""
+
     def discard(self) -> None:
         """Close the file, whatever its state."""
+
+
+class Elsewhere:
+    """Stands for a file that rank 0 alone has open, on the other ranks."""
+
+    def chunk(self, variable: Variable) -> tuple[int, ...] | None:
+        """Nothing is known of it here."""
+        return None
+
+    def write(self, variable: Variable, box: Box, array: Array) -> None:
+        """Refuse it.
+
+        Raises
+        ------
+        FieldError
+            Always.
+        """
+        raise FieldError(f"{variable.path}: of this format rank 0 alone writes what has no spool")
+
+    def finish(self) -> None:
+        """Nothing is open."""
+
+    leave = discard = finish
+
+
+def shared_format(field: Field, path: Path) -> bool:
+    """Tell whether ranks can write such a file side by side: the values of each box have a place of their own.
+
+    The libraries of HDF5 and netCDF-4 take one process.
+    """
+    return target_format(field, path) in (*CLASSIC, "zarr", "npy", "raw")
 
 
 def target_format(field: Field, path: Path) -> str:
@@ -112,12 +146,14 @@ def _refuse_json(field: Field) -> None:
 
 
 def make_target(temporary: Path, field: Field, path: Path, *, attach: bool = False) -> Target:
-    """Start the file under its temporary name; ``attach``: another rank has started it (Zarr only)."""
+    """Start the file under its temporary name; ``attach``: another rank has started it."""
+    if attach and not shared_format(field, path):
+        return Elsewhere()
     form = target_format(field, path)
     if form in CLASSIC:
         from hbae.io.netcdf3 import Netcdf3Target
 
-        return Netcdf3Target(temporary, field, form)
+        return Netcdf3Target(temporary, field, form, attach=attach)
     if form.startswith("netcdf4"):
         from hbae.io.netcdf4_write import Netcdf4Target
 
@@ -133,10 +169,10 @@ def make_target(temporary: Path, field: Field, path: Path, *, attach: bool = Fal
     if form == "npy":
         from hbae.io.npy import NpyTarget
 
-        return NpyTarget(temporary, field)
+        return NpyTarget(temporary, field, attach=attach)
     from hbae.io.raw import RawTarget
 
-    return RawTarget(temporary, field)
+    return RawTarget(temporary, field, attach=attach)
 
 
 def side_file(path: Path) -> Path | None:

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,18 @@ import numpy as np
 from hbae.arrays import Array, Attribute, Box, Field, Tiling, Variable, box_shape, boxes_of
 from hbae.errors import FieldError, HbaeError, OutputExistsError, UnknownNameError, told_as_output
 from hbae.io.attributes import from_python, raw_text, set_attribute
-from hbae.io.boxes import aligned, box_step, reading_boxes
+from hbae.io.boxes import aligned, box_step, fits_storage, reading_boxes
 from hbae.io.scratch import ScratchArray
 from hbae.io.signals import TurnSignals
-from hbae.io.targets import SUFFIXES, Target, check_target, make_target, side_file, with_cf_times
+from hbae.io.targets import (
+    SUFFIXES,
+    Target,
+    check_target,
+    make_target,
+    shared_format,
+    side_file,
+    with_cf_times,
+)
 from hbae.ranks import Solo, Team, agreed, share_of, together
 
 _COPY_BYTES = 64 << 20
@@ -48,13 +57,13 @@ class FieldWriter:
     provenance
         More global attributes; left out for ``.npy``.
     team
-        Ranks that write together, into a Zarr folder. All make the writer, put boxes of their own and close it. A
-        variable whose boxes do not lie on storage chunks needs a call of :meth:`spool` first.
+        Ranks that write together. All make the writer, put boxes of their own and close it. A variable that
+        :meth:`wants_spool` needs a call of :meth:`spool` first.
 
     Raises
     ------
     FieldError
-        When the format cannot hold the field, or takes only one writer; nothing has been written then.
+        When the format cannot hold the field; nothing has been written then.
     OutputExistsError
         When the output exists.
     OutputError
@@ -77,6 +86,8 @@ class FieldWriter:
         if SUFFIXES.get(self._path.suffix.lower()) != "npy":
             field = _with_provenance(field, history, provenance or {})
         self._field = with_cf_times(field, self._path)
+        # Through the libraries of HDF5 and netCDF-4 one process writes: the others' boxes go through a scratch file.
+        self._one_hand = self._team.size > 1 and not shared_format(self._field, self._path)
         together(self._team, lambda: self._check(overwrite))
         self._scratch_dir = Path(scratch_dir) if scratch_dir is not None else self._path.absolute().parent
         stem = self._team.share(f".{self._path.stem}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -85,19 +96,20 @@ class FieldWriter:
         self._left = {p: int(np.prod(v.shape, dtype=object)) for p, v in self._variables.items()}
         self._spools: dict[str, ScratchArray] = {}
         self._waiting: dict[str, Array] = {}
+        self._chunks: dict[str, tuple[int, ...] | None] = {}
         self._signals = TurnSignals()
         self._target: Target | None = None
         try:
             # The root makes the output, then the others open it.
             for rank in range(min(2, self._team.size)):
                 together(self._team, partial(self._begin, min(self._team.rank, 1) == rank))
+            if self._one_hand:
+                self._chunks = self._team.share(self._chunks)
         except BaseException:
             self.abort()
             raise
 
     def _check(self, overwrite: bool) -> None:
-        if self._team.size > 1 and SUFFIXES.get(self._path.suffix.lower()) != "zarr":
-            raise FieldError(f"{self._path}: ranks write Zarr folders only (.zarr); other formats take one process")
         check_target(self._field, self._path)
         for p in (self._path, self._side):
             if p is not None and not overwrite and os.path.lexists(p):
@@ -119,6 +131,11 @@ class FieldWriter:
         """Give the storage chunk of a variable; boxes on whole chunks are written without a detour."""
         return self._chunks[var_path]
 
+    def wants_spool(self, var_path: str, boxes: Tiling, window: Box) -> bool:
+        """Tell whether boxes, cut to a window that is written as a whole, cannot be put straight by all ranks."""
+        chunk = self._chunks[var_path]
+        return self._one_hand or (chunk is not None and not fits_storage(boxes, window, chunk))
+
     def spool(self, var_path: str) -> None:
         """Make room for boxes that do not lie on storage chunks; all ranks of a team call it, one process need not.
 
@@ -127,8 +144,8 @@ class FieldWriter:
         FieldError
             When there is no room, or a rank does not see the folder.
         """
-        v, chunk = self._variables[var_path], self._chunks[var_path]
-        counts = [-(-n // c) for n, c in zip(v.shape, chunk or v.shape, strict=True)]
+        v = self._variables[var_path]
+        counts = [-(-n // c) for n, c in zip(v.shape, self._chunks[var_path] or v.shape, strict=True)]
         self._spools[var_path] = ScratchArray(v.shape, v.dtype, self._scratch_dir, self._team)
         self._waiting[var_path] = np.zeros(counts, bool)
 
@@ -166,7 +183,8 @@ class FieldWriter:
             return
         chunk = self._chunks[var_path]
         # Objects have no place in a scratch file: their library rewrites parts of chunks, slow but right.
-        if chunk is None or v.dtype.hasobject or aligned(box, v.shape, chunk):
+        spooled = self._one_hand and var_path in self._spools
+        if not spooled and (chunk is None or v.dtype.hasobject or aligned(box, v.shape, chunk)):
             # The box fits: what is wrong now is the library's.
             with told_as_output(self._path, (OSError, RuntimeError, ValueError, TypeError, IndexError)):
                 self._target.write(v, box, values)
@@ -176,7 +194,7 @@ class FieldWriter:
                     raise FieldError(f"{var_path}: a box that lies on no storage chunks needs a spool of all ranks")
                 self.spool(var_path)
             self._spools[var_path].write(box, values)
-            self._waiting[var_path][_grid_box(box, chunk)] = True
+            self._waiting[var_path][_grid_box(box, chunk or v.shape)] = True
 
     def close(self) -> None:
         """Finish the output and put it in its place.
@@ -202,6 +220,7 @@ class FieldWriter:
             marks = self._team.gather(self._waiting) or []
             self._waiting = agreed(self._team, lambda: {p: np.any([m[p] for m in marks], axis=0) for p in self._spools})
             together(self._team, lambda: self._copy_all(target))
+            together(self._team, lambda: target.leave() if self._team.rank > 0 else None)
             agreed(self._team, lambda: self._complete(target))
         except BaseException:
             self.abort()
@@ -216,6 +235,8 @@ class FieldWriter:
             raise FieldError(f"not written whole: {', '.join(found[:5])}")
 
     def _copy_all(self, target: Target) -> None:
+        if self._one_hand and self._team.rank > 0:
+            return
         with told_as_output(self._path):
             for path, spool in self._spools.items():
                 self._copy(self._variables[path], spool, target)
@@ -232,9 +253,9 @@ class FieldWriter:
         """Write the storage chunks whose boxes came in parts; those that came whole have been written."""
         chunk = self._chunks[v.path] or v.shape
         waiting = self._waiting[v.path]
-        step = box_step(v.shape, chunk, max(1, _COPY_BYTES // v.dtype.itemsize))
+        step = box_step(v.shape, self._chunks[v.path], max(1, _COPY_BYTES // v.dtype.itemsize))
         boxes = Tiling(v.shape, step)
-        for i in share_of(self._team, len(boxes)):
+        for i in share_of(Solo() if self._one_hand else self._team, len(boxes)):
             box = boxes[i]
             here = waiting[_grid_box(box, chunk)]
             if here.all():
@@ -261,7 +282,10 @@ class FieldWriter:
     def abort(self) -> None:
         """Remove all temporaries; what stood at the path stays as it was. May be called at any time."""
         if self._team.rank > 0:
-            self._target = None
+            target, self._target = self._target, None
+            if target is not None:
+                with suppress(OSError):
+                    target.leave()
             self._release()
         elif self._target is not None:
             target, self._target = self._target, None

@@ -168,6 +168,9 @@ class ZarrTarget:
                 warnings.simplefilter("ignore")
                 zarr.consolidate_metadata(str(self._path), zarr_format=self._version)
 
+    def leave(self) -> None:
+        """Nothing is open."""
+
     def discard(self) -> None:
         """Remove the folder."""
         self._arrays.clear()

@@ -202,8 +202,8 @@ def _try_family(trials: _Trials, setting: int, task: Task) -> tuple[Family, floa
             return family, math.inf, True
         s = trials.settings[setting]
         part = trial_part(s.sample, FIRST_POINTS) if s.tall else trials.part
-        size, ratio = weigh(family.members[0], trials.targets, part, get_backend(trials.backend))
-        return family, size, ratio is not None
+        size, _, lossy = weigh(family.members[0], trials.targets, part, get_backend(trials.backend))
+        return family, size, lossy
 
 
 def _try_plan(trials: _Trials, candidate: Candidate) -> float:
@@ -215,7 +215,7 @@ def _try_finalist(trials: _Trials, candidate: Candidate) -> tuple[float, Candida
     """Weigh a plan with its steps moved until its errors are near the tolerances there."""
     with quiet():
         for _ in range(_TURNS):
-            size, ratio = weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))
+            size, ratio, _ = weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))
             worst = 0.0 if ratio is None else float(ratio.max())
             # A chunk where hardly anything happens says nothing about steps.
             if ratio is None or not worst > _QUIET:
@@ -303,11 +303,12 @@ def _try_errors(job: tuple[Candidate, list[Target], str], raw: Array, bad: Array
     return [e.sse for e in errors.variables], [e.count for e in errors.variables]
 
 
-def weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> tuple[float, Array | None]:
+def weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> tuple[float, Array | None, bool]:
     """Estimate bytes for the whole group at the tolerances from real bytes of the sample's boxes.
 
     Plans for a global RMSE are compared at equal error: bytes change about as the 0.8th power of the error. The
     ratio of each variable's error to its tolerance comes with it for them; none where a box is kept without loss.
+    Last comes whether no box is.
     """
     plain = size = 0
     sse, count = np.zeros(len(targets)), np.zeros(len(targets))
@@ -327,7 +328,7 @@ def weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend)
     if c.plan.related:
         factor *= _RELATED
     estimate = c.extra + len(encode_plan(c.plan)) + (plain + size * factor) * sample.ratio
-    return estimate, None if plain else ratio
+    return estimate, None if plain else ratio, not plain
 
 
 def _coded(

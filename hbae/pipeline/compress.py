@@ -23,6 +23,7 @@ from hbae.errors import (
     ConfigError,
     FormatError,
     SizeNotMetError,
+    UnfitModelError,
     UnknownNameError,
 )
 from hbae.pipeline.archive import Archive
@@ -178,9 +179,9 @@ class _Run:
         start = time.monotonic()
         self.lossy = together(self.team, lambda: self._judged(wanted))
         coded = [m for m in self.lossy if not m.reason]
-        self.model: GroupModel | None = (
-            before.model if before else agreed(self.team, lambda: prepare_model(coded, inputs, options))
-        )
+        self.model: GroupModel | None
+        self.unfit: tuple[str, ...]
+        self.model, self.unfit = (before.model, before.unfit) if before else self._prepared(coded)
         if before and self.model and not set(self.model.names) <= {m.variable.path for m in coded}:
             self.model = None
         if not before and self.model is not None and self.model.trained_seconds:
@@ -208,6 +209,19 @@ class _Run:
         if method == "lossless":
             return [replace(m, reason=m.reason or "method=lossless") for m in found]
         return found
+
+    def _prepared(self, coded: list[LossyVariable]) -> tuple[GroupModel | None, tuple[str, ...]]:
+        """The model that takes part, or why the one that was named does not; method ``hbae`` insists on it."""
+
+        def prepare() -> tuple[GroupModel | None, tuple[str, ...]]:
+            try:
+                return prepare_model(coded, self.inputs, self.options), ()
+            except UnfitModelError as e:
+                if self.options.method != "auto":
+                    raise
+                return None, (f"{e}: coded without it",)
+
+        return agreed(self.team, prepare)
 
     def _drafted(self, coded: list[LossyVariable], old: list[Group]) -> list[tuple[GroupPlan, list[LossyVariable]]]:
         """Groups before their plans are chosen; parted as ``old`` ones are."""
@@ -298,7 +312,7 @@ class _Run:
 
     def _model_notes(self, used: bool) -> tuple[str, ...]:
         if self.model is None:
-            return ()
+            return self.unfit
         kept = "it is used as base" if used else "it is not used: the file is smaller without it"
         return (*self.model.notes, f"a model of {len(self.model.section)} bytes was weighed; {kept}")
 

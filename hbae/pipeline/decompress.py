@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hbae.arrays import Array, ArraySource, Box, Dimension, Field, Hollow, Tiling, Variable, box_shape
+from hbae.arrays import Array, ArraySource, Box, Dimension, Field, Hollow, Variable, box_shape
 from hbae.config import glob_matches
 from hbae.errors import ConfigError, FieldError, FormatError, UnknownNameError
 from hbae.io import FieldWriter, fill_patterns
@@ -57,16 +57,15 @@ def decompress_file(
 
     ``window``: half-open index ranges by dimension. ``salvage``: lost chunks become NaN or fill values and are listed.
     A single variable that ``variables`` names goes to ``.npy`` without its attributes and names. The ranks of a
-    ``team`` share the chunks of a Zarr output; the values are those of one process. ``threads``: how many chunks are
-    decoded side by side (default: :func:`~hbae.pipeline.workers.usable_cores`); memory grows with it, values do not
-    depend on it.
+    ``team`` share the chunks; the values are those of one process. ``threads``: how many chunks are decoded side by
+    side (default: :func:`~hbae.pipeline.workers.usable_cores`); memory grows with it, values do not depend on it.
 
     Raises
     ------
     FormatError
         When the archive is damaged and ``salvage`` is false.
     FieldError
-        When the output cannot be written; of a team also when it is no Zarr folder.
+        When the output cannot be written.
     BatchError
         Of a team: what another rank raised.
     """
@@ -181,12 +180,12 @@ class _Walk:
                     self._write_small(writer, name)
 
     def prepare(self, writer: FieldWriter, team: Team) -> None:
-        """Make room, on all ranks together, for boxes that do not lie on the output's storage chunks."""
+        """Make room, on all ranks together, for boxes that not every rank can put straight into the output."""
         for part in self.archive.parts if team.size > 1 else ():
             for n in part.paths:
-                storage = writer.chunk(n) if n in self.cuts else None
-                if storage is not None and not fits_storage(part.boxes, self.cuts[n], storage):
-                    writer.spool(n)
+                written = self.name or n
+                if n in self.cuts and writer.wants_spool(written, part.boxes, self.cuts[n]):
+                    writer.spool(written)
 
     def _wanted(self, part: Part, i: int) -> dict[str, Box]:
         """What of chunk i is asked for, by variable."""
@@ -228,15 +227,6 @@ class _Walk:
 
 def _nothing(v: Variable, box: Box) -> Array:
     return np.full(box_shape(box), lost_value(v), v.dtype)
-
-
-def fits_storage(boxes: Tiling, window: Box, storage: tuple[int, ...]) -> bool:
-    """Tell whether all boxes, cut to a window that is written as a whole, lie on whole storage chunks."""
-    for cut, step, n in zip(window, boxes.step, storage, strict=True):
-        edges = range((cut.start // step + 1) * step, cut.stop, step)
-        if any((edge - cut.start) % n for edge in edges):
-            return False
-    return True
 
 
 def _overlap(a: Box, b: Box) -> Box | None:

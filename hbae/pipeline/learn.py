@@ -21,7 +21,7 @@ from hbae.arrays import Array
 from hbae.blocks import MAX_VALUES, Geometry, Preset, choose_preset, plan_geometry
 from hbae.config import Budget
 from hbae.container import encode_decoder
-from hbae.errors import ConfigError, MissingExtraError, ModelMismatchError
+from hbae.errors import ConfigError, MissingExtraError, ModelMismatchError, UnfitModelError
 from hbae.exact import BlockDecoder
 from hbae.pipeline.encode import BlockEncoder
 from hbae.pipeline.groups import LossyVariable, check_geometry, make_drafts
@@ -60,8 +60,8 @@ def prepare_model(coded: list[LossyVariable], inputs: Inputs, options: CompressO
     ------
     MissingExtraError
         When a model is asked for and torch is absent.
-    ModelMismatchError
-        When the model's variables are not all there.
+    UnfitModelError
+        When the model's variables are not all there, or too short for its blocks.
     """
     if options.method in ("linear", "lossless") or not coded:
         return None
@@ -179,11 +179,13 @@ def _loaded(path: Path, coded: list[LossyVariable], options: CompressOptions) ->
     found = {m.variable.path: m for m in coded}
     missing = [n for n in model.names if n not in found]
     if missing:
-        raise ModelMismatchError(f"model {path.name}: {', '.join(missing[:5])} not among the lossy variables")
+        raise UnfitModelError(f"model {path.name}: {', '.join(missing[:5])} not among the lossy variables")
     first = found[model.names[0]].variable
+    if len({found[n].variable.shape for n in model.names}) > 1:
+        raise UnfitModelError(f"model {path.name}: its variables do not lie on one grid")
     block, hyper = tuple(model.geometry["block"]), tuple(model.geometry["hyper"])
     if len(block) != len(first.shape) or any(b > n for b, n in zip(block, first.shape, strict=True)):
-        raise ModelMismatchError(f"model {path.name}: blocks {block} do not fit variables of shape {first.shape}")
+        raise UnfitModelError(f"model {path.name}: blocks {block} do not fit variables of shape {first.shape}")
     return _wrap(
         model, model_geometry(first.shape, block, hyper, len(model.names), first.dtype.itemsize, options), model.names
     )

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import netCDF4
 import pytest
 
 import hbae
@@ -258,6 +259,27 @@ def test_a_given_model_gives_the_same_archives(bench: Bench, model: Path) -> Non
     assert (alone["exit"], together["exit"]) == (0, 0)
     assert bench.hashes() == bench.hashes("alone")
     assert len(bench.hashes()) == 5
+
+
+@pytest.mark.mpi
+def test_a_model_that_knows_other_variables_is_left_out(bench: Bench, model: Path) -> None:
+    """Method ``auto`` says so and writes what it would have written without the model; ``hbae`` refuses the file."""
+    with netCDF4.Dataset(bench.folder / "in" / "f4.nc", "a") as d:
+        d.renameVariable("T", "S")
+    keys = {"inputs": ["in/f3.nc", "in/f4.nc"], "method": "auto"}
+    alone = bench.run(bench.recipe("alone.yaml", output="alone", model=str(model), **keys))
+    together = bench.run(bench.recipe(model=str(model), **keys), ranks=2)
+    bench.run(bench.recipe("without.yaml", output="without", **keys))
+    assert (alone.code, together.code) == (0, 0)
+    assert bench.hashes() == bench.hashes("alone")
+    assert bench.hashes()["f4.hbae"] == bench.hashes("without")["f4.hbae"]
+    said = {line["archive"]: " ".join(line["notes"]) for line in bench.journal() if line["kind"] == "done"}
+    assert "bytes was weighed" in said["f3.hbae"]
+    assert said["f4.hbae"] == "model m.hbm: T not among the lossy variables: coded without it"
+    assert said["f4.hbae"] in together.out
+    refused = bench.document(bench.recipe("hbae.yaml", output="refused", model=str(model), **keys | {"method": "hbae"}))
+    assert (refused["exit"], refused["done"], refused["failed"]) == (1, 1, 1)
+    assert "T not among the lossy variables" in refused["failures"][0]["error"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ranks that share a reading of an archive: the report and the Zarr folder are those of one process."""
+"""Ranks that share a reading of an archive: the report and the values are those of one process."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pytest
 
 import hbae
 from hbae.arrays import Tiling
-from hbae.io.boxes import aligned
-from hbae.pipeline.decompress import decompress_file, fits_storage
+from hbae.io import open_field
+from hbae.io.boxes import aligned, fits_storage
+from hbae.io.same import same_field
+from hbae.pipeline.decompress import decompress_file
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -26,6 +28,17 @@ def damage(path: Path, *places: float) -> None:
     for p in places:
         data[int(p * len(data))] ^= 1
     path.write_bytes(data)
+
+
+def write_classic(source: Path, path: Path) -> None:
+    """Write the input's larger variables as records of a netCDF-3 file."""
+    import netCDF4
+
+    with netCDF4.Dataset(source) as s, netCDF4.Dataset(path, "w", format="NETCDF3_64BIT_OFFSET") as d:
+        for name, n in (("time", None), ("lat", 40), ("lon", 48)):
+            d.createDimension(name, n)
+        for name in ("T", "W"):
+            d.createVariable(name, s[name].dtype, ("time", "lat", "lon"))[:] = s[name][:]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -84,13 +97,62 @@ def test_decompress_of_a_damaged_archive(place: Place, serial: Path) -> None:
 
 
 @pytest.mark.mpi
-@pytest.mark.slow
-def test_other_formats_take_one_process(place: Place, serial: Path) -> None:
+@pytest.mark.parametrize("suffix", [".nc", pytest.param(".h5", marks=pytest.mark.slow)])
+def test_decompress_through_a_library_of_one_process(suffix: str, place: Place, serial: Path) -> None:
+    """Deflated variables, contiguous ones, one whose boxes cut its storage chunks, and small ones; a window too."""
     shutil.copy(serial, place.folder / "a.hbae")
-    done = place.hbae("decompress", "a.hbae", "-o", "a.nc", "--ranks", ranks=2)
-    assert done.code == 1
-    assert "ranks write Zarr folders only (.zarr)" in done.err
+    for name, words, window in (
+        ("a", (), None),
+        ("w", ("--window", "time=3:29,lat=5:33"), {"time": (3, 29), "lat": (5, 33)}),
+    ):
+        done = place.hbae("decompress", "a.hbae", "-o", name + suffix, "--ranks", *words, ranks=3)
+        assert done.code == 0, done
+        decompress_file(place.folder / "a.hbae", place.folder / ("s" + name + suffix), window=window)
+        fields = [open_field(place.folder / (stem + name + suffix)) for stem in ("", "s")]
+        assert same_field(*fields) == []
+        for v, w in zip(*(f.variables() for f in fields), strict=True):
+            assert (v.source.storage, v.hints) == (w.source.storage, w.hints), v.path
+    assert place.names() == sorted(["a.hbae", "a" + suffix, "w" + suffix, "sa" + suffix, "sw" + suffix])
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    ("suffix", "words"),
+    [(".raw", ()), pytest.param(".npy", ("--vars", "W"), marks=pytest.mark.slow), (".cdf", ())],
+    ids=["raw", "npy", "netcdf3"],
+)
+def test_flat_files_are_those_of_one_process(suffix: str, words: tuple[str, ...], place: Place, serial: Path) -> None:
+    """Every rank puts its boxes into their places; the records of netCDF-3 lie between one another."""
+    if suffix == ".cdf":
+        write_classic(place.folder / "in.nc", place.folder / "in.cdf")
+        hbae.compress(place.folder / "in.cdf", place.folder / "a.hbae", bound="nrmse=1e-3", chunk=0.0625)
+    else:
+        shutil.copy(serial, place.folder / "a.hbae")
+    (place.folder / "s").mkdir()
+    done = place.hbae("decompress", "a.hbae", "-o", "a" + suffix, "--ranks", *words, ranks=3)
+    assert done.code == 0, done
+    alone = place.folder / "s" / ("a" + suffix)
+    decompress_file(place.folder / "a.hbae", alone, variables=words[1:])
+    files = sorted(p.name for p in alone.parent.iterdir())
+    for name in files:
+        assert (place.folder / name).read_bytes() == (alone.parent / name).read_bytes(), name
+    kept = ["in.cdf"] if suffix == ".cdf" else []
+    assert place.names() == sorted(["a.hbae", "s", *files, *kept])
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("suffix", [".nc", pytest.param(".raw", marks=pytest.mark.slow)])
+def test_a_damaged_archive_leaves_no_file(suffix: str, place: Place, serial: Path) -> None:
+    shutil.copy(serial, place.folder / "a.hbae")
+    damage(place.folder / "a.hbae", 0.9)
+    done = place.hbae("decompress", "a.hbae", "-o", "a" + suffix, "--ranks", ranks=3)
+    assert done.code == 4
+    assert "checksum does not match" in done.err
     assert place.names() == ["a.hbae"]
+    saved = place.hbae("decompress", "a.hbae", "-o", "a" + suffix, "--ranks", "--salvage", "--json", ranks=3)
+    assert len({row["chunk"] for row in json.loads(saved.line)["lost"]}) == 1
+    decompress_file(place.folder / "a.hbae", place.folder / ("s" + suffix), salvage=True)
+    assert same_field(*(open_field(place.folder / (stem + suffix)) for stem in ("a", "s"))) == []
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -2,8 +2,8 @@
 """One big field on one and on several ranks: wall time, efficiency, peak memory of each rank, and whether bytes agree.
 
 ``python benchmarks/ranks.py -o FOLDER --steps 2000`` writes ``ranks.json`` there. The field is made (E3SM-like, three
-variables on 180 x 360 points), plain and deflated; the archive goes back to Zarr, the format that ranks can share. One
-rank is the plain command without mpirun. Peaks are ru_maxrss of each rank; every rank works on one thread.
+variables on 180 x 360 points), plain and deflated; the archive goes back to each of ``--outputs``. One rank is the
+plain command without mpirun. Peaks are ru_maxrss of each rank; every rank works on one thread.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def main(
     ranks: Annotated[str, typer.Option(help="Numbers of ranks.")] = "1,2",
     bound: Annotated[str, typer.Option(help="Bound.")] = "nrmse=1e-3",
     deflate: Annotated[str, typer.Option(help="Levels of deflate of the data; 0 is contiguous.")] = "0,1",
+    outputs: Annotated[str, typer.Option(help="Suffixes to decompress to.")] = ".zarr,.nc,.raw",
     keep: Annotated[bool, typer.Option(help="Keep the data.")] = False,
 ) -> None:
     """Run the benchmark."""
@@ -53,7 +54,7 @@ def main(
         if not data.exists():
             write_stream(stream, data, deflate=level)
         for count in (int(r) for r in ranks.split(",")):
-            doc["rows"] += measure(data, out, count, bound)
+            doc["rows"] += measure(data, out, count, bound, outputs.split(","))
             (out / "ranks.json").write_text(json.dumps(doc, indent=1) + "\n")
         if not keep:
             data.unlink()
@@ -62,9 +63,9 @@ def main(
     print(json.dumps(doc, indent=1))
 
 
-def measure(data: Path, out: Path, ranks: int, bound: str) -> list[dict[str, Any]]:
+def measure(data: Path, out: Path, ranks: int, bound: str, outputs: list[str]) -> list[dict[str, Any]]:
     """Compress, verify and decompress; the archives are compared by their hashes."""
-    archive, back = out / "a.hbae", out / "back.zarr"
+    archive = out / "a.hbae"
     commands = {
         "compress": [
             "compress",
@@ -81,17 +82,26 @@ def measure(data: Path, out: Path, ranks: int, bound: str) -> list[dict[str, Any
             "-q",
         ],
         "verify": ["verify", archive, "--against", data, "-q"],
-        "decompress": ["decompress", archive, "-o", back, "-f", "-q"],
     }
+    commands |= {f"decompress {s}": ["decompress", archive, "-o", out / f"back{s}", "-f", "-q"] for s in outputs}
     rows = []
     for name, args in commands.items():
         row = {"file": data.name, "bytes": data.stat().st_size, "command": name, "ranks": ranks, **run(args, ranks)}
         row["sha256"] = hashlib.sha256(archive.read_bytes()).hexdigest()
         print(row, flush=True)
         rows.append(row)
+        remove(out)
     rows[-1]["archive_bytes"] = archive.stat().st_size
-    shutil.rmtree(back)
     return rows
+
+
+def remove(out: Path) -> None:
+    """Remove what was decompressed."""
+    for path in out.glob("back.*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def run(args: list[Any], ranks: int) -> dict[str, Any]:

@@ -28,12 +28,12 @@ from hbae.pipeline.families import (
     Setting,
     Task,
     family_tasks,
-    finer_plan,
     make_family,
     make_setting,
     make_tall,
 )
 from hbae.pipeline.plan import GroupPlan, encode_plan
+from hbae.pipeline.replan import finer_plan
 from hbae.pipeline.sampling import Sample, few_boxes
 from hbae.pipeline.steps import AIM
 

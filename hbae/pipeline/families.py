@@ -13,9 +13,9 @@ import numpy as np
 
 from hbae.arrays import Array
 from hbae.blocks import fill_invalid, split_blocks, split_tiles
-from hbae.bound import Target, fit_transform
+from hbae.bound import Target
 from hbae.errors import FormatError
-from hbae.exact import MAX_DCT, AxisBasis, Backend, BlockDecoder, Transform
+from hbae.exact import AxisBasis, Backend, BlockDecoder, Transform
 from hbae.exact.backend import NumpyBackend
 from hbae.pipeline.encode import BlockEncoder, latents_of, trial_chunk
 from hbae.pipeline.levels import quantise_levels
@@ -23,6 +23,7 @@ from hbae.pipeline.logdomain import step_for
 from hbae.pipeline.original import physical
 from hbae.pipeline.parts import Parts, inverse_of, linear_values
 from hbae.pipeline.plan import GroupPlan
+from hbae.pipeline.replan import fit_blocks
 from hbae.pipeline.rounding import worth_of
 from hbae.pipeline.sampling import Sample, few_boxes, whole_axis
 from hbae.pipeline.steps import AIM, FIT_POINTS, Quantiser, balance_points, solve_points, solve_units
@@ -402,35 +403,3 @@ def _gain(points: Array) -> float:
     """Bits for each value that PCA over the variables saves at high rates, (V, n) values in tolerances."""
     cov = np.cov(points) + np.eye(len(points)) / 12
     return float(np.log2(np.diag(cov)).mean() - np.linalg.slogdet(cov)[1] / len(cov) / np.log(2)) / 2
-
-
-def fit_blocks(left: list[Array], draft: GroupPlan, unit: Array) -> Transform:
-    """Fit the block basis on the sample's residual, separable, shared by the variables."""
-    column = (-1, *(1,) * len(draft.geometry.shape))
-    tiles = np.concatenate([split_tiles(x / unit.reshape(column), draft.geometry.block) for x in left], axis=1)
-    kinds = ("none", *("klt" if b <= 16 else "dct" if b <= MAX_DCT else "none" for b in draft.geometry.block))
-    return fit_transform(tiles, kinds)
-
-
-def finer_plan(plan: GroupPlan, factor: Array) -> GroupPlan:
-    """Give the plan with steps times ``factor``; steps of the log domain stay integers of at least 1."""
-    point = plan.point_unit * factor
-    if plan.domain == "log":
-        point = np.maximum(1.0, np.floor(point))
-    return replace(plan, unit=plan.unit * factor, point_unit=point)
-
-
-def with_block_limits(plan: GroupPlan, targets: list[Target], sample: Sample) -> tuple[GroupPlan, list[Target]]:
-    """Give the plan with a block stage, and targets whose global RMSE is asked of every block (which implies it)."""
-    tight = [replace(t, block_rmse=min(t.block_rmse, t.rmse)) for t in targets]
-    if plan.domain == "log":
-        return plan, tight
-    points = plan.geometry.points
-    unit = np.array([2 * t.tolerance(points) * 0.98 for t in tight])
-    if plan.gae is None:
-        left = [
-            fill_invalid(physical(raw, plan), ~bad) - plan.offset.reshape(-1, *(1,) * (raw.ndim - 1))
-            for raw, bad in sample.boxes
-        ]
-        plan = replace(plan, gae=fit_blocks(left, plan, unit))
-    return replace(plan, gae_unit=unit), tight

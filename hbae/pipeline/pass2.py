@@ -15,13 +15,13 @@ from hbae.container import Writer
 from hbae.errors import BoundViolationError
 from hbae.pipeline.calibrate import Choice
 from hbae.pipeline.encode import BlockEncoder
-from hbae.pipeline.families import finer_plan, with_block_limits
 from hbae.pipeline.groups import LossyVariable
 from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.pool import Job, encode_all
 from hbae.pipeline.regions import Regions
+from hbae.pipeline.replan import finer_plan, with_block_limits
 from hbae.pipeline.sampling import Sample
 from hbae.pipeline.touchup import Spool, finer_factors, global_ratios, touch_up
 from hbae.pipeline.workers import Workers

@@ -16,5 +16,5 @@ recipe=${1:?usage: sbatch batch_mpi.sh RECIPE.yaml}
 # Worker processes of each rank; every computation inside runs on one thread.
 export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 
-# A step of srun counts as one command, so that a rank that dies ends the others too.
-exec srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores hbae batch "$recipe"
+# A step of srun counts as one command, so that a rank that dies ends the others too. MPICH wants HBAE_SRUN_MPI=pmi2.
+exec srun --mpi="${HBAE_SRUN_MPI:-pmix}" --kill-on-bad-exit=1 --cpu-bind=cores hbae batch "$recipe"

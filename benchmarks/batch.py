@@ -2,8 +2,8 @@
 """``hbae batch`` on one process and on ranks: wall time, efficiency, equal bytes, and restarts of killed runs.
 
 ``python benchmarks/batch.py INPUT... -o FOLDER`` writes ``batch.json`` there. ``--model MODEL`` adds a round in which
-the model is weighed for every file (all must have its variables); ``--kills N`` runs that often on ranks, kills every
-process at a seeded random moment, starts the same command again and compares the archives. One process is the plain
+the model is weighed for every file that has its variables; ``--kills N`` runs that often on ranks, kills every process
+at a seeded random moment, starts the same command again and compares the archives. One process is the plain
 command without mpirun; every rank works on one thread.
 """
 
@@ -40,6 +40,12 @@ class Batch:
         """SHA-256 by name."""
         found = sorted((self.folder / "out").glob("*.hbae"))
         return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
+
+    @property
+    def notes(self) -> dict[str, list[str]]:
+        """What the journal says of each archive."""
+        lines = map(json.loads, (self.folder / "out" / "journal.jsonl").read_text().splitlines())
+        return {line["archive"]: line["notes"] for line in lines if line["kind"] == "done"}
 
     def clear(self) -> None:
         """Remove archives and journal."""
@@ -100,6 +106,7 @@ def measure(batch: Batch, ranks: int, kills: int) -> dict[str, Any]:
         "efficiency": round(alone / together / ranks, 3),
         "same_bytes": batch.archives == serial,
         "items": {Path(i["input"]).name: round(i["seconds"], 2) for i in summary.get("slowest", [])},
+        "notes": batch.notes,
         "killed": [],
     }
     for seed in range(kills):

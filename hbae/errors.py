@@ -89,7 +89,7 @@ class ModelMismatchError(HbaeError, ValueError):
 
 
 class UnfitModelError(ModelMismatchError):
-    """A sound model is for other variables or other shapes than the file's; ``auto`` goes on without it."""
+    """A sound model is for other variables, grids or bounds; ``compress`` under ``auto`` leaves it out."""
 
 
 class DeviceError(HbaeError, RuntimeError):

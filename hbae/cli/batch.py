@@ -92,7 +92,8 @@ class _Lines:
             "kept": f"finished before, {outcome.size:,} bytes checked",
             "failed": f"FAILED: {outcome.error}",
         }[outcome.status]
-        text = "; ".join([text, *(n for n in outcome.report.get("notes", ()) if "model" in n)])
+        notes = outcome.report.get("notes", ())
+        text = "; ".join([text, *(n for n in notes if n.startswith(("a model ", "model ")))])
         self._output.line(f"{self._count}: {os.path.basename(i.path)}: {text}")
 
 

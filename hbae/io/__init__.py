@@ -11,13 +11,14 @@ from hbae.io.facts import fill_patterns, packing
 from hbae.io.lazy import to_dataset
 from hbae.io.reader import open_field
 from hbae.io.same import same_field
-from hbae.io.scratch import ScratchArray
+from hbae.io.scratch import ScratchArray, ScratchFile
 from hbae.io.targets import check_target
 from hbae.io.writer import FieldWriter, write_field
 
 __all__ = [
     "FieldWriter",
     "ScratchArray",
+    "ScratchFile",
     "check_target",
     "fill_patterns",
     "open_field",

@@ -175,8 +175,12 @@ class FlatTarget:
             self._fd = os.open(path, os.O_RDWR)
             return
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        os.ftruncate(self._fd, size)
-        pwrite_all(self._fd, memoryview(head), 0)
+        try:
+            os.ftruncate(self._fd, size)
+            pwrite_all(self._fd, memoryview(head), 0)
+        except OSError:
+            self.discard()
+            raise
 
     def chunk(self, variable: Variable) -> tuple[int, ...] | None:
         """Any box may be written."""

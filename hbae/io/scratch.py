@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""An array on disk for boxes that come in another order than a file wants them."""
+"""Arrays on disk for boxes that come in another order than a file wants them."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,11 @@ from hbae.io.flat import Layout, c_strides
 from hbae.ranks import Solo, Team, agreed, together
 
 
-class ScratchArray:
-    """A zero-filled array in a file without a name: it vanishes however the process ends.
+class ScratchFile:
+    """A file without a name: it vanishes however the process ends. Arrays lie in it one behind the other.
 
     Parameters
     ----------
-    shape, dtype
-        As of an array; no objects.
     directory
         Where the file lies; the system's temporary folder by default.
     team
@@ -30,38 +29,43 @@ class ScratchArray:
     Raises
     ------
     FieldError
-        For object types; of a team also when a rank does not see the folder.
+        Of a team, when a rank does not see the folder.
     """
 
-    storage: tuple[int, ...] | None = None
-
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any] | str,
-        directory: str | os.PathLike[str] | None = None,
-        team: Team | None = None,
-    ) -> None:
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
-        if self.dtype.hasobject:
-            raise FieldError("a scratch array cannot hold objects")
-        self.shape = tuple(int(n) for n in shape)
-        self._layout = Layout(0, self.shape, self.dtype, c_strides(self.shape, self.dtype.itemsize))
+    def __init__(self, directory: str | os.PathLike[str] | None = None, team: Team | None = None) -> None:
+        self._team, self._end = team or Solo(), 0
         self._fd = -1
-        nbytes = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
-        self._fd = _shared(directory, nbytes, team or Solo())
+        self._fd = _shared(directory, self._team)
 
-    def read(self, box: Box) -> Array:
-        """Give one box."""
-        return self._layout.read(self._open(), box)
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any] | str) -> ScratchArray:
+        """Give room for an array, filled with zeros; all ranks of a team ask for the same ones, in the same order.
 
-    def write(self, box: Box, array: Array) -> None:
-        """Put one box."""
-        self._layout.write(self._open(), box, array)
+        Raises
+        ------
+        FieldError
+            For object types, and when the file is closed.
+        """
+        kind = np.dtype(dtype)
+        if kind.hasobject:
+            raise FieldError("a scratch array cannot hold objects")
+        lengths = tuple(int(n) for n in shape)
+        layout = Layout(self._end, lengths, kind, c_strides(lengths, kind.itemsize))
+        self._end += int(np.prod(lengths, dtype=object)) * kind.itemsize
+        # Ranks that grew it for themselves might cut off what another one has written.
+        agreed(self._team, partial(os.ftruncate, self.fd, self._end))
+        return ScratchArray(self, layout)
 
-    def _open(self) -> int:
+    @property
+    def fd(self) -> int:
+        """The open file.
+
+        Raises
+        ------
+        FieldError
+            When it is closed.
+        """
         if self._fd < 0:
-            raise FieldError("the scratch array is closed")
+            raise FieldError("the scratch file is closed")
         return self._fd
 
     def close(self) -> None:
@@ -70,7 +74,7 @@ class ScratchArray:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def __enter__(self) -> ScratchArray:
+    def __enter__(self) -> ScratchFile:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -81,20 +85,27 @@ class ScratchArray:
             self.close()
 
 
-def _shared(directory: str | os.PathLike[str] | None, nbytes: int, team: Team) -> int:
-    """Make a file of zeros that all ranks have open, and that has no name any more."""
+class ScratchArray:
+    """An array in a scratch file, read and written box by box."""
 
-    def make() -> tuple[int, str]:
-        fd, name = tempfile.mkstemp(prefix="hbae-", suffix=".scratch", dir=directory)
-        try:
-            os.ftruncate(fd, nbytes)
-        except OSError:
-            os.close(fd)
-            os.unlink(name)
-            raise
-        return fd, name
+    storage: tuple[int, ...] | None = None
 
-    fd, name = agreed(team, make)
+    def __init__(self, file: ScratchFile, layout: Layout) -> None:
+        self._file, self._layout = file, layout
+        self.shape, self.dtype = layout.shape, layout.dtype
+
+    def read(self, box: Box) -> Array:
+        """Give one box."""
+        return self._layout.read(self._file.fd, box)
+
+    def write(self, box: Box, array: Array) -> None:
+        """Put one box."""
+        self._layout.write(self._file.fd, box, array)
+
+
+def _shared(directory: str | os.PathLike[str] | None, team: Team) -> int:
+    """Make an empty file that all ranks have open, and that has no name any more."""
+    fd, name = agreed(team, partial(tempfile.mkstemp, prefix="hbae-", suffix=".scratch", dir=directory))
     try:
         if team.rank == 0:
             together(team, lambda: None)

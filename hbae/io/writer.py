@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from hbae.arrays import Array, Attribute, Box, Field, Tiling, Variable, box_shap
 from hbae.errors import FieldError, HbaeError, OutputExistsError, UnknownNameError, told_as_output
 from hbae.io.attributes import from_python, raw_text, set_attribute
 from hbae.io.boxes import aligned, box_step, fits_storage, reading_boxes
-from hbae.io.scratch import ScratchArray
+from hbae.io.scratch import ScratchArray, ScratchFile
 from hbae.io.signals import TurnSignals
 from hbae.io.targets import (
     SUFFIXES,
@@ -94,6 +94,7 @@ class FieldWriter:
         self._temporary = self._path.with_name(f"{stem}.tmp{self._path.suffix}")
         self._variables = {v.path: v for v in self._field.variables()}
         self._left = {p: int(np.prod(v.shape, dtype=object)) for p, v in self._variables.items()}
+        self._scratch: ScratchFile | None = None
         self._spools: dict[str, ScratchArray] = {}
         self._waiting: dict[str, Array] = {}
         self._chunks: dict[str, tuple[int, ...] | None] = {}
@@ -142,11 +143,16 @@ class FieldWriter:
         Raises
         ------
         FieldError
-            When there is no room, or a rank does not see the folder.
+            When a rank does not see the folder.
+        OutputError
+            When there is no room.
         """
         v = self._variables[var_path]
         counts = [-(-n // c) for n, c in zip(v.shape, self._chunks[var_path] or v.shape, strict=True)]
-        self._spools[var_path] = ScratchArray(v.shape, v.dtype, self._scratch_dir, self._team)
+        with self._told_of_scratch():
+            if self._scratch is None:
+                self._scratch = ScratchFile(self._scratch_dir, self._team)
+            self._spools[var_path] = self._scratch.array(v.shape, v.dtype)
         self._waiting[var_path] = np.zeros(counts, bool)
 
     def put(self, var_path: str, box: Box, array: Array) -> None:
@@ -183,8 +189,10 @@ class FieldWriter:
             return
         chunk = self._chunks[var_path]
         # Objects have no place in a scratch file: their library rewrites parts of chunks, slow but right.
-        spooled = self._one_hand and var_path in self._spools
-        if not spooled and (chunk is None or v.dtype.hasobject or aligned(box, v.shape, chunk)):
+        whole = chunk is not None and aligned(box, v.shape, chunk)
+        # Rank 0 puts whole chunks straight, whoever else may not.
+        apart = self._one_hand and var_path in self._spools and not (whole and self._team.rank == 0)
+        if not apart and (chunk is None or v.dtype.hasobject or whole):
             # The box fits: what is wrong now is the library's.
             with told_as_output(self._path, (OSError, RuntimeError, ValueError, TypeError, IndexError)):
                 self._target.write(v, box, values)
@@ -193,7 +201,8 @@ class FieldWriter:
                 if self._team.size > 1:
                     raise FieldError(f"{var_path}: a box that lies on no storage chunks needs a spool of all ranks")
                 self.spool(var_path)
-            self._spools[var_path].write(box, values)
+            with self._told_of_scratch():
+                self._spools[var_path].write(box, values)
             self._waiting[var_path][_grid_box(box, chunk or v.shape)] = True
 
     def close(self) -> None:
@@ -284,12 +293,14 @@ class FieldWriter:
         if self._team.rank > 0:
             target, self._target = self._target, None
             if target is not None:
-                with suppress(OSError):
-                    target.leave()
+                target.discard()
             self._release()
         elif self._target is not None:
             target, self._target = self._target, None
             try:
+                # A library that flushes into a full disk when the process ends may crash it: make room for that.
+                if self._temporary.is_file():
+                    os.truncate(self._temporary, 0)
                 target.discard()
             except (OSError, RuntimeError):
                 # A full disk does not let a library close its file; what it wrote is removed all the same.
@@ -308,9 +319,12 @@ class FieldWriter:
         self._release()
 
     def _release(self) -> None:
-        for spool in self._spools.values():
-            spool.close()
         self._spools.clear()
+        if self._scratch is not None:
+            self._scratch.close()
+
+    def _told_of_scratch(self) -> AbstractContextManager[None]:
+        return told_as_output(self._scratch_dir / "(scratch file)", (OSError,))
 
     def boxes(self, var_path: str) -> Iterator[Box]:
         """Walk over boxes that suit the source of a variable, or its storage here if the source has no chunks."""

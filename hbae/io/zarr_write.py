@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -172,9 +171,8 @@ class ZarrTarget:
         """Nothing is open."""
 
     def discard(self) -> None:
-        """Remove the folder."""
+        """Nothing is open."""
         self._arrays.clear()
-        shutil.rmtree(self._path, ignore_errors=True)
 
 
 def _strictly(parents: dict[str, Dimension], group: Group) -> dict[str, Dimension]:

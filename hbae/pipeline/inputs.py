@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from hbae.arrays import Array, ArraySource, Box, Source, Variable, box_shape
-from hbae.io import ScratchArray, fill_patterns, packing, reading_boxes
+from hbae.io import ScratchArray, ScratchFile, fill_patterns, packing, reading_boxes
 from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.stats import StatsWalk, Validity, VariableStats
 from hbae.ranks import Solo, Team, agreed, share_of, together
@@ -30,7 +30,7 @@ class Inputs:
         self._variables = list(variables)
         self._options, self._team = options, team or Solo()
         self._sources: dict[str, Source] = {}
-        self._scratch: list[ScratchArray] = []
+        self._scratch: ScratchFile | None = None
         self.stats: dict[str, VariableStats] = {}
         self.scratch_bytes = 0
 
@@ -79,10 +79,10 @@ class Inputs:
             return np.empty(v.shape, v.dtype)
         if v.source.storage is None:
             return None
-        scratch = ScratchArray(v.shape, v.dtype, self._options.scratch, self._team)
-        self._scratch.append(scratch)
+        if self._scratch is None:
+            self._scratch = ScratchFile(self._options.scratch, self._team)
         self.scratch_bytes += v.nbytes
-        return scratch
+        return self._scratch.array(v.shape, v.dtype)
 
     def read(self, paths: tuple[str, ...], box: Box) -> Array:
         """Give a box of several variables, (V, *box), in the stored type."""
@@ -95,9 +95,9 @@ class Inputs:
         return dict(self._sources)
 
     def close(self) -> None:
-        """Remove scratch files."""
-        for s in self._scratch:
-            s.close()
+        """Remove the scratch file."""
+        if self._scratch is not None:
+            self._scratch.close()
 
     def __enter__(self) -> Inputs:
         return self

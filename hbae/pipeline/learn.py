@@ -21,7 +21,7 @@ from hbae.arrays import Array
 from hbae.blocks import MAX_VALUES, Geometry, Preset, choose_preset, plan_geometry
 from hbae.config import Budget
 from hbae.container import encode_decoder
-from hbae.errors import ConfigError, MissingExtraError, ModelMismatchError, UnfitModelError
+from hbae.errors import ConfigError, MissingExtraError, UnfitModelError
 from hbae.exact import BlockDecoder
 from hbae.pipeline.encode import BlockEncoder
 from hbae.pipeline.groups import LossyVariable, check_geometry, make_drafts
@@ -61,7 +61,7 @@ def prepare_model(coded: list[LossyVariable], inputs: Inputs, options: CompressO
     MissingExtraError
         When a model is asked for and torch is absent.
     UnfitModelError
-        When the model's variables are not all there, or too short for its blocks.
+        When the model's variables are not all there, lossy together on one grid that holds its blocks.
     """
     if options.method in ("linear", "lossless") or not coded:
         return None
@@ -181,14 +181,18 @@ def _loaded(path: Path, coded: list[LossyVariable], options: CompressOptions) ->
     if missing:
         raise UnfitModelError(f"model {path.name}: {', '.join(missing[:5])} not among the lossy variables")
     first = found[model.names[0]].variable
-    if len({found[n].variable.shape for n in model.names}) > 1:
-        raise UnfitModelError(f"model {path.name}: its variables do not lie on one grid")
+    named = [d for d, _ in make_drafts(coded, options, model.names) if d.paths == model.names]
+    if not named or named[0].domain == "log":
+        what = "no model codes pw_rel" if named else "its variables are not all lossy together on one grid"
+        raise UnfitModelError(f"model {path.name}: {what}")
     block, hyper = tuple(model.geometry["block"]), tuple(model.geometry["hyper"])
     if len(block) != len(first.shape) or any(b > n for b, n in zip(block, first.shape, strict=True)):
         raise UnfitModelError(f"model {path.name}: blocks {block} do not fit variables of shape {first.shape}")
-    return _wrap(
-        model, model_geometry(first.shape, block, hyper, len(model.names), first.dtype.itemsize, options), model.names
-    )
+    try:
+        geometry = model_geometry(first.shape, block, hyper, len(model.names), first.dtype.itemsize, options)
+    except ConfigError as e:
+        raise UnfitModelError(f"model {path.name}: {e}") from e
+    return _wrap(model, geometry, model.names)
 
 
 def model_geometry(
@@ -212,7 +216,7 @@ def _wrap(model: TrainedModel, geometry: Geometry, names: tuple[str, ...]) -> Gr
     rows = math.prod(-(-n // e) for n, e in zip(geometry.chunk, geometry.extent, strict=True))
     latents = max(model.decoder.hyper.num_latents, geometry.num_blocks * (block.num_latents if block else 0))
     if rows * latents > MAX_VALUES:
-        raise ModelMismatchError(f"model: a chunk would hold more than {MAX_VALUES} latents; give a smaller chunk")
+        raise UnfitModelError(f"model: a chunk would hold more than {MAX_VALUES} latents; give a smaller chunk")
     section = encode_decoder(model.decoder)
     return GroupModel(
         names=names,

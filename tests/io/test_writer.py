@@ -21,7 +21,7 @@ from hbae.arrays import ArraySource, Attribute, Dimension, Field, Group, Variabl
 from hbae.errors import ConfigError, FieldError, OutputError, OutputExistsError, UnknownNameError
 from hbae.io import (
     FieldWriter,
-    ScratchArray,
+    ScratchFile,
     fill_patterns,
     open_field,
     packing,
@@ -250,7 +250,8 @@ def test_groups_keep_their_order_and_their_names(tmp_path: Path, suffix: str) ->
 def test_scratch_boxes(data: st.DataObject) -> None:
     shape = data.draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=1, max_side=6))
     truth = np.zeros(shape, "i4")
-    with ScratchArray(shape, "i4") as scratch:
+    with ScratchFile() as file:
+        before, scratch, after = (file.array(shape, "i4") for _ in range(3))
         for value in range(1, 5):
             box = tuple(_slice(data, n) for n in shape)
             scratch.write(box, np.full(box_shape(box), value, "i4"))
@@ -258,6 +259,8 @@ def test_scratch_boxes(data: st.DataObject) -> None:
         box = tuple(_slice(data, n) for n in shape)
         assert scratch.read(box).tolist() == truth[box].tolist()
         assert scratch.read(whole(shape)).tolist() == truth.tolist()
+        assert not before.read(whole(shape)).any()
+        assert not after.read(whole(shape)).any()
 
 
 def _slice(data: st.DataObject, n: int) -> slice:
@@ -266,14 +269,15 @@ def _slice(data: st.DataObject, n: int) -> slice:
 
 
 def test_scratch_vanishes(tmp_path: Path) -> None:
-    scratch = ScratchArray((2, 3), "f4", tmp_path)
+    file = ScratchFile(tmp_path)
+    scratch = file.array((2, 3), "f4")
     assert list(tmp_path.iterdir()) == []
-    scratch.close()
-    scratch.close()
-    with pytest.raises(FieldError, match="the scratch array is closed"):
-        scratch.read((slice(0, 1), slice(0, 1)))
     with pytest.raises(FieldError, match="cannot hold objects"):
-        ScratchArray((2,), np.dtype(object))
+        file.array((2,), np.dtype(object))
+    file.close()
+    file.close()
+    with pytest.raises(FieldError, match="the scratch file is closed"):
+        scratch.read((slice(0, 1), slice(0, 1)))
 
 
 @settings(max_examples=60, deadline=None)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -124,22 +125,45 @@ class Hdf5Target:
                 raise FieldError(f"{variable.path}: HDF5 strings cannot hold NUL")
             array = np.array(raw, object).reshape(array.shape)
         with LIBRARY_LOCK:
-            self._file[variable.path][box or ()] = array if array.ndim else array.item()
+            dataset = self._file[variable.path]
+            try:
+                dataset[box or ()] = array if array.ndim else array.item()
+                # What fails as late as when the dataset is closed is not raised.
+                dataset.flush()
+            except BaseException:
+                self._drain()
+                raise
 
     def finish(self) -> None:
         """Close the file."""
-        self.discard()
+        with LIBRARY_LOCK:
+            # What fails here leaves the file open, so that it can be discarded.
+            self._file.flush()
+            self._file.close()
+            self._file = None
 
     def leave(self) -> None:
         """Close the file."""
-        self.discard()
+        self.finish()
 
     def discard(self) -> None:
-        """Close the file."""
+        """Close the file, which nobody wants any more."""
         if self._file is not None:
             with LIBRARY_LOCK:
+                self._drain()
                 f, self._file = self._file, None
                 f.close()
+
+    def _drain(self) -> None:
+        """Give the library a place that takes everything.
+
+        What it could not write it writes again when objects are closed and when the process ends, and then crashes.
+        """
+        drain = os.open(os.devnull, os.O_RDWR)
+        try:
+            os.dup2(drain, self._file.id.get_vfd_handle())
+        finally:
+            os.close(drain)
 
 
 def _grown(group: Group) -> frozenset[str]:

@@ -298,9 +298,6 @@ class FieldWriter:
         elif self._target is not None:
             target, self._target = self._target, None
             try:
-                # A library that flushes into a full disk when the process ends may crash it: make room for that.
-                if self._temporary.is_file():
-                    os.truncate(self._temporary, 0)
                 target.discard()
             except (OSError, RuntimeError):
                 # A full disk does not let a library close its file; what it wrote is removed all the same.

@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
 
 import hbae
+from hbae.arrays import ArraySource, Dimension, Field, Group, Variable
+from hbae.errors import OutputError
+from hbae.io import FieldWriter
 
-pytest.importorskip("resource")
+resource = pytest.importorskip("resource")
 
 LIMITED = """
 import os, resource, sys
@@ -66,3 +72,50 @@ def test_an_output(suffix: str, archive: Path, tmp_path: Path) -> None:
     # Zarr's files hold a part each, so none of them is long.
     limits = ["0", "100", "5000"] + ([] if suffix == ".zarr" else ["100000", "500000"])
     run(LIMITED.format(act=act), archive, tmp_path, f"b{suffix}", *limits)
+
+
+def test_chunks_that_a_library_holds_back(tmp_path: Path) -> None:
+    """HDF5 writes chunks when datasets are closed, and the process ends well although it cannot."""
+    rng = np.random.default_rng(1)
+    with h5py.File(tmp_path / "in.h5", "w") as f:
+        for k in range(6):
+            f.create_dataset(f"v{k}", data=rng.integers(0, 1 << 30, (40, 400)), chunks=(7, 90), compression="gzip")
+    hbae.compress(tmp_path / "in.h5", tmp_path / "a.hbae", "abs=1", method="lossless")
+    size = (tmp_path / "in.h5").stat().st_size
+    for part in (0.1, 0.4, 0.6, 0.8, 0.97):
+        limit = int(part * size)
+        done = subprocess.run(
+            [sys.executable, "-m", "hbae.cli.main", "decompress", "a.hbae", "-o", "b.h5"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
+        assert done.returncode == 1, (part, done)
+        assert done.stderr.startswith("hbae: b.h5: cannot be written")
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a.hbae", "in.h5"], part
+
+
+@pytest.mark.parametrize("suffix", [".raw", ".npy", ".cdf"])
+def test_flat_files_that_cannot_begin(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptor is left open."""
+    field = open_npy_like(suffix)
+    monkeypatch.setattr(os, "ftruncate", full)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(OutputError, match="cannot be written"):
+            FieldWriter(tmp_path / f"b{suffix}", field)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def open_npy_like(suffix: str) -> Field:
+    """Give a field that each flat format can hold."""
+    v = Variable(name="data", dims=("dim_0",), source=ArraySource(np.zeros(9)))
+    form = "netcdf3" if suffix == ".cdf" else suffix[1:]
+    return Field(format=form, groups=(Group(dims=(Dimension("dim_0", 9),), variables=(v,)),))
+
+
+def full(fd: int, size: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

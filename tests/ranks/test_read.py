@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import hbae
 from hbae.arrays import Tiling
@@ -138,6 +140,18 @@ def test_flat_files_are_those_of_one_process(suffix: str, words: tuple[str, ...]
         assert (place.folder / name).read_bytes() == (alone.parent / name).read_bytes(), name
     kept = ["in.cdf"] if suffix == ".cdf" else []
     assert place.names() == sorted(["a.hbae", "s", *files, *kept])
+
+
+@pytest.mark.mpi
+def test_many_variables_take_few_descriptors(place: Place) -> None:
+    rows = np.cumsum(np.random.default_rng(0).normal(size=(160, 9000)), axis=1)
+    ds = xr.Dataset({f"v{i}": (("x",), a) for i, a in enumerate(rows)})
+    hbae.compress(ds, place.folder / "a.hbae", bound="abs=1", method="lossless")
+    few = ["sh", "-c", 'ulimit -n 120; exec "$@"', "sh", sys.executable, "-m", "hbae.cli.main"]
+    done = place.run(*place.launcher(2), *few, "decompress", "a.hbae", "-o", "a.nc", "--ranks")
+    assert done.code == 0, done
+    with xr.open_dataset(place.folder / "a.nc") as back:
+        assert all((back[f"v{i}"].values == a).all() for i, a in enumerate(rows))
 
 
 @pytest.mark.mpi

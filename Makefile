@@ -11,11 +11,14 @@ STAMP := .venv/.installed
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
 
+# Two at a time: some tests start two processes themselves.
+TESTS := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
 test: lint
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 test-all: lint
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(TESTS) -m "slow or not slow"
 
 break: $(STAMP)
 	$(BIN)/python scripts/break_promises.py

@@ -32,6 +32,13 @@ settings.load_profile("steady")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, a file's share its fixtures, and launchers of ranks come one after the other."""
+    for item in items:
+        name = "mpi" if item.get_closest_marker("mpi") else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture
 def kernel_of() -> Callable[[ModuleType, str], Any]:
     """Give a function that finds a module's compiled kernel; where a compiler is at hand it must have been built."""

@@ -335,14 +335,16 @@ def _coded(
     c: Candidate, raw: Array, bad: Array, targets: list[Target], backend: Backend
 ) -> tuple[int, ChunkErrors | None]:
     """Bytes of a box, and its errors if it is not kept without loss."""
-    # Global limits alone need no repairs: what is decoded need not be known byte by byte.
-    if _by_rmse(targets) and not c.lossless and c.plan.domain != "log" and not bad.all():
+    # Where nothing needs repairs, what is decoded need not be known byte by byte; blocks at masks often need some.
+    likely = not any(t.regions or (t.by_block and bad.any()) for t in targets)
+    if likely and not c.lossless and c.plan.domain != "log" and not bad.all():
         try:
             size, errors = trial_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend)
         except FormatError:
             return len(encode_raw(raw, c.plan)), None
-        plain = len(encode_raw(raw, c.plan)) if estimate_lossless(raw) < NEAR_LOSSLESS * size else math.inf
-        return (size, errors) if size < plain else (int(plain), None)
+        if _by_rmse(targets) or errors.hold:
+            plain = len(encode_raw(raw, c.plan)) if estimate_lossless(raw) < NEAR_LOSSLESS * size else math.inf
+            return (size, errors) if size < plain else (int(plain), None)
     coded = encode_chunk(raw, bad, c.plan, targets, model=c.model, backend=backend, lossless=c.lossless)
     return len(coded.payload), None if coded.lossless else coded.errors
 

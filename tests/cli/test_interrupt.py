@@ -42,7 +42,7 @@ def test_while_encoding(
 ) -> None:
     # Seconds of work after the first bytes, so that it is not done before the signal.
     make_fields(tmp_path / "a.nc", times=900)
-    args = ("--bound", "abs=1e-3", "--chunk", "0.0625", "--method", "linear", "--threads", threads)
+    args = ("--bound", "nrmse=1e-3", "--chunk", "0.0625", "--method", "linear", "--threads", threads)
     process = start("compress", "a.nc", "-o", "b.hbae", *args, "--json")
     wait_for_part(process, tmp_path)
     returned, out, err = stop(process, number)

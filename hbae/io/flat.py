@@ -167,7 +167,7 @@ class FlatSource:
 
 
 class FlatTarget:
-    """Writes boxes straight to their places in a file, ``attach``: in one that another rank has made."""
+    """Writes boxes straight to their places in a file; ``attach``: in one that another rank has made."""
 
     def __init__(self, path: Path, layouts: Mapping[str, Layout], size: int, head: bytes, *, attach: bool) -> None:
         self._layouts = layouts

@@ -9,17 +9,16 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hbae.arrays import Array, Attribute, Box, Field, Tiling, Variable, box_shape, boxes_of
+from hbae.arrays import Array, Box, Field, Tiling, Variable, box_shape, boxes_of
 from hbae.errors import FieldError, HbaeError, OutputExistsError, UnknownNameError, told_as_output
-from hbae.io.attributes import from_python, raw_text, set_attribute
 from hbae.io.boxes import aligned, box_step, fits_storage, reading_boxes
+from hbae.io.provenance import with_provenance
 from hbae.io.scratch import ScratchArray, ScratchFile
 from hbae.io.signals import TurnSignals
 from hbae.io.targets import (
@@ -84,7 +83,7 @@ class FieldWriter:
         self._path, self._team = Path(path), team or Solo()
         self._side = side_file(self._path)
         if SUFFIXES.get(self._path.suffix.lower()) != "npy":
-            field = _with_provenance(field, history, provenance or {})
+            field = with_provenance(field, history, provenance or {})
         self._field = with_cf_times(field, self._path)
         # Through the libraries of HDF5 and netCDF-4 one process writes: the others' boxes go through a scratch file.
         self._one_hand = self._team.size > 1 and not shared_format(self._field, self._path)
@@ -375,32 +374,6 @@ def write_field(
 
 def _grid_box(box: Box, chunk: tuple[int, ...]) -> Box:
     return tuple(slice(s.start // c, -(-s.stop // c)) for s, c in zip(box, chunk, strict=True))
-
-
-def _with_provenance(field: Field, history: str | None, provenance: Mapping[str, Any]) -> Field:
-    root = field.groups[0]
-    attrs = root.attrs
-    for name, value in provenance.items():
-        attrs = set_attribute(attrs, from_python(name, value)[0])
-    if history is not None:
-        attrs = set_attribute(attrs, _longer(next((a for a in attrs if a.name == "history"), None), history))
-    return replace(field, groups=(replace(root, attrs=attrs), *field.groups[1:]))
-
-
-def _longer(old: Attribute | None, line: str) -> Attribute:
-    value = None if old is None else old.value
-    if isinstance(value, list):
-        return Attribute("history", [*value[:-1], _joined(value[-1] if value else "", line)])
-    if isinstance(value, bytes):
-        return Attribute("history", value.rstrip(b"\n\0") + b"\n" + raw_text(line))
-    if value is not None and not isinstance(value, str):
-        raise FieldError("root: attribute 'history' is no text, so no line can be added")
-    return Attribute("history", _joined(value or "", line))
-
-
-def _joined(text: str, line: str) -> str:
-    kept = text.rstrip("\n\0")
-    return f"{kept}\n{line}" if kept else line
 
 
 def _sync_tree(path: Path) -> None:

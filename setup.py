@@ -11,6 +11,7 @@ KERNELS = [
     "hbae/codecs/_related.c",
     "hbae/codecs/_symbols.c",
     "hbae/codecs/_sets.c",
+    "hbae/codecs/_tables.c",
     "hbae/exact/_lifting.c",
     "hbae/pipeline/_casting.c",
     "hbae/pipeline/_rounding.c",

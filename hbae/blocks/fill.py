@@ -29,12 +29,19 @@ def _fill(x: Array, valid: Array) -> Array:
         mean = x[valid].mean() if valid.any() else 0.0
         return np.where(valid, x, mean)
     total, count = np.where(valid, x, 0.0), valid.astype(np.float64)
-    for axis, n in enumerate(x.shape):
-        edges = np.arange(0, n, 2)
-        total, count = np.add.reduceat(total, edges, axis=axis), np.add.reduceat(count, edges, axis=axis)
+    for axis in range(x.ndim):
+        total, count = _pair_sums(total, axis), _pair_sums(count, axis)
     coarse = _fill(total / np.maximum(count, 1), count > 0)
     for axis, n in enumerate(x.shape):
         coarse = np.repeat(coarse, 2, axis=axis)[
             tuple(slice(0, n) if a == axis else slice(None) for a in range(x.ndim))
         ]
     return np.where(valid, x, coarse)
+
+
+def _pair_sums(x: Array, axis: int) -> Array:
+    """Sums of two neighbours each along an axis; a last one without a neighbour stays."""
+    along = np.moveaxis(x, axis, 0)
+    out = along[::2].copy()
+    out[: len(along) // 2] += along[1::2]
+    return np.moveaxis(out, 0, axis)

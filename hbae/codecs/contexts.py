@@ -97,10 +97,10 @@ class SymbolWriter:
         if const:
             write_runs(side, labels)
         write_tables(side, tables)
-        bits = [pack_bits(n, r) for _, _, n, r in self._steps if len(n)]
+        large = [step for step in self._steps if len(step[2])]
         w = ByteWriter()
         w.raw(pack(side.getvalue(), 19))
-        w.part(np.packbits(np.concatenate(bits)).tobytes() if bits else b"")
+        w.part(np.packbits(_packed(large)).tobytes() if large else b"")
         w.part(
             (self._words if _symbols is None else self._compiled_words)(labels, const, tables).astype("<u4").tobytes()
         )
@@ -129,6 +129,11 @@ class SymbolWriter:
         low, high = int(state[0]) & 0xFFFFFFFF, int(state[0]) >> 32
         found.append(np.array([low, high] if high else [low] if low else [], np.uint32))
         return np.concatenate(found)
+
+
+def _packed(steps: list[tuple[Array, Array, Array, Array]]) -> Array:
+    """Bits of the large values of all steps, one after the other."""
+    return pack_bits(np.concatenate([n for _, _, n, _ in steps]), np.concatenate([r for *_, r in steps]))
 
 
 class SymbolReader:

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import numpy as np
 
 from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, pack, unpack
 from hbae.errors import FormatError
+
+# Bytes of masks whose codes are kept for the next plan.
+_KEPT = 1 << 17
 
 
 def read_bits(reader: ByteReader, n: int) -> Array:
@@ -37,11 +43,18 @@ def encode_mask(mask: Array) -> bytes:
         return b"\0"
     if mask.all():
         return b"\1"
-    plain = pack(np.packbits(mask.ravel()).tobytes(), 19)
-    if mask.ndim > 1 and mask.shape[0] > 1:
-        changed = mask.copy()
-        changed[1:] ^= mask[:-1]
-        delta = pack(np.packbits(changed.ravel()).tobytes(), 19)
+    bits = np.packbits(mask.ravel()).tobytes()
+    return (_coded if len(bits) <= _KEPT else _coded.__wrapped__)(bits, mask.shape)
+
+
+@lru_cache(maxsize=32)
+def _coded(bits: bytes, shape: tuple[int, ...]) -> bytes:
+    """Every plan that is weighed on a box asks for the same."""
+    plain = pack(bits, 19)
+    if len(shape) > 1 and shape[0] > 1:
+        mask = np.unpackbits(np.frombuffer(bits, np.uint8), count=math.prod(shape)).reshape(shape)
+        mask[1:] ^= mask[:-1].copy()
+        delta = pack(np.packbits(mask.ravel()).tobytes(), 19)
         if len(delta) < len(plain):
             return b"\3" + delta
     return b"\2" + plain

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Frequency tables: integers that sum to 2**14, and the choice of which contexts share one."""
+"""Frequency tables: integers that sum to 2**14, and the choice of which contexts share one.
+
+Bits are integers, 2**-20 each, so that a choice is the same everywhere. NumPy is the reference; where ``_tables.c`` is
+built, it counts them faster.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,21 @@ from hbae.codecs.bytes_ import ByteReader, ByteWriter
 from hbae.codecs.tokens import MAX_TOKENS
 from hbae.errors import FormatError
 
+try:
+    from hbae.codecs import _tables
+except ImportError:
+    _tables = None  # type: ignore[assignment]
+
 TABLE_BITS = 14
 TABLE_SUM = 1 << TABLE_BITS
-# Tables at the start of the search, turns of it, bits that another run of contexts costs, count of a token not seen.
-_MOST_TABLES, _TURNS, _RUN, _UNSEEN = 160, 5, 24.0, 0.02
+# Fractional bits of costs and logarithms; steps of the table of logarithms between 1 and 2, as a power of two.
+_FINE, _LOG_BITS = 20, 10
+# Tables at the start of the search, turns of it, bits that another run of contexts costs; a token that was seen once
+# counts so many times as much as one that was not.
+_MOST_TABLES, _TURNS, _RUN, _SEEN = 160, 5, 24, 50
+# Bits of a table and of each of its tokens.
+_TABLE, _TOKEN = 12, 9
+_NEVER = np.iinfo(np.int64).min
 
 
 def merge_contexts(counts: Array) -> tuple[Array, Array]:
@@ -38,7 +53,7 @@ def merge_contexts(counts: Array) -> tuple[Array, Array]:
     if not rows.size:
         return labels, np.zeros((0, counts.shape[1]), np.int64)
     used = int(np.flatnonzero(counts.any(axis=0))[-1]) + 1
-    hist = counts[rows, :used].astype(np.float64)
+    hist = np.ascontiguousarray(counts[rows, :used], np.int64)
     table, merged = _join_neighbours(hist)
     for turn in range(_TURNS):
         table, merged = _join_alike(table, merged)
@@ -96,7 +111,7 @@ def _join_neighbours(hist: Array) -> tuple[Array, Array]:
     """Join rows that follow each other while that saves bits, until few are left: table of each row, sums."""
     ends, merged, costs = np.arange(1, len(hist) + 1), hist.copy(), _costs(hist)
     while len(merged) > 1:
-        joint = _costs(merged[:-1] + merged[1:])
+        joint = _costs(merged[:-1], merged[1:])
         gain = costs[:-1] + costs[1:] - joint
         best = np.flatnonzero(_local_maxima(gain) & (gain > 0))
         if not best.size and len(merged) > _MOST_TABLES:
@@ -106,20 +121,21 @@ def _join_neighbours(hist: Array) -> tuple[Array, Array]:
             break
         merged[best + 1] += merged[best]
         costs[best + 1] = joint[best]
-        ends, merged, costs = (np.delete(a, best, axis=0) for a in (ends, merged, costs))
+        left = np.ones(len(merged), bool)
+        left[best] = False
+        ends, merged, costs = ends[left], merged[left], costs[left]
     return np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0)), merged
 
 
 def _join_alike(table: Array, merged: Array) -> tuple[Array, Array]:
     """Join any two tables while that saves bits, the best of disjoint pairs at a time."""
     while len(merged) > 1:
-        costs, n = _costs(merged), len(merged)
-        gain = np.full((n, n), -np.inf)
-        for i in range(n - 1):
-            gain[i, i + 1 :] = costs[i] + costs[i + 1 :] - _costs(merged[i] + merged[i + 1 :])
+        n, costs = len(merged), _costs(merged)
+        gain = (costs[:, None] + costs - _pair_costs(merged)).ravel()
+        worth = np.flatnonzero((gain > 0) & np.triu(np.ones((n, n), bool), 1).ravel())
         into = np.arange(n)
         free = np.ones(n, bool)
-        for pair in np.argsort(-gain, axis=None, kind="stable")[: int((gain > 0).sum())].tolist():
+        for pair in worth[np.argsort(-gain[worth], kind="stable")].tolist():
             i, j = divmod(pair, n)
             if free[i] and free[j]:
                 free[[i, j]] = False
@@ -132,11 +148,16 @@ def _join_alike(table: Array, merged: Array) -> tuple[Array, Array]:
 
 def _deal_out(hist: Array, merged: Array) -> tuple[Array, Array]:
     """Give every row to the table that codes it in the fewest bits, or to the last row's if that is about as good."""
-    seen = merged + _UNSEEN
-    costs = hist @ -np.log2(seen / seen.sum(axis=1, keepdims=True)).T
+    seen = _SEEN * merged + 1
+    bits = _log2(seen.sum(axis=1))[:, None] - _log2(seen)
+    table = np.empty(len(hist), np.int64)
+    if _tables is not None:
+        _tables.deal(hist, bits, _RUN << _FINE, table)
+        return _summed(table, hist, table)
+    costs = hist @ bits.T
     best = costs.argmin(axis=1)
-    limits = costs[np.arange(len(hist)), best] + _RUN
-    table, last = best.copy(), -1
+    limits = costs[np.arange(len(hist)), best] + (_RUN << _FINE)
+    last = -1
     for i, (mine, limit) in enumerate(zip(costs, limits, strict=True)):
         if last < 0 or mine[last] > limit:
             last = int(best[i])
@@ -147,24 +168,58 @@ def _deal_out(hist: Array, merged: Array) -> tuple[Array, Array]:
 def _summed(table: Array, rows: Array, into: Array) -> tuple[Array, Array]:
     """Sum rows up by where they go ``into``, and number the tables that are left anew."""
     kept, numbers = np.unique(into, return_inverse=True)
-    merged = np.zeros((len(kept), rows.shape[1]))
+    merged = np.zeros((len(kept), rows.shape[1]), np.int64)
     np.add.at(merged, numbers, rows)
     return np.searchsorted(kept, table), merged
 
 
 def _local_maxima(gain: Array) -> Array:
-    left = np.concatenate([[-np.inf], gain[:-1]])
-    right = np.concatenate([gain[1:], [-np.inf]])
+    left = np.concatenate([[_NEVER], gain[:-1]])
+    right = np.concatenate([gain[1:], [_NEVER]])
     return (gain >= left) & (gain > right)
 
 
-def _costs(hist: Array) -> Array:
-    """Bits of the symbols and of the table, for each row."""
-    total = hist.sum(1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bits = np.where(hist > 0, hist * np.log2(hist), 0).sum(1)
-    used = (hist > 0).sum(1)
-    out: Array = total * np.log2(np.maximum(total, 1)) - bits + 12 + 9.0 * used
+def _log2(n: Array) -> Array:
+    """Logarithms of integers from 1 to 2**42, by a table and straight lines between its places."""
+    e = np.frexp(n.astype(np.float64))[1].astype(np.int64) - 1
+    m = (n << _FINE) >> e
+    step = _FINE - _LOG_BITS
+    i = (m >> step) & ((1 << _LOG_BITS) - 1)
+    out: Array = (e << _FINE) + _LOGS[i] + ((_LOGS[i + 1] - _LOGS[i]) * (m & ((1 << step) - 1)) >> step)
+    return out
+
+
+_LOGS = np.rint(np.log2(1 + np.arange((1 << _LOG_BITS) + 1) / (1 << _LOG_BITS)) * (1 << _FINE)).astype(np.int64)
+# n log2 n of small n.
+_BITS = np.arange(1 << 12) * _log2(np.maximum(np.arange(1 << 12), 1))
+_NO_ROWS = np.zeros(0, np.int64)
+
+
+def _costs(hist: Array, other: Array | None = None) -> Array:
+    """Bits of the symbols and of the table, for each row, or for its sum with that of another."""
+    if _tables is not None:
+        out = np.empty(len(hist), np.int64)
+        _tables.costs(hist, _NO_ROWS if other is None else other, _BITS, _LOGS, out)
+        return out
+    return _costs_of(hist if other is None else hist + other)
+
+
+def _costs_of(hist: Array) -> Array:
+    total = hist.sum(axis=-1)
+    bits = (hist * _log2(np.maximum(hist, 1))).sum(axis=-1)
+    out: Array = total * _log2(np.maximum(total, 1)) - bits + ((_TABLE + _TOKEN * (hist > 0).sum(axis=-1)) << _FINE)
+    return out
+
+
+def _pair_costs(merged: Array) -> Array:
+    """Bits of the sums of any two rows (n, n); above the diagonal only."""
+    n = len(merged)
+    out = np.zeros((n, n), np.int64)
+    if _tables is not None:
+        _tables.pair_costs(merged, _BITS, _LOGS, out)
+        return out
+    for i in range(n - 1):
+        out[i, i + 1 :] = _costs_of(merged[i] + merged[i + 1 :])
     return out
 
 

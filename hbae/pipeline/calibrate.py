@@ -28,9 +28,11 @@ from hbae.pipeline.families import (
     Setting,
     Task,
     family_tasks,
+    kind_of,
     make_family,
     make_setting,
-    make_tall,
+    make_settings,
+    without_basis,
 )
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.replan import finer_plan
@@ -98,25 +100,26 @@ def choose_plan(
     workers: Mapper,
     fast: bool = False,
     far: Far | None = None,
+    kinds: frozenset[str] | None = None,
 ) -> Choice:
     """Give the plan with the fewest bytes among the methods allowed; ties go to the simpler one.
 
     ``draft`` holds all that is fixed (names, geometry, ranges). A first round weighs one plan of each family on a
     small part of the sample, a second one the variants of the best families, a third one the finalists on a whole
     chunk. ``fast``: variables do not tell of each other, which takes time to decode. ``far``: more of the group for a
-    plan's geometry, on which the winner's steps are set.
+    plan's geometry, on which the winner's steps are set. ``kinds``: of plans to weigh, if not all.
     """
     own = get_backend(backend)
-    bases: list[ModelOption | None] = [None] if "linear" in methods else []
-    bases += models if "hbae" in methods and draft.domain == "linear" else []
-    settings = [s for s in (make_setting(draft, targets, sample, m, own) for m in bases) if s is not None]
-    tall = make_tall(draft, targets, sample, own) if "linear" in methods else None
-    settings = [replace(s, fast=fast) for s in (*settings, *([tall] if tall is not None else []))]
+    settings = make_settings(draft, targets, sample, own) if "linear" in methods else []
+    if "hbae" in methods and draft.domain == "linear":
+        based = [make_setting(draft, targets, sample, m, own) for m in models]
+        settings += [s for s in based if s is not None]
+    settings = [replace(s, fast=fast) for s in settings]
     few = trial_part(sample, FIRST_POINTS)
     trials = _Trials(settings, targets, few, backend)
     alone = points_of(sample) < ALONE_POINTS
     first: list[tuple[Family, float, bool]] = []
-    for tasks in _rounds(settings, first):
+    for tasks in _rounds(settings, first, kinds):
         first += workers.map(_try_family, trials, tasks, alone=alone)
     able = [(size, f) for f, size, _ in first if f.members]
     if not able or ("lossless" in methods and not all(lossy for *_, lossy in first)):
@@ -181,16 +184,28 @@ def _finalists(best: list[tuple[float, Candidate]]) -> list[Candidate]:
     return [c for size, c in near if size <= _FAR_ALIKE * leads[c.kind]]
 
 
-def _rounds(settings: list[Setting], found: list[tuple[Family, float, bool]]) -> Iterator[list[tuple[int, Task]]]:
-    """Give the families to try: those without a model and one of each model, then a model's others if it may pay.
+def _rounds(
+    settings: list[Setting], found: list[tuple[Family, float, bool]], kinds: frozenset[str] | None
+) -> Iterator[list[tuple[int, Task]]]:
+    """Give the families to try: those without a model, then one of each model, then a model's others if it may pay.
 
-    ``found``: what the tasks so far gave, of those without a model first.
+    Predictors behind a basis over the variables come after those without one, and only those that were not far behind.
+    ``found``: what the tasks so far gave, of those without a model first. ``kinds``: of plans without one, if not all.
     """
     plain = [(i, task) for i, s in enumerate(settings) if s.model is None for task in family_tasks(s)]
+    plain = [(i, task) for i, task in plain if kinds is None or kind_of(task) in kinds]
+    tasks_of = {task for _, task in plain}
+    late = [job for job in plain if without_basis(job[1]) in tasks_of]
+    early = [job for job in plain if job not in late]
+    yield early
+    sizes = {task: size for (_, task), (_, size, _) in zip(early, found, strict=True)}
+    least = min((sizes[without_basis(task)] for _, task in late), default=math.inf)
+    late = [job for job in late if sizes[without_basis(job[1])] <= _FAR * least]
     with_model = [(i, family_tasks(s)) for i, s in enumerate(settings) if s.model is not None]
-    yield plain + [(i, tasks[-1]) for i, tasks in with_model]
-    best = min((size for _, size, _ in found[: len(plain)]), default=math.inf)
-    probes = zip(with_model, found[len(plain) :], strict=True)
+    yield late + [(i, tasks[-1]) for i, tasks in with_model]
+    of_plain = len(early) + len(late)
+    best = min((size for _, size, _ in found[:of_plain]), default=math.inf)
+    probes = zip(with_model, found[of_plain:], strict=True)
     yield [(i, task) for (i, tasks), (_, size, _) in probes if size < _FAR * best for task in tasks[:-1]]
 
 
@@ -220,9 +235,10 @@ def _try_finalist(trials: _Trials, candidate: Candidate) -> tuple[float, Candida
             # A chunk where hardly anything happens says nothing about steps.
             if ratio is None or not worst > _QUIET:
                 break
-            factor = max(AIM / worst, 1 / 4)
-            candidate = replace(candidate, plan=finer_plan(candidate.plan, np.full(len(ratio), factor)))
-            if abs(factor - 1) < _OFF:
+            apart = ratio > _QUIET if not candidate.plan.ties_variables else np.zeros(len(ratio), bool)
+            factor = np.maximum(AIM / np.where(apart, ratio, worst), 1 / 4)
+            candidate = replace(candidate, plan=finer_plan(candidate.plan, factor))
+            if np.abs(factor - 1).max() < _OFF:
                 break
     return size, candidate
 
@@ -306,9 +322,8 @@ def _try_errors(job: tuple[Candidate, list[Target], str], raw: Array, bad: Array
 def weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> tuple[float, Array | None, bool]:
     """Estimate bytes for the whole group at the tolerances from real bytes of the sample's boxes.
 
-    Plans for a global RMSE are compared at equal error: bytes change about as the 0.8th power of the error. The
-    ratio of each variable's error to its tolerance comes with it for them; none where a box is kept without loss.
-    Last comes whether no box is.
+    Plans for a global RMSE are compared at equal error. The ratio of each variable's error to its tolerance comes with
+    it for them; none where a box is kept without loss. Last comes whether no box is.
     """
     plain = size = 0
     sse, count = np.zeros(len(targets)), np.zeros(len(targets))
@@ -324,11 +339,22 @@ def weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend)
     factor, ratio = 1.0, None
     if size and _by_rmse(targets) and (c.plan.unit.any() or c.plan.point_unit.any()):
         ratio = np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
-        factor = max(0.1, float(ratio.max()) / AIM) ** 0.8
+        factor = _at_the_aim(ratio, 8 * size / max(float(count.sum()), 1.0), alike=c.plan.ties_variables)
     if c.plan.related:
         factor *= _RELATED
     estimate = c.extra + len(encode_plan(c.plan)) + (plain + size * factor) * sample.ratio
     return estimate, None if plain else ratio, not plain
+
+
+def _at_the_aim(ratio: Array, bits: float, *, alike: bool) -> float:
+    """Factor of bytes when errors go from ``ratio`` to the aim, at so many bits a value.
+
+    A bit halves the error where there are several; with few, bytes change about as the 0.8th power of it. ``alike``: the
+    steps of all variables can only move together.
+    """
+    power = min(0.8, 1 / (math.log(2) * max(bits, 1e-9)))
+    off = np.maximum(ratio / AIM, 0.1)
+    return float(off.max() ** power if alike else (off**power).mean())
 
 
 def _coded(

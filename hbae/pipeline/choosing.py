@@ -16,7 +16,7 @@ from hbae.pipeline.crew import Mapper
 from hbae.pipeline.families import ModelOption
 from hbae.pipeline.groups import LossyVariable, make_drafts
 from hbae.pipeline.inputs import Inputs
-from hbae.pipeline.kinds import WORTH_PARTING, part_by_kind
+from hbae.pipeline.kinds import WORTH_PARTING, Part, part_by_kind
 from hbae.pipeline.learn import GroupModel
 from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.pass2 import Group
@@ -58,9 +58,9 @@ class Chooser:
         whole = self._choose(draft, members, workers)
         apart: list[Chosen] = []
         for part in self._parts(whole, draft, members, workers):
-            own = [members[v] for v in part]
+            own = [members[v] for v in part.variables]
             for d, kept in make_drafts(own, self._options, None):
-                apart.append(self._choose(d, kept, workers))
+                apart.append(self._choose(d, kept, workers, part.kinds))
         chunks = sum(c.draft.geometry.num_chunks for c in apart)
         fits = chunks <= max(whole.draft.geometry.num_chunks, _MOST_CHUNKS)
         if apart and fits and sum(c.choice.estimate for c in apart) < WORTH_PARTING * whole.choice.estimate:
@@ -70,7 +70,9 @@ class Chooser:
             del self.samples[c.draft.paths]
         return [whole]
 
-    def _choose(self, draft: GroupPlan, members: list[LossyVariable], workers: Mapper) -> Chosen:
+    def _choose(
+        self, draft: GroupPlan, members: list[LossyVariable], workers: Mapper, kinds: frozenset[str] | None = None
+    ) -> Chosen:
         model = self._model_of(draft)
         options = []
         if model is not None:
@@ -84,7 +86,7 @@ class Chooser:
         sample = take_sample(draft, self._inputs, validity, self._options.seed, columns=True)
         seed, fast = self._options.seed, self._options.fast
         far = partial(read_far, draft, self._inputs, validity, seed)
-        pick = partial(choose_plan, models=options, backend=self._backend, workers=workers, fast=fast, far=far)
+        pick = partial(choose_plan, models=options, backend=self._backend, workers=workers, fast=fast, far=far, kinds=kinds)
 
         def choose(targets: list[Target]) -> Choice:
             return pick(draft, targets, sample, methods)
@@ -107,15 +109,15 @@ class Chooser:
         m = self._options.method
         return {"auto": ("linear", "hbae", "lossless"), "linear": ("linear", "lossless")}.get(m, (m,))
 
-    def _parts(self, whole: Chosen, draft: GroupPlan, members: list[LossyVariable], workers: Mapper) -> list[list[int]]:
-        """Numbers of variables that may gain from groups of their own; nothing where none does."""
+    def _parts(self, whole: Chosen, draft: GroupPlan, members: list[LossyVariable], workers: Mapper) -> list[Part]:
+        """Variables that may gain from groups of their own; nothing where none does."""
         if "linear" not in self._methods() or self._model_of(draft) is not None:
             return []
         # Blocks, of which some bounds speak, depend on the number of variables.
         if any(m.target.regions or m.target.by_block for m in members):
             return []
         singles = [replace(make_drafts([m], self._options, None)[0][0], geometry=draft.geometry) for m in members]
-        parts = part_by_kind(
+        return part_by_kind(
             singles,
             whole.targets,
             self.samples[draft.paths],
@@ -124,7 +126,6 @@ class Chooser:
             workers=workers,
             fast=self._options.fast,
         )
-        return parts if len(parts) > 1 else []
 
 
 def as_before(

@@ -25,14 +25,14 @@ from hbae.pipeline.parts import Parts, inverse_of, linear_values
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.replan import fit_blocks
 from hbae.pipeline.rounding import worth_of
-from hbae.pipeline.sampling import Sample, few_boxes, whole_axis
+from hbae.pipeline.sampling import Sample, few_boxes, offsets_of, whole_axis
 from hbae.pipeline.steps import AIM, FIT_POINTS, Quantiser, balance_points, solve_points, solve_units
 from hbae.pipeline.variants import difference_axes, grid_kinds, kind_options, level_options, relations, wavelet_options
 from hbae.pipeline.waves import quantise_waves
 
 # From that many variables on, plans without PCA over them are tried only where PCA saves fewer bits a value than that
 # or there are few values.
-_MANY, _LITTLE_GAIN, _FEW_VALUES = 8, 0.3, 1 << 21
+MANY, _LITTLE_GAIN, _FEW_VALUES = 8, 0.3, 1 << 21
 # Steps of wavelets whose points are corrected, in those that would leave few to correct; noise wants the coarse ones.
 _COARSER = (1.0, 1.5, 2.5, 6.0, 15.0, 60.0)
 # The same for transforms, in steps that leave an RMSE of so many tolerances.
@@ -84,8 +84,8 @@ Task = tuple[str, ...]
 class Setting:
     """What all families of a group share: tolerances, residual boxes, tiles to fit on, stages that close the gap.
 
-    ``tall``: tiles hold the first axis. ``fast``: variables do not tell of each other. ``brief``: half of the
-    trials within a family will do.
+    ``tall``: tiles hold the first axis. ``head``: the only one of the ways over the variables that its offsets suit, if
+    not all. ``fast``: variables do not tell of each other. ``brief``: half of the trials within a family will do.
     """
 
     draft: GroupPlan
@@ -97,6 +97,7 @@ class Setting:
     model: ModelOption | None
     closing: dict[str, Any]
     tall: bool = False
+    head: str = ""
     fast: bool = False
     brief: bool = False
     _mixes: dict[str, list[tuple[Transform, Array]]] = field(default_factory=dict, repr=False)
@@ -134,9 +135,8 @@ class Setting:
         if v == 1:
             return ("none",)
         few = sum(x.size for x in self.left) <= _FEW_VALUES
-        return (
-            ("none", "klt") if few or v < _MANY or _gain(self.points() / self.tol[:, None]) < _LITTLE_GAIN else ("klt",)
-        )
+        both = few or v < MANY or _gain(self.points() / self.tol[:, None]) < _LITTLE_GAIN
+        return tuple(h for h in (("none", "klt") if both else ("klt",)) if self.head in ("", h))
 
     def family(self, named: list[tuple[str, GroupPlan]]) -> Family:
         """Wrap plans."""
@@ -144,6 +144,25 @@ class Setting:
         prefix = "hbae+" if self.model else ""
         extra = self.model.nbytes if self.model else 0
         return Family([Candidate(prefix + n, p, encoder, extra, False, self.tall) for n, p in named])
+
+
+def make_settings(draft: GroupPlan, targets: list[Target], sample: Sample, backend: Backend) -> list[Setting]:
+    """Work out what families without a model share.
+
+    Offsets are those that suit plans without a basis over the variables, and those for bases where these are others.
+    """
+    if draft.domain == "log":
+        made = [make_setting(draft, targets, sample, None, backend)]
+        return [s for s in made if s is not None]
+    rest, mean = offsets_of(sample, draft)
+    centred = replace(draft, offset=mean)
+    made = [make_setting(centred, targets, sample, None, backend)]
+    if made[0] is not None and "none" in made[0].heads() and (rest != mean).any():
+        apart = make_setting(replace(draft, offset=rest), targets, sample, None, backend)
+        alone = draft.num_variables == 1
+        made = [apart] if alone else [s and replace(s, head=h) for s, h in ((apart, "none"), (made[0], "klt"))]
+    made.append(make_tall(centred, targets, sample, backend))
+    return [s for s in made if s is not None and s.heads()]
 
 
 def make_tall(draft: GroupPlan, targets: list[Target], sample: Sample, backend: Backend) -> Setting | None:
@@ -189,6 +208,17 @@ def family_tasks(s: Setting) -> list[Task]:
     if s.model is not None and (s.closing or _base_holds(s)):
         tasks.append(("base",))
     return tasks + [("transform", *kinds) for kinds in kind_options(s.draft, s.sample, s.heads())]
+
+
+def kind_of(task: Task) -> str:
+    """Give the kind of the plans that a task makes."""
+    head, *rest = task
+    return {"points": rest[0], "each point": rest[0], "corrected": "wavelet"}.get(head, head) if rest else head
+
+
+def without_basis(task: Task) -> Task | None:
+    """Give the task of the same predictor without a basis over the variables, for one with it."""
+    return (*task[:2], "none") if task[0] == "points" and task[2] == "klt" else None
 
 
 def make_family(s: Setting, task: Task) -> Family:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from hbae.bound import Target
 from hbae.codecs import estimate_lossless
@@ -13,15 +13,25 @@ from hbae.exact import get_backend
 from hbae.pipeline.calibrate import ALONE_POINTS, FIRST_POINTS, Choice, points_of, trial_part, weigh
 from hbae.pipeline.crew import Mapper
 from hbae.pipeline.encode import quiet
-from hbae.pipeline.families import Candidate, Setting, Task, family_tasks, make_family, make_setting
+from hbae.pipeline.families import MANY, Candidate, Setting, Task, family_tasks, kind_of, make_family, make_setting
 from hbae.pipeline.plan import GroupPlan
-from hbae.pipeline.sampling import Sample
+from hbae.pipeline.sampling import Sample, offsets_of
 
 # Variables leave their group for that part of its bytes, and a kind that suits more of them serves one whose own is no
 # better than that.
 WORTH_PARTING = 0.98
 # Estimates without loss that are so many times the best kind's bytes need not be looked into.
 _HOPELESS = 2.0
+# Kinds that take no more than so many times the best one's bytes for a part's variables are looked into for all of them.
+_NEAR = 1.1
+
+
+@dataclass(frozen=True)
+class Part:
+    """Numbers of variables to be coded apart, and the kinds of plans that may suit them."""
+
+    variables: list[int]
+    kinds: frozenset[str]
 
 
 def part_by_kind(
@@ -33,15 +43,14 @@ def part_by_kind(
     backend: str,
     workers: Mapper,
     fast: bool = False,
-) -> list[list[int]]:
-    """Give the numbers of a group's variables by the kind of plan that suits each best; one list where none gains.
+) -> list[Part]:
+    """Part a group's variables by the kind of plan that suits each best; nothing where none gains.
 
     ``drafts``: of each variable alone, on the group's geometry. ``choice``: the plan for all. A small part of the
     sample is coded, each variable by one plan of each family.
     """
-    together = [list(range(len(drafts)))]
     if len(drafts) == 1 or choice.plan.domain == "log":
-        return together
+        return []
     few = trial_part(sample, FIRST_POINTS)
     singles = [_only(few, v) for v in range(len(drafts))]
     own = get_backend(backend)
@@ -49,38 +58,41 @@ def part_by_kind(
     with quiet():
         whole = weigh(plan, targets, few, own)[0]
     # What a basis ties together has much in common, unless a variable needs next to nothing without loss.
-    if choice.plan.ties_variables and not min(map(_plain_size, singles)) * len(drafts) < whole:
-        return together
+    if choice.plan.ties_variables and len(drafts) >= MANY and not min(map(_plain_size, singles)) * len(drafts) < whole:
+        return []
+    drafts = [replace(d, offset=offsets_of(s, d)[0]) for d, s in zip(drafts, singles, strict=True)]
     settings = [make_setting(d, [t], s, None, own) for d, t, s in zip(drafts, targets, singles, strict=True)]
     if any(s is None for s in settings):
-        return together
+        return []
     able = [replace(s, fast=fast, brief=True) for s in settings if s is not None]
     jobs = [(v, task) for v, s in enumerate(able) for task in family_tasks(s)]
     alone = points_of(few) < ALONE_POINTS
     sizes: list[dict[str, float]] = [{} for _ in drafts]
-    for (v, _), (kind, size) in zip(jobs, workers.map(_try_alone, (able, backend), jobs, alone=alone), strict=True):
+    for (v, task), size in zip(jobs, workers.map(_try_alone, (able, backend), jobs, alone=alone), strict=True):
+        kind = kind_of(task)
         sizes[v][kind] = min(size, sizes[v].get(kind, math.inf))
     sizes = [_with_lossless(kinds, s) for kinds, s in zip(sizes, able, strict=True)]
     kinds = _assigned(sizes)
     apart = sum(s[k] for s, k in zip(sizes, kinds, strict=True))
-    if len(set(kinds)) == 1 or not apart < WORTH_PARTING * whole:
-        return together
-    return [[v for v, k in enumerate(kinds) if k == kind] for kind in dict.fromkeys(kinds)]
+    if len(set(kinds)) == 1 or not apart < whole:
+        return []
+    parts = [[v for v, k in enumerate(kinds) if k == kind] for kind in dict.fromkeys(kinds)]
+    return [Part(p, _near_kinds([sizes[v] for v in p])) for p in parts]
 
 
 def _only(sample: Sample, v: int) -> Sample:
     return Sample([(raw[v : v + 1], bad[v : v + 1]) for raw, bad in sample.boxes], sample.ratio)
 
 
-def _try_alone(shared: tuple[list[Setting], str], v: int, task: Task) -> tuple[str, float]:
-    """Kind of a family and bytes of a variable by its first plan."""
+def _try_alone(shared: tuple[list[Setting], str], v: int, task: Task) -> float:
+    """Bytes of a variable by the first plan of a family."""
     settings, backend = shared
     s = settings[v]
     with quiet():
         family = make_family(s, task)
         if not family.members:
-            return "", math.inf
-        return family.members[0].kind, weigh(family.members[0], s.targets, s.sample, get_backend(backend))[0]
+            return math.inf
+        return weigh(family.members[0], s.targets, s.sample, get_backend(backend))[0]
 
 
 def _plain_size(sample: Sample) -> float:
@@ -105,3 +117,10 @@ def _assigned(sizes: list[dict[str, float]]) -> list[str]:
         next(k for k in (*common, b) if s.get(k, math.inf) * WORTH_PARTING <= s[b])
         for s, b in zip(sizes, best, strict=True)
     ]
+
+
+def _near_kinds(sizes: list[dict[str, float]]) -> frozenset[str]:
+    """Kinds of plans that take about the fewest bytes for some variables together."""
+    total = {kind: sum(s.get(kind, math.inf) for s in sizes) for kind in set().union(*sizes)}
+    least = min(total.values())
+    return frozenset(kind for kind, size in total.items() if size <= _NEAR * least)

@@ -20,9 +20,12 @@ SAMPLE_BYTES = 40 << 20
 WHOLE_POINTS = 1 << 20
 # Groups of more samples than that are looked at in more places for their errors, of so many bytes at most.
 FAR_FROM, FAR_BYTES = 16, 256 << 20
-_CELL_POINTS = 1 << 13
+# A box holds at least so many points, and so many values of all variables.
+_CELL_POINTS, _CELL_VALUES = 1 << 13, 1 << 17
 # Longest first axis that may get a basis of its own.
 MOST_WHOLE = 1024
+# From that part of a variable's points on a value is common; how many of them are looked at.
+_COMMON, _OFFSET_POINTS = 0.05, 1 << 17
 # A box that varies less than that part of the busiest one is no measure for plans.
 _QUIET = 0.1
 
@@ -50,7 +53,7 @@ def take_sample(
     geometry = draft.geometry
     total = int(np.prod(geometry.shape, dtype=object)) * draft.num_variables * draft.dtype.itemsize
     whole = draft.num_variables * int(np.prod(geometry.chunk, dtype=object)) <= WHOLE_POINTS
-    boxes = list(boxes_of(geometry.shape, geometry.chunk if whole else _cell(geometry)))
+    boxes = list(boxes_of(geometry.shape, geometry.chunk if whole else _cell(geometry, draft.num_variables)))
     if total <= SAMPLE_BYTES:
         np.random.default_rng(seed).shuffle(boxes)
     else:
@@ -67,7 +70,7 @@ def take_sample(
         chunk = _read(draft, inputs, validity, [_chunk_at(geometry, [k.start for k in sample.places[0]])])
     tall = None
     if columns and _has_columns(geometry):
-        tall = _read(draft, inputs, validity, _spread(_columns(geometry), total, seed, SAMPLE_BYTES))
+        tall = _read(draft, inputs, validity, _spread(_columns(geometry, draft.num_variables), total, seed, SAMPLE_BYTES))
     return replace(sample, chunk=chunk, columns=tall)
 
 
@@ -82,9 +85,35 @@ def read_far(
     if total <= FAR_FROM * SAMPLE_BYTES:
         return
     most = min(total // 10, FAR_BYTES)
-    boxes = list(boxes_of(geometry.shape, _cell(geometry)))
+    boxes = list(boxes_of(geometry.shape, _cell(geometry, draft.num_variables)))
     for box in _spread(boxes, total, seed + 1, most):
         yield from _read(draft, inputs, validity, [box]).boxes
+
+
+def offsets_of(sample: Sample, draft: GroupPlan) -> tuple[Array, Array]:
+    """Give, for each variable, the value that its coder takes for 0, and the mean of its points, for bases.
+
+    The first is a common value if there is one: where a field is at rest it comes back as it is. Bases over variables
+    have directions through the means.
+    """
+    found = [_offsets(sample, draft, v) for v in range(draft.num_variables)]
+    return np.array([rest for rest, _ in found]), np.array([mean for _, mean in found])
+
+
+def _offsets(sample: Sample, draft: GroupPlan, v: int) -> tuple[float, float]:
+    total = sum(raw[v].size for raw, _ in sample.boxes)
+    flat = np.concatenate([raw[v][~bad[v]][:: max(1, total // _OFFSET_POINTS)] for raw, bad in sample.boxes])
+    if not flat.size:
+        return float(draft.offset[v]), float(draft.offset[v])
+    scale, shift = draft.packing[v] or (1.0, 0.0)
+    values, counts = np.unique(flat, return_counts=True)
+    with np.errstate(all="ignore"):
+        mean = float(flat.mean(dtype=np.float64))
+        # A value of the data: many are multiples of something.
+        near = float(values[np.abs(values.astype(np.float64) - mean).argmin()])
+    top = int(counts.argmax())
+    rest = float(values[top]) if counts[top] >= _COMMON * flat.size else near
+    return rest * scale + shift, near * scale + shift
 
 
 def _activity(boxes: list[tuple[Array, Array]]) -> list[float]:
@@ -136,8 +165,8 @@ def _has_columns(geometry: Geometry) -> bool:
     return len(geometry.shape) > 1 and geometry.tile[0] < n <= min(geometry.chunk[0], MOST_WHOLE)
 
 
-def _columns(geometry: Geometry) -> list[Box]:
-    return list(boxes_of(geometry.shape, (geometry.shape[0], *_cell(geometry)[1:])))
+def _columns(geometry: Geometry, variables: int) -> list[Box]:
+    return list(boxes_of(geometry.shape, (geometry.shape[0], *_cell(geometry, variables)[1:])))
 
 
 def _read(draft: GroupPlan, inputs: Inputs, validity: list[Validity], boxes: list[Box]) -> Sample:
@@ -151,14 +180,15 @@ def _read(draft: GroupPlan, inputs: Inputs, validity: list[Validity], boxes: lis
     return Sample(taken, int(np.prod(draft.geometry.shape, dtype=object)) / points, places=tuple(boxes))
 
 
-def _cell(geometry: Geometry) -> tuple[int, ...]:
+def _cell(geometry: Geometry, variables: int) -> tuple[int, ...]:
     """Whole tiles, at least 32 points long where the chunk has them: predictors need room to show their worth.
 
-    And at least some thousands of points: each box costs time of its own.
+    And many values where the chunk has them: each box costs time of its own, and tables that a chunk would share.
     """
+    least = max(_CELL_POINTS, _CELL_VALUES // variables)
     pairs = list(zip(geometry.tile, geometry.chunk, strict=True))
     cell = [t * max(1, min(-(-32 // t), c // t)) for t, c in pairs]
-    while math.prod(cell) < _CELL_POINTS:
+    while math.prod(cell) < least:
         room = [a for a, (_, c) in enumerate(pairs) if 2 * cell[a] <= c]
         if not room:
             break

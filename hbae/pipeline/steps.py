@@ -16,8 +16,8 @@ from hbae.pipeline.sampling import Sample, few_boxes
 
 AIM = 0.985
 FIT_POINTS = 1 << 20
-# Where scales are searched.
-_SEARCH_POINTS = 1 << 20
+# Where scales are searched, and where a predictor's own errors are looked at.
+_SEARCH_POINTS, _BALANCE_POINTS = 1 << 18, 1 << 19
 BALANCE = (2, 5)
 # Turns of the balance by a predictor's own errors, and the limits of a factor's square in one of them.
 _TURNS, _LEAST, _MOST = 8, 0.5, 1.5
@@ -73,7 +73,7 @@ def balance_points(
 
 def _few_points(left: list[Array], sample: Sample) -> list[tuple[Array, Array]]:
     """Some boxes of residuals, with what counts of them."""
-    return few_boxes(list(zip(left, (~bad for _, bad in sample.boxes), strict=True)), FIT_POINTS)
+    return few_boxes(list(zip(left, (~bad for _, bad in sample.boxes), strict=True)), _BALANCE_POINTS)
 
 
 def _solve_mixed(

@@ -18,7 +18,10 @@ from hbae.config import ErrorBound
 from hbae.pipeline import choosing, sampling
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.calibrate import Choice
+from hbae.pipeline.kinds import Part
 from hbae.pipeline.pass2 import Group
+
+ALL = frozenset({"lorenzo", "interpolation", "wavelet", "transform", "lossless"})
 
 
 def groups(path: Path) -> list[tuple[str, ...]]:
@@ -37,7 +40,7 @@ def test_unlike_variables_part(
     ds = unlike
     judged(ds, tmp_path / "apart.hbae", {n: [bound] for n in ds}, method="linear")
     assert len(groups(tmp_path / "apart.hbae")) > 1
-    monkeypatch.setattr(choosing, "part_by_kind", lambda drafts, *_, **__: [list(range(len(drafts)))])
+    monkeypatch.setattr(choosing, "part_by_kind", lambda *_, **__: [])
     judged(ds, tmp_path / "one.hbae", {n: [bound] for n in ds}, method="linear")
     assert groups(tmp_path / "one.hbae") == [("mosaic", "waves")]
     assert (tmp_path / "apart.hbae").stat().st_size < 0.97 * (tmp_path / "one.hbae").stat().st_size
@@ -57,7 +60,7 @@ def test_a_variable_that_is_nearly_free_without_loss_parts(
     report = hbae.compress(ds, tmp_path / "a.hbae", bound, method="linear")
     assert groups(tmp_path / "a.hbae") == [("a",), tuple(slopes)]
     assert report.variables[0].method == "lossless"
-    monkeypatch.setattr(choosing, "part_by_kind", lambda drafts, *_, **__: [list(range(len(drafts)))])
+    monkeypatch.setattr(choosing, "part_by_kind", lambda *_, **__: [])
     one = hbae.compress(ds, tmp_path / "b.hbae", bound, method="linear")
     assert report.size < 0.95 * one.size
 
@@ -77,7 +80,7 @@ def test_parts_that_take_more_bytes_are_not_taken(monkeypatch: pytest.MonkeyPatc
     a = rng.normal(size=(16, 40, 40)).cumsum(1).cumsum(2)
     ds = xr.Dataset({k: (("t", "y", "x"), (a * f).astype(np.float32)) for k, f in (("a", 1), ("b", -3), ("c", 2))})
     hbae.compress(ds, tmp_path / "one.hbae", "nrmse=1e-3", method="linear")
-    monkeypatch.setattr(choosing, "part_by_kind", lambda *_, **__: [[0, 2], [1]])
+    monkeypatch.setattr(choosing, "part_by_kind", lambda *_, **__: [Part([0, 2], ALL), Part([1], ALL)])
     hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
     assert (tmp_path / "a.hbae").read_bytes() == (tmp_path / "one.hbae").read_bytes()
 
@@ -158,7 +161,7 @@ def test_a_variable_without_points_in_the_sample_keeps_its_steps(
     x[1, :, :-32, :] = np.nan
     ds = xr.Dataset({n: (("t", "y", "x"), a) for n, a in zip("ab", x, strict=True)})
     monkeypatch.setattr(sampling, "SAMPLE_BYTES", x.nbytes // 40)
-    monkeypatch.setattr(choosing, "part_by_kind", lambda drafts, *_, **__: [list(range(len(drafts)))])
+    monkeypatch.setattr(choosing, "part_by_kind", lambda *_, **__: [])
     judged(ds, tmp_path / "a.hbae", {n: [("nrmse", 1e-3)] for n in ds}, method="linear", chunk=0.0625)
     with Archive(tmp_path / "a.hbae") as archive:
         plan = archive.plan(0)
@@ -170,7 +173,7 @@ def test_a_variable_without_points_in_the_sample_keeps_its_steps(
 def test_blocks_that_a_bound_speaks_of_stay(
     unlike: xr.Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(choosing, "part_by_kind", lambda drafts, *_, **__: [[0], [1]])
+    monkeypatch.setattr(choosing, "part_by_kind", lambda *_, **__: [Part([0], ALL), Part([1], ALL)])
     hbae.compress(unlike, tmp_path / "a.hbae", "block_nrmse=1e-3", method="linear")
     assert groups(tmp_path / "a.hbae") == [("mosaic", "waves")]
 

@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 
 import hbae
-from hbae.codecs import contexts, hints, neighbours, related, sets
+from hbae.codecs import contexts, hints, neighbours, related, sets, tables
 from hbae.exact import wavelet
 from hbae.pipeline import calibrate, casting, parts, rounding
 from hbae.pipeline.archive import Archive
@@ -34,6 +34,7 @@ KERNELS = [
     (neighbours, "_neighbours"),
     (related, "_related"),
     (sets, "_sets"),
+    (tables, "_tables"),
     (wavelet, "_lifting"),
     (casting, "_casting"),
     (rounding, "_rounding"),

@@ -6,10 +6,12 @@ from hbae.bound.fit import fit_transform, klt_basis, refit_variables
 from hbae.bound.gae import select_coefficients
 from hbae.bound.norms import Totals, VariableErrors
 from hbae.bound.quantise import ROUNDING, dead_zone
+from hbae.bound.rotate import SWEEPS, rotated
 from hbae.bound.targets import Region, Target, resolve_target
 
 __all__ = [
     "ROUNDING",
+    "SWEEPS",
     "ChunkErrors",
     "Region",
     "Target",
@@ -23,5 +25,6 @@ __all__ = [
     "klt_basis",
     "refit_variables",
     "resolve_target",
+    "rotated",
     "select_coefficients",
 ]

@@ -38,6 +38,8 @@ _COARSER = (1.0, 1.5, 2.5, 6.0, 15.0, 60.0)
 # The same for transforms, in steps that leave an RMSE of so many tolerances.
 _FINE_TILES = 0.5
 _COARSER_TILES = (1.0, 2.5, 6.0, 15.0, 40.0)
+# Squared tolerances, summed over variables, from which on the coefficients of a place are worth bits; so many places.
+_WORTH_BITS, _DETAILS = 6.0, 1 << 13
 # Coarser steps are tried on so many points, of so many boxes, until they take so many times the bytes of the best ones.
 _FEW_POINTS, _FEW_BOXES, _GROWING = 1 << 18, 4, 1.01
 
@@ -101,6 +103,7 @@ class Setting:
     fast: bool = False
     brief: bool = False
     _mixes: dict[str, list[tuple[Transform, Array]]] = field(default_factory=dict, repr=False)
+    _details: list[Array] = field(default_factory=list, repr=False)
 
     @property
     def by_point(self) -> bool:
@@ -122,6 +125,12 @@ class Setting:
         """Some of the residual boxes' points, (V, n)."""
         flat = np.concatenate([x.reshape(len(x), -1) for x in self.left], axis=1)
         return flat[:, :: max(1, flat.size // FIT_POINTS)]
+
+    def details(self) -> Array:
+        """Coefficients of wavelets of some places of the residual boxes, (V, n), where any is worth bits."""
+        if not self._details:
+            self._details.append(_details_of(self))
+        return self._details[0]
 
     def mixes(self, head: str) -> list[tuple[Transform, Array]]:
         """Bases over the variables with steps for points, of every degree of balance; worked out once."""
@@ -327,7 +336,8 @@ def _balances(s: Setting, head: str, quantise: Quantiser) -> tuple[GroupPlan, li
     if base.mix is None:
         return replace(base, point_unit=solve_points(s.left, s.sample, s.tol, (steps, None), quantise)), []
     try:
-        steps, mix = balance_points(s.left, s.sample, s.tol, (steps, base.mix), quantise, s.points())
+        samples = s.points(), s.details()
+        steps, mix = balance_points(s.left, s.sample, s.tol, (steps, base.mix), quantise, *samples)
     except FormatError:
         # Finer steps on the way than exact arithmetic holds.
         mix = base.mix
@@ -335,6 +345,21 @@ def _balances(s: Setting, head: str, quantise: Quantiser) -> tuple[GroupPlan, li
     plain, other = found[0]
     plain = solve_points(s.left, s.sample, s.tol, (plain, other.mix), quantise)
     return replace(base, point_unit=steps, mix=mix), [replace(other, point_unit=plain)]
+
+
+def _details_of(s: Setting) -> Array:
+    waves = wavelet_options(s.draft)
+    if not waves:
+        return s.points()
+    found = []
+    for x in few_boxes([(x, x) for x in s.left], FIT_POINTS):
+        c = x[0].copy()
+        for grid in c:
+            waves[0].forward(grid)
+        c = c.reshape(len(c), -1)
+        found.append(c[:, ((c / s.tol[:, None]) ** 2).sum(axis=0) > _WORTH_BITS])
+    all_ = np.concatenate(found, axis=1)
+    return all_[:, :: max(1, -(-all_.shape[1] // _DETAILS))]
 
 
 def _mixing(s: Setting, mixed: Transform, head: str) -> GroupPlan:

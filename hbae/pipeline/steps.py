@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.bound import ROUNDING, dead_zone, fit_transform, refit_variables
+from hbae.bound import ROUNDING, SWEEPS, dead_zone, fit_transform, refit_variables, rotated
 from hbae.exact import BASIS_BITS, AxisBasis, Transform
 from hbae.exact.interpolate import FRACTION
 from hbae.pipeline.sampling import Sample, few_boxes
@@ -21,6 +21,8 @@ _SEARCH_POINTS, _BALANCE_POINTS = 1 << 18, 1 << 19
 BALANCE = (2, 5)
 # Turns of the balance by a predictor's own errors, and the limits of a factor's square in one of them.
 _TURNS, _LEAST, _MOST = 8, 0.5, 1.5
+# From which of these turns on bases are rotated.
+_ROTATED = 4
 _POINT_ROUNDS = 5
 # Steps of a mixing basis are set right on the whole sample later: this near is near enough.
 _NEAR = 0.02
@@ -53,21 +55,32 @@ def solve_points(
 
 
 def balance_points(
-    left: list[Array], sample: Sample, tol: Array, start: tuple[Array, Transform], quantise: Quantiser, points: Array
+    left: list[Array],
+    sample: Sample,
+    tol: Array,
+    start: tuple[Array, Transform],
+    quantise: Quantiser,
+    points: Array,
+    details: Array,
 ) -> tuple[Array, Transform]:
     """Give steps and a basis over the variables at which a predictor's errors come near all tolerances.
 
     As :func:`solve_units` does for points rounded one by one, but with the errors that the predictor makes: those of
-    wavelets are far from these where most coefficients are zero. ``points``: (V, n) values to fit bases to.
+    wavelets are far from these where most coefficients are zero. ``points``: (V, n) values to fit bases to. In the later
+    turns the basis is rotated until ``details`` (V, n), as coefficients are, take few bits.
     """
     units, mix = start
     boxes = _few_points(left, sample)
-    for _ in range(_TURNS):
+    for turn in range(_TURNS):
         ratio = _point_ratios(boxes, tol, units, mix, quantise)
         # Where nothing happens the errors say nothing: no step may run away.
         alike = min(max(AIM / max(float(ratio.mean()), 1e-9), 1 / 16), 4.0)
-        units = units * gentle(ratio, _LEAST, _MOST) * math.sqrt(alike)
-        mix = fit_transform(points / units[:, None], ("klt",))
+        factor = gentle(ratio, _LEAST, _MOST) * math.sqrt(alike)
+        units = units * factor
+        if turn < _ROTATED:
+            mix = fit_transform(points / units[:, None], ("klt",))
+        else:
+            mix = rotated(mix, factor, details / units[:, None], sweeps=SWEEPS if turn == _ROTATED else 1)
     return _solve_mixed(boxes, tol, (units, mix), quantise), mix
 
 

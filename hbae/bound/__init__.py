@@ -6,7 +6,7 @@ from hbae.bound.fit import fit_transform, klt_basis, refit_variables
 from hbae.bound.gae import select_coefficients
 from hbae.bound.norms import Totals, VariableErrors
 from hbae.bound.quantise import ROUNDING, dead_zone
-from hbae.bound.rotate import SWEEPS, rotated
+from hbae.bound.rotate import SWEEPS, carried, rotated
 from hbae.bound.targets import Region, Target, resolve_target
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Totals",
     "VariableErrors",
     "block_limits",
+    "carried",
     "check_chunk",
     "dead_zone",
     "failing_points",

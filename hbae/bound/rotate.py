@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.exact import BASIS_BITS, Transform
+from hbae.exact import BASIS_BITS, AxisBasis, Transform
 
 # Angles that are tried for each pair of directions; turns over all pairs.
 _ANGLES = np.array([-0.6, -0.3, -0.15, -0.07, -0.03, 0.03, 0.07, 0.15, 0.3, 0.6])
@@ -27,14 +27,31 @@ _STILL = 0.5
 _IDLE, _FACTORS, _MOST = 1.0, 8, 1e6
 
 
-def rotated(mix: Transform, factor: Array, c: Array, *, sweeps: int = SWEEPS) -> Transform:
-    """Give a basis over the variables, after their units changed by ``factor`` (V,), in which values c take few bits."""
+def rotated(mix: Transform, c: Array, *, sweeps: int = SWEEPS) -> Transform:
+    """Give a basis over the variables, of nothing else, in which values c (V, n), in steps, take few bits."""
     (axis,) = mix.axes
     if axis.matrix is None:
         return mix
-    old = carry_basis(np.ldexp(axis.matrix.astype(np.float64), -BASIS_BITS), 1 / factor)
-    new = rotate_to_few_bits(old, c, sweeps=sweeps)
-    return Transform((replace(axis, matrix=np.rint(new * 2.0**BASIS_BITS).astype(np.int64)),))
+    return Transform((_with(axis, rotate_to_few_bits(_floats(axis.matrix), c, sweeps=sweeps)),))
+
+
+def carried(axis: AxisBasis, factor: Array) -> AxisBasis:
+    """Give a basis over the variables for their steps times ``factor`` (V,).
+
+    What its first columns span is what they spanned, so that dependences between variables are kept.
+    """
+    if axis.matrix is None:
+        return axis
+    q, r = np.linalg.qr(_floats(axis.matrix) / factor[:, None])
+    return _with(axis, q * np.where(np.diagonal(r) < 0, -1.0, 1.0))
+
+
+def _floats(matrix: Array) -> Array:
+    return np.ldexp(matrix.astype(np.float64), -BASIS_BITS)
+
+
+def _with(axis: AxisBasis, matrix: Array) -> AxisBasis:
+    return replace(axis, matrix=np.rint(matrix * 2.0**BASIS_BITS).astype(np.int64))
 
 
 def rotate_to_few_bits(basis: Array, c: Array, *, sweeps: int = SWEEPS) -> Array:
@@ -54,16 +71,6 @@ def rotate_to_few_bits(basis: Array, c: Array, *, sweeps: int = SWEEPS) -> Array
     m = m[:, np.argsort(-_bits(1 + _WEIGHT * y * y), kind="stable")]
     signs: Array = np.where(m[np.abs(m).argmax(axis=0), np.arange(len(m))] < 0, -1.0, 1.0)
     return m * signs
-
-
-def carry_basis(basis: Array, factor: Array) -> Array:
-    """Give the basis for values of which each variable's were multiplied by ``factor`` (V,).
-
-    What the first columns span is what they spanned, so that dependences between variables are kept.
-    """
-    q, r = np.linalg.qr(basis * factor[:, None])
-    out: Array = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
-    return out
 
 
 def _turn(m: Array, y: Array, i: int, j: int) -> bool:

@@ -65,6 +65,8 @@ _RELATED = 1.01
 _SETTLED, _SLOWER = 0.05, 1.1
 # Samples smaller than this are weighed sooner than a process starts.
 ALONE_POINTS = 1 << 20
+# Variables that a basis ties together move by that power of what each asks for, within a range.
+_TIED, _TIED_RANGE = 0.7, (0.5, 1.4)
 # Boxes that go to the workers, or to other ranks, at once.
 _BATCH = 8
 
@@ -265,12 +267,12 @@ def _settle(
 ) -> GroupPlan:
     """Set the winner's steps right for the global limits on boxes: apart first, then all alike.
 
-    A basis over the variables ties their errors together: all alike then.
+    A basis over the variables ties their errors together: steps move by less then.
     """
     plan = c.plan
     if c.lossless or not _by_rmse(targets) or not (plan.unit.any() or plan.point_unit.any()):
         return plan
-    for alike in (True, True) if plan.ties_variables else (False, False, True):
+    for alike in (False, False, True, True) if plan.ties_variables else (False, False, True):
         try:
             sse, count = _errors_of(replace(c, plan=plan), targets, boxes(), backend, workers, alone=alone)
         except FormatError:
@@ -284,10 +286,12 @@ def _settle(
         factor = np.where(seen, aim / np.maximum(ratio, 1e-9), np.inf if alike else 1.0)
         if alike:
             factor = np.full(len(ratio), float(factor.min()))
+        elif plan.ties_variables:
+            factor = np.clip(factor**_TIED, *_TIED_RANGE)
         near = bool(np.abs(factor - 1).max() < _SETTLED)
         # Errors grow slower than steps.
         plan = finer_plan(plan, factor**_SLOWER if near else factor)
-        if near:
+        if near and (alike or not plan.ties_variables):
             break
     return plan
 

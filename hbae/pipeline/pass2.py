@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,6 +42,9 @@ class Group:
     sample: Sample | None = None
     totals: list[Totals] | None = None
     notes: tuple[str, ...] = ()
+
+# Bits for each coefficient, on average, that coding some chunks again may take where all could be balanced anew.
+_DEAR = 0.08
 
 
 @dataclass(frozen=True)
@@ -90,16 +94,17 @@ class GroupWriter:
         for attempt in range(REDO + 2):
             w.rewind(mark)
             w.add_section(f"group {g.number}", encode_plan(plan))
-            ratio = self._write_chunks(w, g, plan, targets)
+            ratio = self._write_chunks(w, g, plan, targets, first=attempt == 0)
             if (ratio <= 1).all():
                 g.choice = replace(g.choice, plan=plan)
                 return
             plan, targets = agreed(self._team, Finer(g, plan, targets, ratio, attempt).decide)
         raise BoundViolationError(f"the global bound of {', '.join(g.draft.paths[:3])} could not be kept")
 
-    def _write_chunks(self, w: Writer, g: Group, plan: GroupPlan, targets: list[Target]) -> Array:
+    def _write_chunks(self, w: Writer, g: Group, plan: GroupPlan, targets: list[Target], *, first: bool) -> Array:
         """Write all chunks, some of them again with finer steps where that meets the global limits.
 
+        After the ``first`` plan only where that is cheap: one whose steps are balanced anew may follow.
         RMSE over its limit, by variable.
         """
         model = self._model if plan.model else None
@@ -113,7 +118,7 @@ class GroupWriter:
             found = together(self._team, partial(self._take, w, mark, mine, job, g, again))
             for by_chunk in self._team.gather(found) or ():
                 errors.update(by_chunk)
-            verdict = agreed(self._team, partial(_judge, errors, g, job))
+            verdict = agreed(self._team, partial(_judge, errors, g, job, cheap=first))
             g.totals, again = verdict.totals, verdict.again
             if not len(again):
                 return verdict.ratio
@@ -152,14 +157,19 @@ class GroupWriter:
             yield raw, invalid, self._regions.at(g.draft.paths, targets, box)
 
 
-def _judge(errors: dict[int, list[VariableErrors]], g: Group, job: Job) -> _Verdict:
-    """Sum errors up in the order of chunks; after the last touch-up, or where none is possible, none is coded again."""
+def _judge(errors: dict[int, list[VariableErrors]], g: Group, job: Job, *, cheap: bool) -> _Verdict:
+    """Sum errors up in the order of chunks; after the last touch-up, or where none is possible, none is coded again.
+
+    ``cheap``: nor where that takes many bits, and one basis ties the variables' errors together.
+    """
     by_variable = [[errors[i][v] for i in sorted(errors)] for v in range(len(g.members))]
     totals = [Totals.of(e, m.target.span) for e, m in zip(by_variable, g.members, strict=True)]
     ratio = global_ratios(totals, g.members)
     fine, again = job.fine, np.zeros(0, np.int64)
     if job.plan.domain != "log" and not job.lossless:
         fine, again = touch_up(by_variable, ratio, job.fine)
+        if cheap and job.plan.ties_variables and len(again) * math.log2(256 / (256 - fine)) > _DEAR * len(errors):
+            fine, again = job.fine, np.zeros(0, np.int64)
     return _Verdict(totals, ratio, again, fine)
 
 
@@ -175,9 +185,9 @@ class Finer:
 
     def decide(self) -> tuple[GroupPlan, list[Target]]:
         """Give a plan with finer steps; where that has been tried, every block is held to the limit."""
-        alike = self.attempt > 0 or self.plan.ties_variables
         if self.attempt < REDO and (self.plan.unit.any() or self.plan.point_unit.any()):
-            return finer_plan(self.plan, finer_factors(self.ratio, alike=alike)), self.targets
+            factors = finer_factors(self.ratio, alike=self.attempt > 0, tied=self.plan.ties_variables)
+            return finer_plan(self.plan, factors), self.targets
         if self.group.sample is None:
             raise BoundViolationError("a group without a sample")
         return with_block_limits(self.plan, self.targets, self.group.sample)

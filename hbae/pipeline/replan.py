@@ -9,7 +9,7 @@ import numpy as np
 
 from hbae.arrays import Array
 from hbae.blocks import fill_invalid, split_tiles
-from hbae.bound import Target, fit_transform
+from hbae.bound import Target, carried, fit_transform
 from hbae.exact import MAX_DCT, Transform
 from hbae.pipeline.original import physical
 from hbae.pipeline.plan import GroupPlan
@@ -25,11 +25,22 @@ def fit_blocks(left: list[Array], draft: GroupPlan, unit: Array) -> Transform:
 
 
 def finer_plan(plan: GroupPlan, factor: Array) -> GroupPlan:
-    """Give the plan with steps times ``factor``; steps of the log domain stay integers of at least 1."""
+    """Give the plan with steps times ``factor``; steps of the log domain stay integers of at least 1.
+
+    Bases over the variables are carried along, so that dependences between variables stay what they are.
+    """
     point = plan.point_unit * factor
     if plan.domain == "log":
         point = np.maximum(1.0, np.floor(point))
-    return replace(plan, unit=plan.unit * factor, point_unit=point)
+    plan = replace(plan, unit=plan.unit * factor, point_unit=point)
+    if not plan.ties_variables or (factor == factor[0]).all():
+        return plan
+    carried = {name: _carried(getattr(plan, name), factor) for name in ("mix", "transform")}
+    return replace(plan, **carried)
+
+
+def _carried(basis: Transform | None, factor: Array) -> Transform | None:
+    return basis if basis is None else Transform((carried(basis.axes[0], factor), *basis.axes[1:]))
 
 
 def with_block_limits(plan: GroupPlan, targets: list[Target], sample: Sample) -> tuple[GroupPlan, list[Target]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.bound import ROUNDING, SWEEPS, dead_zone, fit_transform, refit_variables, rotated
+from hbae.bound import ROUNDING, SWEEPS, carried, dead_zone, fit_transform, refit_variables, rotated
 from hbae.exact import BASIS_BITS, AxisBasis, Transform
 from hbae.exact.interpolate import FRACTION
 from hbae.pipeline.sampling import Sample, few_boxes
@@ -21,8 +21,8 @@ _SEARCH_POINTS, _BALANCE_POINTS = 1 << 18, 1 << 19
 BALANCE = (2, 5)
 # Turns of the balance by a predictor's own errors, and the limits of a factor's square in one of them.
 _TURNS, _LEAST, _MOST = 8, 0.5, 1.5
-# From which of these turns on bases are rotated.
-_ROTATED = 4
+# From which of these turns on bases are rotated; no step grows beyond so many tolerances.
+_ROTATED, _LARGEST = 4, 32
 _POINT_ROUNDS = 5
 # Steps of a mixing basis are set right on the whole sample later: this near is near enough.
 _NEAR = 0.02
@@ -76,11 +76,14 @@ def balance_points(
         # Where nothing happens the errors say nothing: no step may run away.
         alike = min(max(AIM / max(float(ratio.mean()), 1e-9), 1 / 16), 4.0)
         factor = gentle(ratio, _LEAST, _MOST) * math.sqrt(alike)
+        # What others tell of on the sample may happen alone elsewhere.
+        factor = np.minimum(factor, np.maximum(_LARGEST * tol / units, 1.0))
         units = units * factor
         if turn < _ROTATED:
             mix = fit_transform(points / units[:, None], ("klt",))
         else:
-            mix = rotated(mix, factor, details / units[:, None], sweeps=SWEEPS if turn == _ROTATED else 1)
+            mix = Transform((carried(mix.axes[0], factor),))
+            mix = rotated(mix, details / units[:, None], sweeps=SWEEPS if turn == _ROTATED else 1)
     return _solve_mixed(boxes, tol, (units, mix), quantise), mix
 
 

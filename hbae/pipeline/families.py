@@ -13,7 +13,7 @@ import numpy as np
 
 from hbae.arrays import Array
 from hbae.blocks import fill_invalid, split_blocks, split_tiles
-from hbae.bound import Target
+from hbae.bound import Target, rotated
 from hbae.errors import FormatError
 from hbae.exact import AxisBasis, Backend, BlockDecoder, Transform
 from hbae.exact.backend import NumpyBackend
@@ -299,6 +299,9 @@ def _corrected(s: Setting, head: str) -> Family:
     base = replace(_mixing(s, mixed, head), gae=Transform(none), gae_unit=s.closing["point_unit"])
     options = [replace(base, point_unit=steps, wavelet=w) for w in wavelet_options(s.draft)]
     best = min(options, key=partial(_bytes_on_part, s)) if s.model is None and not s.brief else options[0]
+    if best.mix is not None and s.model is None:
+        turned = replace(best, mix=rotated(best.mix, s.details() / steps[:, None]))
+        best = min((best, turned), key=partial(_bytes_on_part, s))
     found = _improving(s, [replace(best, point_unit=steps * k) for k in _COARSER])
     tied = relations(s.draft.num_variables, head, fast=s.fast)
     plans = [replace(found[0], related=t) for t in tied] + [replace(p, related=tied[0]) for p in found[1:]]

@@ -16,8 +16,8 @@ from hbae.arrays import Array
 from hbae.exact import BASIS_BITS, AxisBasis, Transform
 
 # Angles that are tried for each pair of directions; turns over all pairs.
-_ANGLES = np.array([-0.6, -0.3, -0.15, -0.07, -0.03, 0.03, 0.07, 0.15, 0.3, 0.6])
-SWEEPS = 3
+_ANGLES = np.outer([-1, 1], [0.012, 0.03, 0.07, 0.15, 0.3, 0.6]).ravel()
+SWEEPS = 4
 # What a squared step counts in the bits of a coefficient, log2(1 + weight y^2) / 2.
 _WEIGHT = 4.0
 # Directions along which no coefficient is larger, in steps, cost nothing and stay.

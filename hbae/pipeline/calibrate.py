@@ -353,8 +353,8 @@ def weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend)
 def _at_the_aim(ratio: Array, bits: float, *, alike: bool) -> float:
     """Factor of bytes when errors go from ``ratio`` to the aim, at so many bits a value.
 
-    A bit halves the error where there are several; with few, bytes change about as the 0.8th power of it. ``alike``: the
-    steps of all variables can only move together.
+    A bit halves the error where there are several; with few, bytes change about as the 0.8th power of it. ``alike``:
+    the steps of all variables can only move together.
     """
     power = min(0.8, 1 / (math.log(2) * max(bits, 1e-9)))
     off = np.maximum(ratio / AIM, 0.1)

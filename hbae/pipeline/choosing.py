@@ -86,7 +86,9 @@ class Chooser:
         sample = take_sample(draft, self._inputs, validity, self._options.seed, columns=True)
         seed, fast = self._options.seed, self._options.fast
         far = partial(read_far, draft, self._inputs, validity, seed)
-        pick = partial(choose_plan, models=options, backend=self._backend, workers=workers, fast=fast, far=far, kinds=kinds)
+        pick = partial(
+            choose_plan, models=options, backend=self._backend, workers=workers, fast=fast, far=far, kinds=kinds
+        )
 
         def choose(targets: list[Target]) -> Choice:
             return pick(draft, targets, sample, methods)

@@ -225,9 +225,9 @@ def kind_of(task: Task) -> str:
     return {"points": rest[0], "each point": rest[0], "corrected": "wavelet"}.get(head, head) if rest else head
 
 
-def without_basis(task: Task) -> Task | None:
-    """Give the task of the same predictor without a basis over the variables, for one with it."""
-    return (*task[:2], "none") if task[0] == "points" and task[2] == "klt" else None
+def without_basis(task: Task) -> Task:
+    """Give the task of the same predictor without a basis over the variables, for one with it; nothing for others."""
+    return (*task[:2], "none") if task[0] == "points" and task[2] == "klt" else ()
 
 
 def make_family(s: Setting, task: Task) -> Family:

@@ -22,7 +22,7 @@ from hbae.pipeline.sampling import Sample, offsets_of
 WORTH_PARTING = 0.98
 # Estimates without loss that are so many times the best kind's bytes need not be looked into.
 _HOPELESS = 2.0
-# Kinds that take no more than so many times the best one's bytes for a part's variables are looked into for all of them.
+# Kinds that take no more than so many times the best one's bytes for a part's variables are looked into for them.
 _NEAR = 1.1
 
 

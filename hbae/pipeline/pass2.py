@@ -43,6 +43,7 @@ class Group:
     totals: list[Totals] | None = None
     notes: tuple[str, ...] = ()
 
+
 # Bits for each coefficient, on average, that coding some chunks again may take where all could be balanced anew.
 _DEAR = 0.08
 

@@ -35,8 +35,7 @@ def finer_plan(plan: GroupPlan, factor: Array) -> GroupPlan:
     plan = replace(plan, unit=plan.unit * factor, point_unit=point)
     if not plan.ties_variables or (factor == factor[0]).all():
         return plan
-    carried = {name: _carried(getattr(plan, name), factor) for name in ("mix", "transform")}
-    return replace(plan, **carried)
+    return replace(plan, mix=_carried(plan.mix, factor), transform=_carried(plan.transform, factor))
 
 
 def _carried(basis: Transform | None, factor: Array) -> Transform | None:

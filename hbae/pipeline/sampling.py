@@ -70,7 +70,8 @@ def take_sample(
         chunk = _read(draft, inputs, validity, [_chunk_at(geometry, [k.start for k in sample.places[0]])])
     tall = None
     if columns and _has_columns(geometry):
-        tall = _read(draft, inputs, validity, _spread(_columns(geometry, draft.num_variables), total, seed, SAMPLE_BYTES))
+        places = _columns(geometry, draft.num_variables)
+        tall = _read(draft, inputs, validity, _spread(places, total, seed, SAMPLE_BYTES))
     return replace(sample, chunk=chunk, columns=tall)
 
 

@@ -66,8 +66,8 @@ def balance_points(
     """Give steps and a basis over the variables at which a predictor's errors come near all tolerances.
 
     As :func:`solve_units` does for points rounded one by one, but with the errors that the predictor makes: those of
-    wavelets are far from these where most coefficients are zero. ``points``: (V, n) values to fit bases to. In the later
-    turns the basis is rotated until ``details`` (V, n), as coefficients are, take few bits.
+    wavelets are far from these where most coefficients are zero. ``points``: (V, n) values to fit bases to. In the
+    later turns the basis is rotated until ``details`` (V, n), as coefficients are, take few bits.
     """
     units, mix = start
     boxes = _few_points(left, sample)

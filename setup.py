@@ -13,6 +13,7 @@ KERNELS = [
     "hbae/codecs/_sets.c",
     "hbae/codecs/_tables.c",
     "hbae/exact/_lifting.c",
+    "hbae/exact/_predicting.c",
     "hbae/pipeline/_casting.c",
     "hbae/pipeline/_rounding.c",
 ]

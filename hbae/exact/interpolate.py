@@ -5,7 +5,7 @@ Positions are visited in passes. The first pass holds the points whose indices a
 strides s = 2**(L-1) .. 1 and for each axis in ``order``, the points at odd multiples of s along that axis (multiples
 of s along the axes already done at this stride, of 2 s along the others). A point is predicted from known neighbours
 along the axis, in integers with floor shifts, so that every machine predicts the same (the scheme of SZ3's
-interpolation, on integers).
+interpolation, on integers). NumPy is the reference; where ``_predicting.c`` is built, it predicts the same faster.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from hbae.arrays import Array
+
+try:
+    from hbae.exact import _predicting
+except ImportError:
+    _predicting = None  # type: ignore[assignment]
 
 FRACTION = 6
 
@@ -69,6 +74,11 @@ def predict(known: Array, count: int, axis: int, *, cubic: bool) -> tuple[Array,
     neither a nor d exists: (b + c + 1) >> 1. Without c: b + ((b - a) >> 1), or b where there is no a. The slope is |c
     - b| (|b - a| without c).
     """
+    if _predicting is not None:
+        shape = (*known.shape[:axis], count, *known.shape[axis + 1 :])
+        guess, rise = np.empty(shape, np.int64), np.empty(shape, np.int64)
+        _predicting.predict(known, axis, cubic, guess, rise)
+        return guess, rise
     k = np.moveaxis(known, axis, 0)
     m = len(k)
     b = k[:count]

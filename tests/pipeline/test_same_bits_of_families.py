@@ -19,7 +19,7 @@ import xarray as xr
 
 import hbae
 from hbae.codecs import contexts, hints, neighbours, related, sets, tables
-from hbae.exact import wavelet
+from hbae.exact import interpolate, wavelet
 from hbae.pipeline import calibrate, casting, parts, rounding
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.chunk import CODED, LOSSLESS
@@ -36,6 +36,7 @@ KERNELS = [
     (sets, "_sets"),
     (tables, "_tables"),
     (wavelet, "_lifting"),
+    (interpolate, "_predicting"),
     (casting, "_casting"),
     (rounding, "_rounding"),
 ]

@@ -1,0 +1,3 @@
+from hbae.arrays import Array
+
+def predict(known: Array, axis: int, cubic: bool, guess: Array, slope: Array) -> None: ...

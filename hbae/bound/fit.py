@@ -69,7 +69,7 @@ def fit_transform(x: Array, kinds: tuple[str, ...]) -> Transform:
     axes = []
     for place, a in zip(places, plain.axes, strict=True):
         others = tuple(k for k in range(energy.ndim) if k != place)
-        axes.append(AxisBasis(a.kind, a.size, a.matrix, _logs(energy.mean(axis=others))))
+        axes.append(AxisBasis(a.kind, a.size, a.matrix, log_scales(energy.mean(axis=others))))
     return Transform(tuple(axes))
 
 
@@ -79,7 +79,7 @@ def refit_variables(transform: Transform, x: Array) -> Transform:
     return Transform((replace(first, matrix=klt_basis(x, 0)), *transform.axes[1:]))
 
 
-def _logs(energy: Array) -> Array:
+def log_scales(energy: Array) -> Array:
     """Half-log2 steps of magnitude below the largest."""
     top = float(energy.max(initial=0))
     if not top > 0:

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from hbae.arrays import Array
+from hbae.bound.fit import log_scales
 from hbae.exact import BASIS_BITS, AxisBasis, Transform
 
 # Angles that are tried for each pair of directions; turns over all pairs.
@@ -32,7 +33,9 @@ def rotated(mix: Transform, c: Array, *, sweeps: int = SWEEPS) -> Transform:
     (axis,) = mix.axes
     if axis.matrix is None:
         return mix
-    return Transform((_with(axis, rotate_to_few_bits(_floats(axis.matrix), c, sweeps=sweeps)),))
+    m = rotate_to_few_bits(_floats(axis.matrix), c, sweeps=sweeps)
+    logs = log_scales((np.clip(m.T @ c, -_MOST, _MOST) ** 2).mean(axis=1)) if c.size else axis.logs
+    return Transform((replace(_with(axis, m), logs=logs),))
 
 
 def carried(axis: AxisBasis, factor: Array) -> AxisBasis:

@@ -107,9 +107,10 @@ def choose_plan(
     """Give the plan with the fewest bytes among the methods allowed; ties go to the simpler one.
 
     ``draft`` holds all that is fixed (names, geometry, ranges). A first round weighs one plan of each family on a
-    small part of the sample, a second one the variants of the best families, a third one the finalists on a whole
-    chunk. ``fast``: variables do not tell of each other, which takes time to decode. ``far``: more of the group for a
-    plan's geometry, on which the winner's steps are set. ``kinds``: of plans to weigh, if not all.
+    small part of the sample (predictors behind a basis only where those without one were not far behind), a second one
+    the variants of the best families, a third one the finalists on a whole chunk. ``fast``: variables do not tell of
+    each other, which takes time to decode. ``far``: more of the group for a plan's geometry, on which the winner's
+    steps are set. ``kinds``: of plans to weigh, if not all.
     """
     own = get_backend(backend)
     settings = make_settings(draft, targets, sample, own) if "linear" in methods else []

@@ -208,7 +208,8 @@ def family_tasks(s: Setting) -> list[Task]:
     if s.tall:
         return [("transform", s.heads()[-1], "pod", *grid_kinds(s.draft.geometry.tile[1:]))]
     if s.by_point:
-        tasks: list[Task] = [("each point", "lorenzo"), ("each point", "interpolation")]
+        # Without a basis over the variables, so not in a setting whose offsets are for one.
+        tasks: list[Task] = [("each point", way) for way in ("lorenzo", "interpolation") if s.head != "klt"]
         if s.by_point_alone and wavelet_options(s.draft):
             tasks += [("corrected", head) for head in s.heads()]
     else:

@@ -92,18 +92,20 @@ def read_far(
 
 
 def offsets_of(sample: Sample, draft: GroupPlan) -> tuple[Array, Array]:
-    """Give, for each variable, the value that its coder takes for 0, and the mean of its points, for bases.
+    """Give, for each variable, the value that its coder takes for 0, and the value next to its mean, for bases.
 
     The first is a common value if there is one: where a field is at rest it comes back as it is. Bases over variables
     have directions through the means.
     """
     found = [_offsets(sample, draft, v) for v in range(draft.num_variables)]
-    return np.array([rest for rest, _ in found]), np.array([mean for _, mean in found])
+    return np.array([rest for rest, _ in found]), np.array([near for _, near in found])
 
 
 def _offsets(sample: Sample, draft: GroupPlan, v: int) -> tuple[float, float]:
-    total = sum(raw[v].size for raw, _ in sample.boxes)
-    flat = np.concatenate([raw[v][~bad[v]][:: max(1, total // _OFFSET_POINTS)] for raw, bad in sample.boxes])
+    flat = np.concatenate([raw[v][~bad[v]] for raw, bad in sample.boxes])
+    if flat.size > _OFFSET_POINTS:
+        # Anywhere: even steps may meet the same column of every row.
+        flat = flat[np.random.default_rng(0).integers(0, flat.size, _OFFSET_POINTS)]
     if not flat.size:
         return float(draft.offset[v]), float(draft.offset[v])
     scale, shift = draft.packing[v] or (1.0, 0.0)

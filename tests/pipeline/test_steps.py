@@ -49,13 +49,13 @@ def test_errors_are_balanced_as_the_wavelet_makes_them() -> None:
     mixed, steps = solve_units(points, tol, ("klt",), rounding=0.5)[-1]
     mix = Transform(mixed.axes[:1])
     plain = solve_points([x], sample, tol, (steps, mix), quantise)
-    balanced, refitted = balance_points([x], sample, tol, (steps, mix), quantise, points)
+    balanced, refitted = balance_points([x], sample, tol, (steps, mix), quantise, points, points)
     boxes = [(x, np.ones(x.shape, bool))]
     before = _point_ratios(boxes, tol, plain, mix, quantise)
     after = _point_ratios(boxes, tol, balanced, refitted, quantise)
     assert max(before.max(), after.max()) < 1.03
     assert before.min() < 0.85
-    assert after.min() > 0.94
+    assert after.min() > 0.9
     sizes = coded_size(x, balanced, refitted), coded_size(x, plain, mix)
     assert sizes[0] < 0.98 * sizes[1]
 

@@ -45,7 +45,7 @@ class Group:
 
 
 # Bits for each coefficient, on average, that coding some chunks again may take where all could be balanced anew.
-_DEAR = 0.08
+_DEAR = 0.25
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Finer:
     def decide(self) -> tuple[GroupPlan, list[Target]]:
         """Give a plan with finer steps; where that has been tried, every block is held to the limit."""
         if self.attempt < REDO and (self.plan.unit.any() or self.plan.point_unit.any()):
-            factors = finer_factors(self.ratio, alike=self.attempt > 0, tied=self.plan.ties_variables)
+            factors = finer_factors(self.ratio, alike=self.attempt > 0)
             return finer_plan(self.plan, factors), self.targets
         if self.group.sample is None:
             raise BoundViolationError("a group without a sample")

@@ -59,14 +59,10 @@ def worst_chunks(errors: list[list[VariableErrors]], ratio: Array, gain: float) 
     return out
 
 
-def finer_factors(ratio: Array, *, alike: bool, tied: bool) -> Array:
-    """Give factors for the steps after a miss: for the variables that missed, or for all alike.
-
-    ``tied``: by a basis over the variables; those that have room then make some for the others.
-    """
+def finer_factors(ratio: Array, *, alike: bool) -> Array:
+    """Give factors for the steps after a miss: for the variables that missed, or for all alike."""
     if not alike:
-        room = np.clip((0.96 / np.maximum(ratio, 1e-9)) ** 0.6, 1.0, 1.25) if tied else 1.0
-        return np.where(ratio > 0.99, (0.98 / ratio) ** 1.2, room)
+        return np.where(ratio > 0.99, (0.98 / ratio) ** 1.2, 1.0)
     return np.full(len(ratio), float(0.98 / ratio.max()) ** 1.25)
 
 

@@ -11,6 +11,7 @@ KERNELS = [
     "hbae/codecs/_related.c",
     "hbae/codecs/_symbols.c",
     "hbae/codecs/_sets.c",
+    "hbae/codecs/_slabs.c",
     "hbae/codecs/_tables.c",
     "hbae/exact/_lifting.c",
     "hbae/exact/_predicting.c",
@@ -18,7 +19,10 @@ KERNELS = [
     "hbae/pipeline/_rounding.c",
 ]
 # What a kernel holds besides its own.
-PARTS = {"hbae/codecs/_sets.c": ["hbae/codecs/_neighbours.c", "hbae/codecs/_related.c", "hbae/codecs/_symbols.c"]}
+PARTS = {
+    "hbae/codecs/_sets.c": ["hbae/codecs/_neighbours.c", "hbae/codecs/_related.c", "hbae/codecs/_symbols.c"],
+    "hbae/codecs/_slabs.c": ["hbae/codecs/_neighbours.c", "hbae/codecs/_symbols.c"],
+}
 
 setup(
     ext_modules=[

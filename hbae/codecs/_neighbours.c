@@ -110,6 +110,15 @@ int write_contexts(const Known *k, const Parity *q, const uint8_t *told, uint16_
     return 1;
 }
 
+int hold_phase(PyObject *one, PyObject *shape, Parity *p, Known *k, Py_buffer *table) {
+    PyObject *starts, *places;
+    if (!PyTuple_Check(one) || !PyArg_ParseTuple(one, "OOy*HH", &starts, &places, table, &k->parts, &k->base)) return 0;
+    k->table = table;
+    if (read_parity(shape, starts, p) && read_places(places, k)) return 1;
+    PyBuffer_Release(table);
+    return 0;
+}
+
 PyDoc_STRVAR(contexts_doc,
              "phase_contexts(near, shape, starts, places, table, hints, parts, classes, base, told, related, out)\n--\n\n"
              "Write the contexts of one parity of a band: the class of what is expected, the guide, the base.\n\n"
@@ -148,6 +157,40 @@ static PyObject *phase_contexts(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+int write_hints(const Guide *g, const uint16_t *guide, Py_ssize_t len, const uint16_t *classes, uint32_t *sums, uint16_t *out,
+                Py_ssize_t out_len) {
+    Py_ssize_t steps[MOST_AXES + 1], at[MOST_AXES + 1] = {0}, all = 1, out_all = 1, first = 0, far = 0, n = g->counts[g->rank - 1];
+    for (Py_ssize_t a = g->rank - 1; a >= 0; a--) {
+        Py_ssize_t pad = a ? 1 : 0;
+        if (g->lengths[a] < 1 || g->counts[a] < 1 || g->counts[a] > g->lengths[a] || all > PY_SSIZE_T_MAX / 4 / (g->lengths[a] + 2))
+            return 0;
+        steps[a] = all;
+        first += pad * all;
+        far += (g->counts[a] - 1) * all;
+        all *= g->lengths[a] + 2 * pad;
+        out_all *= g->counts[a];
+    }
+    for (Py_ssize_t k = 0; k < g->neighbours; k++)
+        if (first + g->places[k] < 0 || first + far + g->places[k] >= all) return 0;
+    if (len != all * 2 || out_len != out_all * 2 || g->weight < 1 || g->weight > 64) return 0;
+    /* Exact for sums below 2^32 / divisor. */
+    uint32_t divisor = g->weight + (uint32_t)g->neighbours;
+    uint64_t inverse = (1ULL << 32) / divisor + 1;
+    for (Py_ssize_t row = 0; row < out_all / n; row++, out += n) {
+        const uint16_t *from = guide + first;
+        for (Py_ssize_t a = 0; a < g->rank - 1; a++) from += at[a] * steps[a];
+        for (Py_ssize_t i = 0; i < n; i++) sums[i] = (uint32_t)g->weight * from[i];
+        for (Py_ssize_t k = 0; k < g->neighbours; k++)
+            for (Py_ssize_t i = 0; i < n; i++) sums[i] += from[i + g->places[k]];
+        for (Py_ssize_t i = 0; i < n; i++) {
+            uint16_t mean = (uint16_t)((sums[i] * inverse) >> 32);
+            out[i] = (uint16_t)((mean << GUIDE_BITS) + classes[from[i] < 16 * CLIP ? from[i] : 16 * CLIP]);
+        }
+        for (Py_ssize_t a = g->rank - 2; a >= 0 && ++at[a] == g->counts[a]; a--) at[a] = 0;
+    }
+    return 1;
+}
+
 PyDoc_STRVAR(hints_doc,
              "hints(guide, shape, box, places, weight, classes, out)\n--\n\n"
              "Write the mean of the guide around each point of a box, and below it the class of the guide.\n\n"
@@ -157,54 +200,22 @@ PyDoc_STRVAR(hints_doc,
 static PyObject *hints(PyObject *self, PyObject *args) {
     Py_buffer guide, classes, out;
     PyObject *shape, *box, *places;
-    unsigned short weight;
-    if (!PyArg_ParseTuple(args, "y*OOOHy*w*", &guide, &shape, &box, &places, &weight, &classes, &out)) return NULL;
-    Py_ssize_t sizes[MOST_AXES], counts[MOST_AXES], steps[MOST_AXES], offsets[MOST_NEIGHBOURS], at[MOST_AXES] = {0};
-    Py_ssize_t rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0, all = 1, out_all = 1, first = 0, far = 0;
-    Py_ssize_t neighbours = PyTuple_Check(places) ? PyTuple_Size(places) : 0;
-    int good = rank >= 2 && rank <= MOST_AXES && neighbours <= MOST_NEIGHBOURS && weight >= 1 && weight <= 64 &&
-               read_tuple(shape, rank, sizes) && read_tuple(box, rank, counts) && read_tuple(places, neighbours, offsets);
-    for (Py_ssize_t a = rank - 1; good && a >= 0; a--) {
-        Py_ssize_t pad = a ? 1 : 0;
-        good = sizes[a] >= 1 && counts[a] >= 1 && counts[a] <= sizes[a] && all <= PY_SSIZE_T_MAX / 4 / (sizes[a] + 2);
-        if (!good) break;
-        steps[a] = all;
-        first += pad * all;
-        far += (counts[a] - 1) * all;
-        all *= sizes[a] + 2 * pad;
-        out_all *= counts[a];
-    }
-    for (Py_ssize_t k = 0; good && k < neighbours; k++)
-        good = first + offsets[k] >= 0 && first + far + offsets[k] < all;
-    good = good && guide.len == all * 2 && out.len == out_all * 2 && classes.len >= (16 * CLIP + 1) * 2;
-    Py_ssize_t n = good ? counts[rank - 1] : 0;
-    uint32_t *sums = good ? malloc((size_t)n * sizeof(uint32_t)) : NULL;
+    Guide g = {0};
+    if (!PyArg_ParseTuple(args, "y*OOOHy*w*", &guide, &shape, &box, &places, &g.weight, &classes, &out)) return NULL;
+    g.rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
+    g.neighbours = PyTuple_Check(places) ? PyTuple_Size(places) : 0;
+    int good = g.rank >= 2 && g.rank <= MOST_AXES + 1 && g.neighbours <= MOST_NEIGHBOURS && read_tuple(shape, g.rank, g.lengths) &&
+               read_tuple(box, g.rank, g.counts) && read_tuple(places, g.neighbours, g.places) && g.counts[g.rank - 1] >= 1 &&
+               g.counts[g.rank - 1] <= out.len / 2 && classes.len >= (16 * CLIP + 1) * 2;
+    uint32_t *sums = good ? malloc((size_t)g.counts[g.rank - 1] * sizeof(uint32_t)) : NULL;
     if (sums) {
-        /* Exact for sums below 2^32 / divisor. */
-        uint32_t divisor = weight + (uint32_t)neighbours;
-        uint64_t inverse = (1ULL << 32) / divisor + 1;
-        const uint16_t *class = classes.buf;
-        uint16_t *to = out.buf;
         Py_BEGIN_ALLOW_THREADS;
-        for (Py_ssize_t row = 0; row < out_all / n; row++) {
-            const uint16_t *from = (const uint16_t *)guide.buf + first;
-            for (Py_ssize_t a = 0; a < rank - 1; a++) from += at[a] * steps[a];
-            for (Py_ssize_t i = 0; i < n; i++) sums[i] = (uint32_t)weight * from[i];
-            for (Py_ssize_t k = 0; k < neighbours; k++)
-                for (Py_ssize_t i = 0; i < n; i++) sums[i] += from[i + offsets[k]];
-            for (Py_ssize_t i = 0; i < n; i++) {
-                uint16_t mean = (uint16_t)((sums[i] * inverse) >> 32);
-                to[i] = (uint16_t)((mean << GUIDE_BITS) + class[from[i] < 16 * CLIP ? from[i] : 16 * CLIP]);
-            }
-            to += n;
-            for (Py_ssize_t a = rank - 2; a >= 0 && ++at[a] == counts[a]; a--) at[a] = 0;
-        }
+        good = write_hints(&g, guide.buf, guide.len, classes.buf, sums, out.buf, out.len);
         Py_END_ALLOW_THREADS;
         free(sums);
     } else if (good)
         PyErr_NoMemory();
-    else if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_ValueError, "hints: shapes and buffers do not fit");
+    if (!good && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "hints: shapes and buffers do not fit");
     PyBuffer_Release(&guide);
     PyBuffer_Release(&classes);
     PyBuffer_Release(&out);
@@ -224,7 +235,7 @@ typedef struct {
     int store;
 } Move;
 
-static uint16_t size_of(int64_t v) {
+uint16_t size_of(int64_t v) {
     if (v < LINEAR && v > -LINEAR) return (uint16_t)(v < 0 ? -v : v);
     if (v >= FAR || v <= -FAR) return CLIP;
     uint32_t u = (uint32_t)(v < 0 ? -v : v), k = 0;

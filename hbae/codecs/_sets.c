@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_PHASES 128
-
 typedef struct {
     Parity parity;
     Known known;
@@ -31,10 +29,11 @@ typedef struct {
     Py_ssize_t *room;
 } Set;
 
-/* Hold and read the phases; `count` of their tables are held then. */
-static int hold_phases(PyObject *phases, PyObject *shape, Set *s) {
-    Py_ssize_t n = PyTuple_Check(phases) ? PyTuple_Size(phases) : 0;
-    if (n < 1 || n > MOST_PHASES) return 0;
+/* Hold and read the phases, each with the places around its points (none for an empty tuple); `count` of their tables are held
+   then. */
+static int hold_phases(PyObject *phases, PyObject *around, PyObject *shape, Set *s) {
+    Py_ssize_t n = PyTuple_Check(phases) ? PyTuple_Size(phases) : 0, places_of = PyTuple_Size(around);
+    if (n < 1 || n > MOST_PHASES || (places_of && places_of != n)) return 0;
     s->phases = calloc((size_t)n, sizeof(Phase));
     if (!s->phases) {
         PyErr_NoMemory();
@@ -42,12 +41,9 @@ static int hold_phases(PyObject *phases, PyObject *shape, Set *s) {
     }
     for (; s->count < n; s->count++) {
         Phase *p = s->phases + s->count;
-        PyObject *starts, *places, *around, *one = PyTuple_GetItem(phases, s->count);
-        Known *k = &p->known;
-        if (!PyTuple_Check(one) || !PyArg_ParseTuple(one, "OOy*HHO", &starts, &places, &p->table, &k->parts, &k->base, &around)) return 0;
-        k->sizes = &s->sizes, k->hints = &s->hints, k->table = &p->table, k->classes = &s->classes;
-        k->variables = s->variables, k->related = s->related;
-        if (!read_parity(shape, starts, &p->parity) || !read_places(places, k) || !read_around(around, &p->around) ||
+        p->known = (Known){&s->sizes, &s->hints, .classes = &s->classes, .variables = s->variables, .related = s->related};
+        if (!hold_phase(PyTuple_GetItem(phases, s->count), shape, &p->parity, &p->known, &p->table)) return 0;
+        if ((places_of && !read_around(PyTuple_GetItem(around, s->count), &p->around)) ||
             p->parity.points > PY_SSIZE_T_MAX / 64 / s->variables) {
             s->count++;
             return 0;
@@ -99,20 +95,20 @@ static int read_phase(Set *s, const Phase *p, int *fits) {
 }
 
 PyDoc_STRVAR(read_doc,
-             "read(sizes, shape, hints, classes, phases, spot, related, around, stream)\n--\n\n"
+             "read(sizes, shape, hints, classes, phases, spot, related, around, places, stream)\n--\n\n"
              "Read the integers of a set of variables of a band into a grid; give what is wrong with the stream (0: nothing).\n\n"
              "`sizes`: uint16 (V, *shape + 2), zeros, written. `hints`, `classes`: as for `phase_contexts`. `phases`: starts, places,\n"
-             "table, parts and base (for `phase_contexts`), places (for `expect`) of each. `spot`: grid, firsts, steps as for `move`.\n"
+             "table, parts and base (for `phase_contexts`) of each. `spot`: grid, firsts, steps as for `move`.\n"
              "`around`: where variables are `related`, what `note` writes to; leaders, variables to tell of, how many leaders (may be\n"
-             "0), first column, limits and `off_from` as for `expect`. `stream`: what `take` takes behind `narrow`.");
+             "0), first column, limits and `off_from`, and the `places` of each phase, or none, as for `expect`. `stream`: what `take` takes behind `narrow`.");
 
 static PyObject *read_set(PyObject *self, PyObject *args) {
     Set s = {0};
-    PyObject *shape, *phases, *spot, *around, *stream, *steps, *leads, *told;
+    PyObject *shape, *phases, *spot, *around, *places, *stream, *steps, *leads, *told;
     Py_buffer *b = s.stream;
     /* Tuples one by one: there is no room for more buffers in inner ones than the outer one has places. */
-    int fits = PyArg_ParseTuple(args, "w*Oy*y*OO!pO!O!", &s.sizes, &shape, &s.hints, &s.classes, &phases, &PyTuple_Type, &spot,
-                                &s.related, &PyTuple_Type, &around, &PyTuple_Type, &stream) &&
+    int fits = PyArg_ParseTuple(args, "w*Oy*y*OO!pO!O!O!", &s.sizes, &shape, &s.hints, &s.classes, &phases, &PyTuple_Type, &spot,
+                                &s.related, &PyTuple_Type, &around, &PyTuple_Type, &places, &PyTuple_Type, &stream) &&
                PyArg_ParseTuple(spot, "w*y*O", &s.grid, &s.firsts, &steps) &&
                PyArg_ParseTuple(around, "w*OOiny*f", &s.own, &leads, &told, &s.around.leaders, &s.around.first, &s.limits,
                                 &s.around.off_from) &&
@@ -121,7 +117,7 @@ static PyObject *read_set(PyObject *self, PyObject *args) {
     s.around.limits = &s.limits;
     s.spot.sizes = &s.sizes, s.spot.grid = &s.grid, s.spot.firsts = &s.firsts;
     fits = fits && s.firsts.len == 8 * s.variables && s.variables >= 1 && s.around.leaders >= 0 &&
-           (s.related || !s.around.leaders) && reader_of(b, &s.reader) && hold_phases(phases, shape, &s) &&
+           (s.related || !s.around.leaders) && reader_of(b, &s.reader) && hold_phases(phases, places, shape, &s) &&
            read_tuple(steps, s.phases->parity.rank, s.spot.steps) && (!s.around.leaders || hold_around(leads, told, &s.around));
     int fault = FINE;
     if (fits && make_room(&s)) {

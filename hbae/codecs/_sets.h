@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What is done with one parity of a band of variables: each a step of _sets.c, and by itself a function of its own kernel.
+ * What is done with one parity of a band of variables or of a slab: each a step of _sets.c or _slabs.c, and by itself a function
+ * of its own kernel.
  * Functions give whether everything fits, unless they say otherwise, and touch nothing where it does not.
  */
 #ifndef HBAE_SETS_H
@@ -11,6 +12,7 @@
 #include <stdint.h>
 
 #define MOST_AXES 8
+#define MOST_PHASES 128
 #define MOST_NEIGHBOURS 96
 #define MOST_LEADERS 15
 #define MOST_PLACES 24
@@ -52,8 +54,24 @@ static inline int read_places(PyObject *places, Known *k) {
     return k->neighbours >= 0 && k->neighbours <= MOST_NEIGHBOURS && read_tuple(places, k->neighbours, k->places);
 }
 
+/* Hold and read one phase for what is known: starts, places, table, parts, base. Gives 0 where its table is not held either, else
+   whether all fits. */
+int hold_phase(PyObject *one, PyObject *shape, Parity *p, Known *k, Py_buffer *table);
 /* `told`: class and sign of each point, or NULL. `sums`: room for a row. */
 int write_contexts(const Known *k, const Parity *p, const uint8_t *told, uint16_t *sums, uint16_t *out);
+
+/* A guide (uint16) with a border along all axes but the first, a box of it from its first point on, places of neighbours as flat
+   steps, weight of the point itself. */
+typedef struct {
+    Py_ssize_t rank, lengths[MOST_AXES + 1], counts[MOST_AXES + 1], neighbours, places[MOST_NEIGHBOURS];
+    unsigned short weight;
+} Guide;
+
+/* `classes`: of every value. `sums`: room for a row of 32 bits. Lengths of buffers are in bytes. */
+int write_hints(const Guide *g, const uint16_t *guide, Py_ssize_t len, const uint16_t *classes, uint32_t *sums, uint16_t *out,
+                Py_ssize_t out_len);
+/* The size of an integer, for contexts. */
+uint16_t size_of(int64_t v);
 
 /* Where a band lies in a grid (float64), and its sizes with a border. */
 typedef struct {

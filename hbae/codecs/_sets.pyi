@@ -7,9 +7,10 @@ def read(
     shape: tuple[int, ...],
     hints: Array,
     classes: Array,
-    phases: Sequence[tuple[tuple[int, ...], tuple[int, ...], Array, int, int, tuple[tuple[int, int], ...]]],
+    phases: Sequence[tuple[tuple[int, ...], tuple[int, ...], Array, int, int]],
     spot: tuple[Array, Array, tuple[int, ...]],
     related: bool,
     around: tuple[Array, tuple[Array, ...], tuple[Array, ...], int, int, Array, float],
+    places: tuple[tuple[tuple[int, int], ...], ...],
     stream: tuple[Array, Array, Array, Array, Array, bytes, Array, Array],
 ) -> int: ...

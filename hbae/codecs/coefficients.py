@@ -7,6 +7,8 @@ zero in any tile; the rest is zero and costs nothing, neither bytes nor time. A 
 (:mod:`hbae.codecs.neighbours`): the context of a value joins the mean size of known neighbours in its tile with a
 guide, the decaying mean of sizes in the slabs before. Where nothing is known it is the expected magnitude, from log
 scales of the axes.
+
+NumPy is the reference; where ``_slabs.c`` is built, it goes through all slabs in one call.
 """
 
 from __future__ import annotations
@@ -18,14 +20,32 @@ import numpy as np
 
 from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, ByteWriter
-from hbae.codecs.contexts import SymbolReader, SymbolWriter
+from hbae.codecs.contexts import SymbolReader, SymbolWriter, check_fault
 from hbae.codecs.ints import decode_ints, encode_ints
-from hbae.codecs.neighbours import MOST_LONG_AXES, PHASE_CONTEXTS, Phase, hints_around, phases_of, sizes_of
+from hbae.codecs.neighbours import (
+    GUIDE_CLASS,
+    MOST_LONG_AXES,
+    PHASE_CONTEXTS,
+    FixedPhase,
+    Phase,
+    classes_of,
+    fixed_phases,
+    hints_around,
+    phases_of,
+    sizes_of,
+)
 from hbae.errors import FormatError
+
+try:
+    from hbae.codecs import _slabs
+except ImportError:
+    _slabs = None  # type: ignore[assignment]
 
 BUCKETS = 40
 # The last one of phases, for values of which nothing is known, is the first of the buckets.
 CONTEXTS = PHASE_CONTEXTS - 1 + BUCKETS
+
+_Slab = tuple[tuple[int, ...], tuple[FixedPhase, ...]]
 
 
 @dataclass(frozen=True)
@@ -74,8 +94,12 @@ def encode_coefficients(q: Array, logs: list[Array]) -> bytes:
     """
     runs = _runs(q)
     symbols = SymbolWriter(CONTEXTS)
-    for inside, step in _walk(np.asarray(q, np.int64), runs, logs):
-        symbols.add(step.pick(inside), step.contexts)
+    q = np.asarray(q, np.int64)
+    if _slabs is not None:
+        _list_slabs(q, runs, logs, symbols)
+    else:
+        for inside, step in _walk(q, runs, logs):
+            symbols.add(step.pick(inside), step.contexts)
     w = ByteWriter()
     w.raw(encode_ints(_tabled(runs)))
     if runs.any():
@@ -101,8 +125,11 @@ def decode_coefficients(reader: ByteReader, tiles: int, logs: list[Array]) -> Ar
     if not runs.any():
         return q
     symbols = SymbolReader(reader, CONTEXTS)
-    for inside, step in _walk(q, runs, logs):
-        step.put(inside, symbols.take(step.contexts))
+    if _slabs is not None and symbols.buffers is not None:
+        check_fault(_slabs.read(*_fixed(q, runs, logs), symbols.buffers))
+    else:
+        for inside, step in _walk(q, runs, logs):
+            step.put(inside, symbols.take(step.contexts))
     symbols.end()
     return q
 
@@ -124,8 +151,7 @@ def _walk(q: Array, runs: Array, logs: list[Array]) -> Iterator[tuple[Array, _St
 
     After each one its values must be in the box.
     """
-    # Axes of length 1 have no neighbours, and would be three times as long with their border.
-    flat_axes = tuple(a for a in range(1, q.ndim - 1) if q.shape[a + 1] == 1)[: q.ndim - 3]
+    flat_axes = _flat_axes(q)
     shape = tuple(n for a, n in enumerate(q.shape[2:], 1) if a not in flat_axes)
     bordered = np.zeros((q.shape[1], *(n + 2 for n in shape)), np.uint16)
     guide = bordered[(slice(None), *(slice(1, -1),) * len(shape))]
@@ -148,6 +174,46 @@ def _walk(q: Array, runs: Array, logs: list[Array]) -> Iterator[tuple[Array, _St
         bordered >>= 1 if s else 0
         if known is not None and places is not None:
             guide[places.box] += mine * np.uint16(8 if s else 16)
+
+
+def _flat_axes(q: Array) -> tuple[int, ...]:
+    """Axes of a slab's box (B, ...) of length 1, not all: they have no neighbours, and borders would treble them."""
+    return tuple(a for a in range(1, q.ndim - 1) if q.shape[a + 1] == 1)[: q.ndim - 3]
+
+
+def _list_slabs(q: Array, runs: Array, logs: list[Array], symbols: SymbolWriter) -> None:
+    """Do what :func:`_walk` does for a writer."""
+    fixed = _fixed(np.ascontiguousarray(q), runs, logs)
+    total, steps = int(np.count_nonzero(fixed[2])) * q.shape[1], sum(len(s[1]) for s in fixed[4] if s is not None)
+    values, contexts, ends = np.empty(total, np.int64), np.empty(total, np.uint16), np.empty(steps, np.int64)
+    begin = 0
+    for end in ends[: _slabs.list(*fixed, values, contexts, ends)].tolist():
+        symbols.add(values[begin:end], contexts[begin:end])
+        begin = end
+
+
+def _fixed(
+    q: Array, runs: Array, logs: list[Array]
+) -> tuple[Array, tuple[int, ...], Array, Array, tuple[_Slab | None, ...], Array, Array]:
+    """Give what the kernel needs: q, its shape and all that :func:`_places` tells of every slab, without flat axes."""
+    flat = tuple(a + 1 for a in _flat_axes(q))
+    kept = [a for a in range(2, q.ndim) if a not in flat]
+    shape = (*q.shape[:2], *(q.shape[a] for a in kept))
+    under: Array = (np.arange(q.shape[-1]) < runs[..., None]).reshape(shape[0], *shape[2:])
+    total = np.zeros((1,) * len(logs), np.int64)
+    for axis, log in enumerate(logs):
+        total = total + log.reshape([-1 if k == axis else 1 for k in range(len(logs))])
+    buckets = np.clip(total, 0, BUCKETS - 1).astype(np.uint16).reshape(under.shape)
+    boxes = []
+    for axis in range(1, under.ndim):
+        live = np.asarray(under.any(axis=_others(under, axis)[1:]))
+        last = live.shape[1] - live[:, ::-1].argmax(axis=1)
+        # Both parities of an axis are in the box.
+        boxes.append(np.where(live.any(axis=1), np.maximum(last, min(live.shape[1], 2)), 0).tolist())
+    slabs = tuple(
+        (box, fixed_phases(box, s > 0, 0)) if box[0] else None for s, box in enumerate(zip(*boxes, strict=True))
+    )
+    return q, shape, under, buckets, slabs, classes_of(0), GUIDE_CLASS
 
 
 def _contexts(p: Phase, flat: Array | None, known: Array, hints: Array | None, places: _Places) -> Array:

@@ -44,6 +44,8 @@ GUIDE_CLASS = np.searchsorted(_GUIDE_LIMITS, np.arange(16 * CLIP + 1), side="rig
 MOST_LONG_AXES = 7
 _KINDS, _SIZES = 3, len(_EXPECTED) + 1
 PHASE_CONTEXTS = _KINDS * _SIZES * GUIDES + 1
+# Parities, places of known neighbours, parts (16ths) of their mean size for each sum, parts of hints, first context.
+FixedPhase = tuple[tuple[int, ...], tuple[int, ...], Array, int, int]
 _NOTHING, _NO_TOLD, _NO_VALUES = np.zeros(0, np.uint16), np.zeros(0, np.uint8), np.zeros(0, np.int16)
 
 
@@ -106,12 +108,8 @@ class Phase:
         out = classes_of(classes)[expected >> 4] + other + np.uint16(base)
         return out.ravel()
 
-    def fixed(self, hinted: bool, classes: int) -> tuple[tuple[int, ...], tuple[int, ...], Array, int, int]:
-        """Give what :meth:`contexts` needs of a phase, with or without hints.
-
-        Parities, places of known neighbours, parts (16ths) of their mean size for each sum, parts of hints, first
-        context.
-        """
+    def fixed(self, hinted: bool, classes: int) -> FixedPhase:
+        """Give what :meth:`contexts` needs of a phase, with or without hints."""
         alone = not hinted and not self.near
         parts = (_PARTS_MANY if self.many else _PARTS)[self.kind] if hinted else _ALL
         base = (_KINDS if alone else self.kind) * _SIZES * (classes or GUIDES)
@@ -207,6 +205,12 @@ def hints_around(guide: Array, shape: tuple[int, ...], box: tuple[int, ...]) -> 
     mean = (total // np.uint32(weight + 2 * len(axes))).astype(np.uint16)
     hints: Array = (mean << GUIDE_BITS) + GUIDE_CLASS[own]
     return hints
+
+
+@lru_cache(maxsize=1024)
+def fixed_phases(shape: tuple[int, ...], hinted: bool, classes: int) -> tuple[FixedPhase, ...]:
+    """Give what kernels need of each phase of a band: many bands have one shape."""
+    return tuple(p.fixed(hinted, classes) for p in phases_of(shape))
 
 
 def sets_of(count: int, few: int | None = None) -> Iterator[slice]:

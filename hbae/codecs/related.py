@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.codecs.neighbours import GUIDES, PHASE_CONTEXTS, Phase
+from hbae.codecs.neighbours import GUIDES, PHASE_CONTEXTS, Phase, phases_of
 
 try:
     from hbae.codecs import _related
@@ -163,6 +163,11 @@ class Around:
             found += [(f + 1, sign * self._strides[a]) for f in self.spread for a in axes for sign in (-1, 1)]
             self._places[phase.parity] = tuple(found[:MOST_PLACES])
         return self._places[phase.parity]
+
+    @cached_property
+    def all_places(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """Places around the points of each phase of the band, in coding order."""
+        return tuple(self.places(p) for p in phases_of(self.shape))
 
     def note(self, phase: Phase, part: slice, values: Array) -> None:
         """Keep a phase's integers (flat, int64 or int16) of some variables for what comes after it."""

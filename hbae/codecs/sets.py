@@ -13,7 +13,7 @@ import numpy as np
 
 from hbae.arrays import Array
 from hbae.codecs.contexts import Buffers, SymbolReader, SymbolWriter, check_fault
-from hbae.codecs.neighbours import Phase, Spot, classes_of, phases_of
+from hbae.codecs.neighbours import Phase, Spot, classes_of, fixed_phases, phases_of
 from hbae.codecs.related import CLASS_LIMITS, CLASSES, Around, Expected, Fixed, join_expected, split_expected
 
 try:
@@ -80,11 +80,9 @@ class BandSet:
     def _read(self, stream: Buffers) -> None:
         near, hinted = self.around, self.hints is not None
         around = _NO_AROUND if near is None else near.fixed(self.part)
-        phases = tuple(
-            (*p.fixed(hinted, self._classes), () if near is None else near.places(p))
-            for p in phases_of(self.spot.shape)
-        )
+        phases = fixed_phases(self.spot.shape, hinted, self._classes)
         hints = _NOTHING if self.hints is None else self.hints
         of_sizes = (self.known, self.spot.shape, hints, classes_of(self._classes), phases)
         spot = (self.spot.grid, self.spot.firsts, self.spot.steps)
-        check_fault(_sets.read(*of_sizes, spot, near is not None, around, stream))
+        places = () if near is None else near.all_places
+        check_fault(_sets.read(*of_sizes, spot, near is not None, around, places, stream))

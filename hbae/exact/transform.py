@@ -25,7 +25,8 @@ BASIS_BITS = 15
 MAX_FRACTION = 8
 MAX_DCT = 512
 _FIX = 96
-_COLUMNS = 4096
+# Values that are multiplied together fit the cache, but for many variables: some columns at least.
+_VALUES, _COLUMNS = 1 << 15, 4096
 
 
 @dataclass(frozen=True)
@@ -169,9 +170,10 @@ class Transform:
             m = np.asarray(np.ldexp(first.astype(np.float64), fraction * plain - BASIS_BITS))[:, rows]
         count = math.prod((q.shape[1], *self.tile[1:]))
         flat = v.reshape(len(v), count)
-        room = np.empty(self.tile[0] * min(count, _COLUMNS) if out is None else 0)
-        for k in range(0, count, _COLUMNS):
-            here = slice(k, min(k + _COLUMNS, count))
+        width = max(_VALUES // self.tile[0], _COLUMNS)
+        room = np.empty(self.tile[0] * min(count, width) if out is None else 0)
+        for k in range(0, count, width):
+            here = slice(k, min(k + width, count))
             part = room[: self.tile[0] * (here.stop - k)].reshape(-1, here.stop - k) if out is None else out[:, here]
             if m is None:
                 part[...] = 0

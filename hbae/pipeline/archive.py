@@ -6,9 +6,11 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import sys
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -71,7 +73,6 @@ class Archive:
     def _connect(self) -> None:
         self.reader = ArchiveReader(self.path, salvage=self._salvage)
         try:
-            self._threads = ThreadpoolController()
             self._cache: OrderedDict[int | str, list[Array]] = OrderedDict()
             self._cached, self._most = 0, _cache_bytes()
             self._lock = threading.RLock()
@@ -204,7 +205,7 @@ class Archive:
             plan = self.plan(part.group)
             backend = self._backend_for(plan)
             # Threads inside a product of thin matrices wait for each other more than they work.
-            with self._threads.limit(limits=1):
+            with _libraries("torch" in sys.modules).limit(limits=1):
                 values = decode_chunk(payload, plan, box_shape(box), backend, what)
             # What a device writes to cannot be swapped out: it is not for keeping.
             arrays = list(values.copy() if keep and backend.on_device else values)
@@ -322,6 +323,12 @@ def _cache_bytes() -> int:
         return max(_LEAST_CACHE, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8)
     except (AttributeError, ValueError, OSError):
         return _LEAST_CACHE
+
+
+@lru_cache(maxsize=2)
+def _libraries(with_torch: bool) -> ThreadpoolController:
+    """Find the libraries for arithmetic once, and again when torch has brought its own."""
+    return ThreadpoolController()
 
 
 def find_shared_model(sha: str, given: Path | None, folder: Path) -> bytes:

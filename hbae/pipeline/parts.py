@@ -21,8 +21,8 @@ from hbae.pipeline.logdomain import join_bits
 from hbae.pipeline.plan import GroupPlan, finer_steps
 from hbae.pipeline.waves import POINTS, Waves, check_largest, synthesised
 
-# Columns of one stage that are finished together.
-_PIECE = 1024
+# Values of one stage that are finished together, some columns at least.
+_PIECE, _COLUMNS = 1 << 15, 1024
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,9 @@ def _piecewise(alone: _Alone, plan: GroupPlan, shape: tuple[int, ...]) -> Array:
 
 def _columns(q: Array) -> Iterator[tuple[slice, Array]]:
     """Give integers (V, N) as float64, some columns at a time."""
-    for k in range(0, q.shape[1], _PIECE):
-        here = slice(k, k + _PIECE)
+    width = max(_PIECE // max(len(q), 1), _COLUMNS)
+    for k in range(0, q.shape[1], width):
+        here = slice(k, k + width)
         yield here, q[:, here].astype(np.float64)
 
 

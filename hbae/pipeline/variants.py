@@ -11,6 +11,10 @@ from hbae.exact.wavelet import MOST_AXES, num_levels
 from hbae.pipeline.plan import GroupPlan, Levels
 from hbae.pipeline.sampling import Sample
 
+# Fewer variables do not tell of each other: their files were not smaller, or up to 1.6 % larger, and took up to twice
+# as long to decode.
+_TELLING = 16
+
 
 def difference_axes(geometry: Geometry) -> list[tuple[int, ...]]:
     """Axes along which differences are worth trying: all, all but the first, the first, the last, none."""
@@ -21,7 +25,7 @@ def difference_axes(geometry: Geometry) -> list[tuple[int, ...]]:
 
 def relations(num_variables: int, head: str, *, fast: bool) -> tuple[Relation, ...]:
     """What variables may tell of each other, the likeliest first: components of a basis are closely related."""
-    if num_variables == 1 or fast:
+    if num_variables < _TELLING or fast:
         return ("",)
     return ("rests", "") if head == "klt" else ("contexts", "rests", "")
 

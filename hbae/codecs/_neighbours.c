@@ -8,11 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* As in neighbours.py; sizes reach CLIP from FAR on. */
-#define LINEAR 64
-#define OCTAVE 48
-#define CLIP 511
-#define FAR 43008
 /* Lowest bits of hints: the class of the guide. */
 #define GUIDE_BITS 3
 
@@ -234,14 +229,6 @@ typedef struct {
     Py_ssize_t rank, counts[MOST_AXES], near_steps[MOST_AXES], grid_steps[MOST_AXES], width;
     int store;
 } Move;
-
-uint16_t size_of(int64_t v) {
-    if (v < LINEAR && v > -LINEAR) return (uint16_t)(v < 0 ? -v : v);
-    if (v >= FAR || v <= -FAR) return CLIP;
-    uint32_t u = (uint32_t)(v < 0 ? -v : v), k = 0;
-    while (u >> k >= 2 * LINEAR) k++;
-    return (uint16_t)(LINEAR + OCTAVE * k + (OCTAVE * (u - ((uint32_t)LINEAR << k)) >> k) / LINEAR);
-}
 
 PyDoc_STRVAR(sizes_doc, "sizes(values, out)\n--\n\nWrite the sizes (uint16) of integers (int64).");
 

@@ -70,8 +70,20 @@ typedef struct {
 /* `classes`: of every value. `sums`: room for a row of 32 bits. Lengths of buffers are in bytes. */
 int write_hints(const Guide *g, const uint16_t *guide, Py_ssize_t len, const uint16_t *classes, uint32_t *sums, uint16_t *out,
                 Py_ssize_t out_len);
+/* As in neighbours.py; sizes reach CLIP from FAR on. */
+#define LINEAR 64
+#define OCTAVE 48
+#define CLIP 511
+#define FAR 43008
+
 /* The size of an integer, for contexts. */
-uint16_t size_of(int64_t v);
+static inline uint16_t size_of(int64_t v) {
+    if (v < LINEAR && v > -LINEAR) return (uint16_t)(v < 0 ? -v : v);
+    if (v >= FAR || v <= -FAR) return CLIP;
+    uint32_t u = (uint32_t)(v < 0 ? -v : v), k = 0;
+    while (u >> k >= 2 * LINEAR) k++;
+    return (uint16_t)(LINEAR + OCTAVE * k + (OCTAVE * (u - ((uint32_t)LINEAR << k)) >> k) / LINEAR);
+}
 
 /* Where a band lies in a grid (float64), and its sizes with a border. */
 typedef struct {

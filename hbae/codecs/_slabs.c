@@ -7,9 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* As in neighbours.py: sizes reach CLIP. */
-#define CLIP 511
-
 typedef struct {
     Parity parity;
     Known known;

@@ -59,8 +59,8 @@ _NEAR = 1.2
 # So many plans of a family may go on.
 _VARIANTS = 2
 AIM_SAMPLED = 0.98
-# Related variables take longer to decode: for less than that part of the bytes they are left alone.
-_RELATED = 1.01
+# Related variables take half as long again to decode: for less than that part of the bytes they are left alone.
+_RELATED = 1.03
 # Steps are right after a correction by no more than that; a correction of the error asks for that power of it.
 _SETTLED, _SLOWER = 0.05, 1.1
 # Samples smaller than this are weighed sooner than a process starts.

@@ -130,6 +130,17 @@ def test_masks(shape: tuple[int, ...], share: float, seed: int) -> None:
     assert np.array_equal(back, mask)
 
 
+@pytest.mark.parametrize("shape", [(6, 50), (5, 20, 30), (60, 5), (9, 1)])
+def test_masks_that_hardly_differ_from_row_to_row(shape: tuple[int, ...]) -> None:
+    """Long rows and short ones are joined in different ways."""
+    mask = np.repeat(np.random.default_rng(1).random((1, *shape[1:])) < 0.5, shape[0], axis=0)
+    mask[-1] ^= np.arange(mask[-1].size).reshape(mask[-1].shape) % 5 == 0
+    coded = encode_mask(mask)
+    if mask[0].size > 1:
+        assert coded[0] == 3
+    assert np.array_equal(decode_mask(ByteReader(coded), shape), mask)
+
+
 @settings(max_examples=120)
 @given(
     dtype=st.sampled_from(DTYPES),

@@ -144,10 +144,10 @@ def test_what_does_not_fit_is_refused(compiled: Any, monkeypatch: pytest.MonkeyP
     decoded(coded(q, np.zeros((5, 4, 5), np.uint16), "rests"), q, np.zeros((5, 4, 5), np.uint16), "rests")
     good = calls[-1]
     compiled.read(*copied(good))
-    sizes, _, hints, classes, phases, spot, related, around, stream = good
+    sizes, _, hints, classes, phases, spot, related, around, near, stream = good
     grid, firsts, steps = spot
     own, leads, told, leaders, _, limits, _ = around
-    starts, places, table, parts, base, near = phases[1]
+    starts, places, table, parts, base = phases[1]
     labels, constant, token_at, left, words, bits, state, used = stream
     assert related
     assert leaders > 0
@@ -166,13 +166,10 @@ def test_what_does_not_fit_is_refused(compiled: Any, monkeypatch: pytest.MonkeyP
         (4, None, phases * 64),
         (4, None, ((starts[:1], *phases[1][1:]),)),
         (4, None, (((2, 0), *phases[1][1:]),)),
-        (4, None, ((starts, (1 << 40,), table, parts, base, near),)),
-        (4, None, ((starts, (-100,), table, parts, base, near),)),
-        (4, None, ((starts, places, table[1:2], parts, base, near),)),
-        (4, None, ((starts, places, table, 17, base, near),)),
-        (4, None, ((starts, places, table, parts, base, ((9, 0),)),)),
-        (4, None, ((starts, places, table, parts, base, ((0, 1 << 40),)),)),
-        (4, None, ((starts, places, table, parts, base, ((0,),)),)),
+        (4, None, ((starts, (1 << 40,), table, parts, base),)),
+        (4, None, ((starts, (-100,), table, parts, base),)),
+        (4, None, ((starts, places, table[1:2], parts, base),)),
+        (4, None, ((starts, places, table, 17, base),)),
         (5, 0, grid[1:].copy()),
         (5, 1, firsts[:0]),
         (5, 1, firsts[:1].copy()),
@@ -195,15 +192,21 @@ def test_what_does_not_fit_is_refused(compiled: Any, monkeypatch: pytest.MonkeyP
         (7, 4, -1),
         (7, 4, len(q)),
         (7, 5, limits[1:].copy()),
-        (8, 0, labels[1:].copy()),
-        (8, 1, constant[1:].copy()),
-        (8, 1, np.full_like(constant, 146)),
-        (8, 2, token_at[1:].copy()),
-        (8, 3, left[1:].copy()),
-        (8, 4, words[:0]),
-        (8, 5, b""),
-        (8, 6, state[:2].copy()),
-        (8, 7, used[1:].copy()),
+        (8, None, near[1:]),
+        (8, None, (((9, 0),), *near[1:])),
+        (8, None, (((0, 1 << 40),), *near[1:])),
+        (8, None, (((0,),), *near[1:])),
+        (8, None, (None, *near[1:])),
+        (8, None, None),
+        (9, 0, labels[1:].copy()),
+        (9, 1, constant[1:].copy()),
+        (9, 1, np.full_like(constant, 146)),
+        (9, 2, token_at[1:].copy()),
+        (9, 3, left[1:].copy()),
+        (9, 4, words[:0]),
+        (9, 5, b""),
+        (9, 6, state[:2].copy()),
+        (9, 7, used[1:].copy()),
     ]
     state[...] = [1 << 40, len(words), 4 * len(bits)]
     for place, inner, value in bad:

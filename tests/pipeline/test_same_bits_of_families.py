@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 
 import hbae
-from hbae.codecs import contexts, hints, neighbours, related, sets, tables
+from hbae.codecs import coefficients, contexts, hints, neighbours, related, sets, tables
 from hbae.exact import interpolate, wavelet
 from hbae.pipeline import calibrate, casting, parts, rounding
 from hbae.pipeline.archive import Archive
@@ -34,6 +34,7 @@ KERNELS = [
     (neighbours, "_neighbours"),
     (related, "_related"),
     (sets, "_sets"),
+    (coefficients, "_slabs"),
     (tables, "_tables"),
     (wavelet, "_lifting"),
     (interpolate, "_predicting"),
@@ -85,11 +86,11 @@ print(json.dumps(found))
 
 
 def source(dtype: str = "f4") -> xr.Dataset:
-    """Three smooth fields with masks and noise, in several chunks."""
+    """Four smooth fields with noise, three of them with masks, in several chunks."""
     rng = np.random.default_rng(11)
     x, y, z = np.meshgrid(*(np.arange(n) / 6 for n in SHAPE), indexing="ij")
     data = {}
-    for i in range(3):
+    for i in range(4):
         a = np.sin(x + i) * np.cos(y) + np.sin(z / 2 + i) + rng.normal(0, 2e-3, SHAPE)
         a[:, 3 + i : 6, 4:7] = np.nan
         data[f"v{i}"] = (("t", "y", "x"), a.astype(dtype))

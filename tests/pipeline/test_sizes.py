@@ -20,6 +20,7 @@ from hbae.exact import get_backend
 from hbae.pipeline import calibrate, encode
 from hbae.pipeline import chunk as chunks
 from hbae.pipeline.archive import Archive
+from hbae.pipeline.variants import relations
 
 
 @pytest.mark.parametrize("method", ["linear", "auto", "lossless", "hbae"])
@@ -242,3 +243,10 @@ def test_fast_leaves_relations_out(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert related[0] == ""
     assert related[1]
     assert sizes[1] < 0.95 * sizes[0]
+
+
+def test_few_variables_do_not_tell_of_each_other() -> None:
+    """Two or three never gained by it; of some, plans without come first, so that steps are set for those."""
+    assert all(relations(n, head, fast=False) == ("",) for n in (1, 2, 3) for head in ("none", "klt"))
+    assert all(relations(n, head, fast=False)[0] == "" for n in (4, 15) for head in ("none", "klt"))
+    assert relations(16, "klt", fast=False) == ("rests", "")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hbae.arrays import Array
 from hbae.config import ErrorBound
@@ -31,7 +32,8 @@ class Target:
     ``point``: largest error of any point, units. ``rmse``: RMSE of the variable, units. ``block_rmse``: RMSE of any
     block over its valid points, units. ``block_l2``: 2-norm of the error of any block, units. ``pw_rel``: largest
     error of any point over its magnitude. ``span``: the range used. ``regions``: where points have tighter limits; they
-    count in ``by_point`` and ``tolerance`` only once they are asked for everywhere (:meth:`everywhere`).
+    count in ``by_point`` and ``tolerance`` only once they are asked for everywhere (:meth:`everywhere`). ``reserved``:
+    stored values that mean that a point is missing, so that no other may come back as one.
     """
 
     point: float = math.inf
@@ -41,6 +43,7 @@ class Target:
     pw_rel: float = math.inf
     span: float = 0.0
     regions: tuple[Region, ...] = ()
+    reserved: tuple[Any, ...] = ()
 
     def everywhere(self) -> Target:
         """Give the target that asks of every point what its regions ask of theirs."""
@@ -66,7 +69,13 @@ class Target:
 
 def resolve_target(bounds: Iterable[ErrorBound], span: float) -> Target:
     """Give the target of a variable with that range (max - min over valid values, or the user's ``range=``)."""
-    t = {"point": math.inf, "rmse": math.inf, "block_rmse": math.inf, "block_l2": math.inf, "pw_rel": math.inf}
+    t: dict[str, Any] = {
+        "point": math.inf,
+        "rmse": math.inf,
+        "block_rmse": math.inf,
+        "block_l2": math.inf,
+        "pw_rel": math.inf,
+    }
 
     def tighten(key: str, value: float) -> None:
         t[key] = min(t[key], value)

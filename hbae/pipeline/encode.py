@@ -102,10 +102,10 @@ def encode_chunk(
         # Integers too large for exact arithmetic or for the coder: the plan does not suit this chunk.
         return _as_lossless(raw, invalid, plan, targets)
     for _ in range(_REPAIRS + 1):
-        errors = original.judge(decoded, targets)
-        if errors.hold:
+        errors, taken = original.judge(decoded, targets), _taken(decoded, valid, targets)
+        if errors.hold and not taken.any():
             break
-        parts = _repair(raw, decoded, valid, plan, targets, parts)
+        parts = _repair(raw, decoded, valid, plan, targets, parts, taken)
         payload, decoded = seal(encode_parts(parts, plan, grid), plan, grid, backend)
     else:
         return _as_lossless(raw, invalid, plan, targets)
@@ -288,12 +288,23 @@ def _quantise_log(raw: Array, valid: Array, plan: GroupPlan, parts: Parts) -> Pa
     return replace(parts, point=q, signs=signs & valid)
 
 
-def _repair(raw: Array, decoded: Array, valid: Array, plan: GroupPlan, targets: list[Target], parts: Parts) -> Parts:
-    """Keep exactly what still fails: points over their limit, and the largest errors of blocks over theirs."""
+def _taken(decoded: Array, valid: Array, targets: list[Target]) -> Array:
+    """Tell which points that count came back as a value that means that one is missing."""
+    out = np.zeros(decoded.shape, bool)
+    for mine, values, ok, t in zip(out, decoded, valid, targets, strict=True):
+        for r in t.reserved:
+            mine |= (values == r) & ok
+    return out
+
+
+def _repair(
+    raw: Array, decoded: Array, valid: Array, plan: GroupPlan, targets: list[Target], parts: Parts, taken: Array
+) -> Parts:
+    """Keep exactly what still fails: points over their limit or taken for missing, the largest errors of blocks."""
     x, y = physical(raw, plan), physical(decoded, plan)
-    bad = np.zeros(raw.shape, bool)
+    bad = taken.copy()
     for v, t in enumerate(targets):
-        bad[v] = failing_points(y[v] - x[v], x[v], valid[v], t, margin=True)
+        bad[v] |= failing_points(y[v] - x[v], x[v], valid[v], t, margin=True)
         if t.by_block:
             error = np.where(valid[v], y[v] - x[v], 0.0)
             bad[v] |= _worst_of_blocks(error, valid[v], t, plan.geometry.block)

@@ -143,6 +143,7 @@ def judge_variable(
     width = span[1] - span[0] if span is not None else stats.span
     needs_span = any(b.kind in ("nrmse", "psnr", "block_nrmse", "rel_range") for b in bounds)
     target = resolve_target(bounds, width if math.isfinite(width) else 0.0)
+    target = replace(target, reserved=stats.validity.excluded)
     reason = ""
     if stats.valid < 2:
         reason = "fewer than two valid values"

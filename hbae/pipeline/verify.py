@@ -303,6 +303,8 @@ class _Judge:
             bad = self._invalid(v, raw, x, plan)
             if (bad & ~same).any():
                 found.missed[name] = f"{name}: a fill value or a value that is not finite differs"
+            if (~bad & Validity(self._fills(v)).invalid(a) & np.isfinite(y)).any():
+                found.missed[name] = f"{name}: a point that is there came back as a fill value"
             if (~bad & ~np.isfinite(y)).any():
                 found.missed[name] = f"{name}: a value is decoded that is not finite"
             x, y = np.where(bad, 0.0, x), np.where(bad | ~np.isfinite(y), 0.0, y)

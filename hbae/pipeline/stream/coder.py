@@ -134,8 +134,11 @@ class Coder:
         if g.plan is None:
             v = Variable(name=g.paths[0], dims=("",) * raw.ndim, source=ArraySource(raw))
             return encode_exact_chunk(v, tuple(slice(0, n) for n in raw.shape))
-        invalid = np.stack([self._validity(g, k).invalid(raw[k]) for k in range(len(raw))])
+        validity = [self._validity(g, k) for k in range(len(raw))]
+        invalid = np.stack([v.invalid(x) for v, x in zip(validity, raw, strict=True)])
         targets = regions.at(g.paths, list(g.targets), box)
+        # A stream that goes on after a stop knows bounds, but not what they were resolved with.
+        targets = [replace(t, reserved=v.excluded) for t, v in zip(targets, validity, strict=True)]
         model = self.model.encoder if self.model is not None and g.plan.model else None
         return encode_held(raw, invalid, g.plan, targets, model=model, backend=self._coder())
 

@@ -21,22 +21,11 @@ from hbae.exact import Backend, get_backend
 from hbae.pipeline.chunk import encode_raw
 from hbae.pipeline.crew import Mapper
 from hbae.pipeline.encode import NEAR_LOSSLESS, encode_chunk, quiet, trial_chunk
-from hbae.pipeline.families import (
-    Candidate,
-    Family,
-    ModelOption,
-    Setting,
-    Task,
-    family_tasks,
-    kind_of,
-    make_family,
-    make_setting,
-    make_settings,
-    without_basis,
-)
+from hbae.pipeline.families import Task, family_tasks, kind_of, make_family, without_basis
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.replan import finer_plan
 from hbae.pipeline.sampling import Sample, few_boxes
+from hbae.pipeline.setting import Candidate, Family, ModelOption, Setting, make_setting, make_settings
 from hbae.pipeline.steps import AIM
 
 _T = TypeVar("_T")

@@ -13,7 +13,6 @@ from hbae.errors import ModelMismatchError
 from hbae.exact import get_backend
 from hbae.pipeline.calibrate import Choice, choose_plan
 from hbae.pipeline.crew import Mapper
-from hbae.pipeline.families import ModelOption
 from hbae.pipeline.groups import LossyVariable, make_drafts
 from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.kinds import WORTH_PARTING, Part, part_by_kind
@@ -24,6 +23,7 @@ from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.regions import Regions
 from hbae.pipeline.replan import finer_plan
 from hbae.pipeline.sampling import Sample, read_far, take_sample
+from hbae.pipeline.setting import ModelOption
 
 # Parts may have more chunks than their group up to that number: an archive holds only so many.
 _MOST_CHUNKS = 1 << 14

@@ -13,9 +13,10 @@ from hbae.exact import get_backend
 from hbae.pipeline.calibrate import ALONE_POINTS, FIRST_POINTS, Choice, points_of, trial_part, weigh
 from hbae.pipeline.crew import Mapper
 from hbae.pipeline.encode import quiet
-from hbae.pipeline.families import MANY, Candidate, Setting, Task, family_tasks, kind_of, make_family, make_setting
+from hbae.pipeline.families import Task, family_tasks, kind_of, make_family
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.sampling import Sample, offsets_of
+from hbae.pipeline.setting import MANY, Candidate, Setting, make_setting
 
 # Variables leave their group for that part of its bytes, and a kind that suits more of them serves one whose own is no
 # better than that.

@@ -121,7 +121,7 @@ class GroupPlan:
 
     @property
     def ties_variables(self) -> bool:
-        """Whether a basis over the variables ties their errors together; steps are then of its components."""
+        """Whether a basis over the variables ties their errors together."""
         return self.mix is not None or (self.transform is not None and self.transform.axes[0].matrix is not None)
 
     @property

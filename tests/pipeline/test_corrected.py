@@ -19,8 +19,9 @@ from hbae.exact import get_backend
 from hbae.pipeline import families
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.chunk import CODED, open_chunk, read_parts
-from hbae.pipeline.families import Family, make_family
+from hbae.pipeline.families import make_family
 from hbae.pipeline.plan import GroupPlan
+from hbae.pipeline.setting import Family
 
 # No block divides these lengths.
 SHAPE = (12, 65, 70)

@@ -13,7 +13,7 @@ import hbae
 from hbae.arrays import Array
 from hbae.bound import resolve_target
 from hbae.config import ErrorBound
-from hbae.pipeline import calibrate, families, kinds, replan, steps
+from hbae.pipeline import calibrate, kinds, replan, setting, steps
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.calibrate import Candidate, weigh
 from hbae.pipeline.replan import finer_plan
@@ -61,7 +61,7 @@ def test_a_common_value_saves_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     ds = xr.Dataset({"rain": (("t", "y", "x"), x)})
     new = hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
     middle = lambda _, draft: (draft.offset, draft.offset)  # noqa: E731
-    monkeypatch.setattr(families, "offsets_of", middle)
+    monkeypatch.setattr(setting, "offsets_of", middle)
     monkeypatch.setattr(kinds, "offsets_of", middle)
     old = hbae.compress(ds, tmp_path / "b.hbae", "nrmse=1e-3", method="linear")
     assert new.size < 0.85 * old.size
@@ -70,7 +70,7 @@ def test_a_common_value_saves_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_bases_through_the_means_save_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ds = related(2, 8, 8)
     new = hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-2", method="linear")
-    monkeypatch.setattr(families, "offsets_of", lambda _, draft: (draft.low, draft.low))
+    monkeypatch.setattr(setting, "offsets_of", lambda _, draft: (draft.low, draft.low))
     old = hbae.compress(ds, tmp_path / "b.hbae", "nrmse=1e-2", method="linear")
     assert new.size < 0.95 * old.size
 

@@ -72,7 +72,7 @@ def test_bounds_finer_than_its_columns(
         assert plan.transform is not None
         assert plan.transform.axes[1].kept < 100
         assert plan.point_unit.all()
-    monkeypatch.setattr("hbae.pipeline.families.make_tall", lambda *_: None)
+    monkeypatch.setattr("hbae.pipeline.setting.make_tall", lambda *_: None)
     without = hbae.compress(ds, tmp_path / "b.hbae", f"nrmse={bound}", method="linear")
     assert (tmp_path / "a.hbae").stat().st_size < 0.7 * without.size
 

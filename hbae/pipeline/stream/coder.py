@@ -19,7 +19,6 @@ from hbae.io import fill_patterns
 from hbae.pipeline.calibrate import Choice, choose_plan
 from hbae.pipeline.encode import quiet
 from hbae.pipeline.exactvars import chunk_step, encode_exact_chunk
-from hbae.pipeline.families import ModelOption
 from hbae.pipeline.groups import MAX_LOSSY_RANK, LossyVariable, judge_variable, make_drafts
 from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.learn import GroupModel, model_geometry
@@ -27,6 +26,7 @@ from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.regions import Regions
 from hbae.pipeline.sampling import take_sample
+from hbae.pipeline.setting import ModelOption
 from hbae.pipeline.stats import Validity, VariableStats
 from hbae.pipeline.stream.held import encode_held
 from hbae.pipeline.stream.layout import Layout

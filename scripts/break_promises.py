@@ -102,12 +102,12 @@ def run_tests(folder: Path, tests: tuple[str, ...], limit: float) -> tuple[str, 
 
 
 def rebuilt(folder: Path, source: Path) -> bool:
-    """Build a copy's kernels again; tell whether the one of that source is another now."""
-    (kernel,) = source.parent.glob(f"{source.stem}.*.so")
-    before = kernel.read_bytes()
+    """Build a copy's kernels again; tell whether the one of that source, or any beside a header, is another now."""
+    kernels = list(source.parent.glob(f"{source.stem}.*.so" if source.suffix == ".c" else "*.so"))
+    before = [k.read_bytes() for k in kernels]
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--force"]
     subprocess.run(command, cwd=folder, capture_output=True, check=True)
-    return kernel.read_bytes() != before
+    return [k.read_bytes() for k in kernels] != before
 
 
 def try_break(b: Break, limit: float) -> tuple[str, str, float]:
@@ -119,7 +119,7 @@ def try_break(b: Break, limit: float) -> tuple[str, str, float]:
             path.write_text(b.applied(path.read_text()))
         except ValueError as e:
             return str(e), "", 0.0
-        if path.suffix == ".c" and not rebuilt(folder, path):
+        if path.suffix in (".c", ".h") and not rebuilt(folder, path):
             return "the changed kernel was not built", "", time.monotonic() - begin
         verdict, tail = run_tests(folder, b.tests, limit)
     return ("MISSED" if verdict == "passed" else verdict), tail, time.monotonic() - begin

@@ -2,7 +2,7 @@
 """Makes the bounds true: targets, norms, the residual correctors' choices, verification."""
 
 from hbae.bound.check import ChunkErrors, block_limits, check_chunk, failing_points
-from hbae.bound.fit import fit_transform, klt_basis, refit_variables
+from hbae.bound.fit import fit_transform, klt_basis, precise, refit_variables
 from hbae.bound.gae import select_coefficients
 from hbae.bound.norms import Totals, VariableErrors
 from hbae.bound.quantise import ROUNDING, dead_zone
@@ -24,6 +24,7 @@ __all__ = [
     "failing_points",
     "fit_transform",
     "klt_basis",
+    "precise",
     "refit_variables",
     "resolve_target",
     "rotated",

@@ -7,6 +7,7 @@ columns of its PCA basis: a proper orthogonal decomposition.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -16,8 +17,12 @@ from hbae.exact import AxisBasis, Transform, dct_basis
 from hbae.exact.transform import BASIS_BITS
 
 _FLOOR = 2.0**-24
-# Part of the squared tolerance that the columns left out may take.
-_TAIL = 0.03
+# Part of the squared tolerance that the columns left out may take, and that rounding those in the basis may.
+_TAIL, _ROUNDED = 0.03, 0.005
+# The squared error that rounding to steps makes.
+_STEP = 1 / 12
+# Columns keep that many bits of entries of their usual size, sign aside, whatever they are for.
+_LEAST_BITS = 3
 
 
 def klt_basis(x: Array, axis: int) -> Array:
@@ -32,6 +37,41 @@ def leading_basis(x: Array, axis: int, tail: float) -> Array:
     return basis[:, : max(1, int((left > tail).sum()))]
 
 
+def with_precision(axis: AxisBasis, energy: Array, room: float) -> AxisBasis:
+    """Round the columns of a PCA basis as far as their coefficients allow; others stay.
+
+    ``energy``: mean square of each column's coefficients. ``room``: squared tolerance of a value, in the same units;
+    rounding all columns takes a small part of it.
+    """
+    if axis.matrix is None or axis.kind != "klt":
+        return axis
+    allowed = _ROUNDED * room * 12 / (max(axis.kept, 1) * np.maximum(energy, 1e-300))
+    most = BASIS_BITS - _LEAST_BITS - math.log2(axis.size) / 2
+    shifts = np.clip(np.floor(BASIS_BITS + np.log2(allowed) / 2), 0, max(0, int(most))).astype(np.int64)
+    return rounded_to(replace(axis, shifts=shifts), axis.matrix * 2.0**-BASIS_BITS)
+
+
+def rounded_to(axis: AxisBasis, matrix: Array) -> AxisBasis:
+    """Give the basis with these columns (n, m), rounded to what its shifts allow."""
+    unit = np.exp2(np.zeros(axis.kept) if axis.shifts is None else axis.shifts)
+    return replace(axis, matrix=(np.rint(matrix * 2.0**BASIS_BITS / unit) * unit).astype(np.int64))
+
+
+def precise(mix: Transform, x: Array) -> Transform:
+    """Round a basis over the variables, of nothing else, as far as values x (V, n), in steps, allow."""
+    (axis,) = mix.axes
+    if axis.matrix is None:
+        return mix
+    c = (axis.matrix.T * 2.0**-BASIS_BITS) @ x
+    return Transform((with_precision(axis, _energy_at_work(c * c), _STEP),))
+
+
+def _energy_at_work(energy: Array) -> Array:
+    """Mean square of coefficients (m,), given (m, n), over places that count by their energy: bits are spent there."""
+    weights = energy.sum(axis=0)
+    return np.asarray(energy @ weights / max(float(weights.sum()), 1e-300))
+
+
 def _pca(x: Array, axis: int) -> tuple[Array, Array]:
     """Integer basis and the energy of each column."""
     n = x.shape[axis]
@@ -43,10 +83,11 @@ def _pca(x: Array, axis: int) -> tuple[Array, Array]:
     return np.rint(vectors * signs * 2.0**BASIS_BITS).astype(np.int64), np.maximum(values[order], 0)
 
 
-def fit_transform(x: Array, kinds: tuple[str, ...]) -> Transform:
+def fit_transform(x: Array, kinds: tuple[str, ...], room: float = 1.0) -> Transform:
     """Fit a transform to tiles (V, B, *tile): a kind for V and for each tile axis.
 
-    ``none``, ``dct``, ``klt``; ``pod``: the leading columns of ``klt``, x being in units of its tolerances.
+    ``none``, ``dct``, ``klt``; ``pod``: the leading columns of ``klt``, x being in units of its tolerances. ``room``:
+    the squared tolerance of a value, in units of x: with axes of tiles, columns are no more precise than they need be.
     """
     lengths = (len(x), *x.shape[2:])
     places = (0, *range(2, x.ndim))
@@ -69,14 +110,17 @@ def fit_transform(x: Array, kinds: tuple[str, ...]) -> Transform:
     axes = []
     for place, a in zip(places, plain.axes, strict=True):
         others = tuple(k for k in range(energy.ndim) if k != place)
-        axes.append(AxisBasis(a.kind, a.size, a.matrix, log_scales(energy.mean(axis=others))))
+        a = replace(a, logs=log_scales(energy.mean(axis=others)))
+        if any(a.kind != "none" for a in plain.axes[1:]):
+            a = with_precision(a, _energy_at_work(np.moveaxis(energy, place, 0).reshape(a.kept, -1)), room)
+        axes.append(a)
     return Transform(tuple(axes))
 
 
 def refit_variables(transform: Transform, x: Array) -> Transform:
     """Give the transform with the PCA basis of the variables fitted to tiles (V, B, *tile); the rest stays."""
-    first = transform.axes[0]
-    return Transform((replace(first, matrix=klt_basis(x, 0)), *transform.axes[1:]))
+    first = replace(transform.axes[0], matrix=klt_basis(x, 0), shifts=None)
+    return Transform((first, *transform.axes[1:]))
 
 
 def log_scales(energy: Array) -> Array:

@@ -8,12 +8,13 @@ components, with the cost of coding as their contrast).
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.bound.fit import log_scales
+from hbae.bound.fit import log_scales, rounded_to
 from hbae.exact import BASIS_BITS, AxisBasis, Transform
 
 # Angles that are tried for each pair of directions; turns over all pairs.
@@ -35,7 +36,7 @@ def rotated(mix: Transform, c: Array, *, sweeps: int = SWEEPS) -> Transform:
         return mix
     m = rotate_to_few_bits(_floats(axis.matrix), c, sweeps=sweeps)
     logs = log_scales((np.clip(m.T @ c, -_MOST, _MOST) ** 2).mean(axis=1)) if c.size else axis.logs
-    return Transform((replace(_with(axis, m), logs=logs),))
+    return Transform((rounded_to(replace(axis, logs=logs, shifts=None), m),))
 
 
 def carried(axis: AxisBasis, factor: Array) -> AxisBasis:
@@ -46,15 +47,15 @@ def carried(axis: AxisBasis, factor: Array) -> AxisBasis:
     if axis.matrix is None:
         return axis
     q, r = np.linalg.qr(_floats(axis.matrix) / factor[:, None])
-    return _with(axis, q * np.where(np.diagonal(r) < 0, -1.0, 1.0))
+    if axis.shifts is not None:
+        # Finer steps see more of what is rounded.
+        finer = round(math.log2(max(1.0, 1 / float(factor.min()))))
+        axis = replace(axis, shifts=np.maximum(axis.shifts - finer, 0))
+    return rounded_to(axis, q * np.where(np.diagonal(r) < 0, -1.0, 1.0))
 
 
 def _floats(matrix: Array) -> Array:
     return np.ldexp(matrix.astype(np.float64), -BASIS_BITS)
-
-
-def _with(axis: AxisBasis, matrix: Array) -> AxisBasis:
-    return replace(axis, matrix=np.rint(matrix * 2.0**BASIS_BITS).astype(np.int64))
 
 
 def rotate_to_few_bits(basis: Array, c: Array, *, sweeps: int = SWEEPS) -> Array:

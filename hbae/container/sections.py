@@ -18,15 +18,22 @@ MAX_ARRAYS = 1 << 10
 MAX_AXES = 33
 _MAX_DOC = 16 << 20
 _WEIGHT, _BOOK = ".weight", ".book"
+# Of a basis: entries without their last bits, a column as a row; how many bits each column is without. Before there
+# were columns, bases were stored as a matrix.
+_COLUMNS, _SHIFTS, _MATRIX = ".columns", ".shifts", ".matrix"
+_MOST_SHIFT, _MOST_ENTRY = 20, 1 << 20
 
 
 def encode_arrays(doc: dict[str, Any], arrays: dict[str, Array]) -> bytes:
-    """Encode a JSON document and named integer arrays (entropy coded, one after the other)."""
+    """Encode a JSON document and named integer arrays (entropy coded, one after the other).
+
+    Rows of columns are coded one after the other, as sizes go on from row to row; all other arrays as one row.
+    """
     listing = [[name, list(a.shape)] for name, a in arrays.items()]
     w = ByteWriter()
     w.raw(pack(json.dumps({"doc": doc, "arrays": listing}, separators=(",", ":")).encode(), 19))
-    for a in arrays.values():
-        w.raw(encode_ints(a.reshape(1, -1)))
+    for name, a in arrays.items():
+        w.raw(encode_ints(a.reshape(_rows(name, a.shape))))
     return w.getvalue()
 
 
@@ -50,9 +57,14 @@ def decode_arrays(data: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
         raise FormatError("section declares arrays that cannot be")
     if sum(math.prod(s) for s in listing.values()) > MAX_NUMBERS:
         raise FormatError("section declares too many numbers")
-    arrays = {n: decode_ints(r, (1, math.prod(s))).reshape(s) for n, s in listing.items()}
+    arrays = {n: decode_ints(r, _rows(n, s)).reshape(s) for n, s in listing.items()}
     r.end()
     return doc, arrays
+
+
+def _rows(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the shape in which an array is coded."""
+    return shape if name.endswith(_COLUMNS) and len(shape) == 2 and min(shape) > 0 else (1, math.prod(shape))
 
 
 def check_all_used(arrays: dict[str, Array], used: set[str]) -> None:
@@ -120,7 +132,8 @@ def encode_transform(transform: Transform) -> bytes:
     arrays: dict[str, Array] = {}
     for i, a in enumerate(transform.axes):
         if a.kind == "klt" and a.matrix is not None:
-            arrays[f"{i}.matrix"] = a.matrix
+            shifts = np.zeros(a.kept, np.int64) if a.shifts is None else a.shifts
+            arrays[f"{i}{_COLUMNS}"], arrays[f"{i}{_SHIFTS}"] = np.ascontiguousarray((a.matrix >> shifts).T), shifts
         arrays[f"{i}.logs"] = a.logs
     return encode_arrays(doc, arrays)
 
@@ -144,22 +157,32 @@ def decode_transform(data: bytes) -> Transform:
         raise
     except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise FormatError(f"transform is malformed: {e!r}") from e
-    names = {f"{i}.logs" for i in range(len(axes))} | {f"{i}.matrix" for i, a in enumerate(bases) if a.kind == "klt"}
+    names = {f"{i}.logs" for i in range(len(axes))}
+    for i in (i for i, a in enumerate(bases) if a.kind == "klt"):
+        names |= {f"{i}{_MATRIX}"} if f"{i}{_MATRIX}" in arrays else {f"{i}{_COLUMNS}", f"{i}{_SHIFTS}"}
     check_all_used(arrays, names)
     return Transform(bases)
 
 
 def _axis_basis(i: int, kind: str, size: int, kept: int, arrays: dict[str, Array]) -> AxisBasis:
-    matrix = None
+    matrix = shifts = None
     if kind == "klt":
-        matrix = arrays[f"{i}.matrix"]
-        if np.abs(matrix).max(initial=0) > 1 << 20:
+        if f"{i}{_MATRIX}" in arrays:
+            matrix = arrays[f"{i}{_MATRIX}"]
+        else:
+            columns, shifts = arrays[f"{i}{_COLUMNS}"], arrays[f"{i}{_SHIFTS}"]
+            if shifts.shape != columns.shape[:1] or shifts.min(initial=0) < 0 or shifts.max(initial=0) > _MOST_SHIFT:
+                raise FormatError("axis basis: impossible shifts")
+            if np.abs(columns).max(initial=0) > _MOST_ENTRY:
+                raise FormatError("axis basis: entries are too large")
+            matrix = columns.T << shifts
+        if np.abs(matrix).max(initial=0) > _MOST_ENTRY:
             raise FormatError("axis basis: entries are too large")
     elif kind == "dct":
         if not 1 <= size <= MAX_DCT or not 0 <= kept <= size:
             raise FormatError("axis basis: DCT of an unsupported length")
         matrix = dct_basis(size)[:, :kept]
-    basis = AxisBasis(kind, size, matrix, arrays[f"{i}.logs"])
+    basis = AxisBasis(kind, size, matrix, arrays[f"{i}.logs"], shifts)
     if basis.kept != kept:
         raise FormatError("axis basis: it keeps another number of coefficients than declared")
     return basis

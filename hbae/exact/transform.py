@@ -35,13 +35,15 @@ class AxisBasis:
 
     ``matrix``: (n, m) integers, columns are basis vectors times 2**15; None for kind ``none``. ``logs``: (m,)
     expected magnitude of each coefficient, in steps of half a factor of two below the largest (0 = largest); they
-    choose contexts of the entropy coder only.
+    choose contexts of the entropy coder only. ``shifts``: (m,) for ``klt``, or None: entries of a column are multiples
+    of two to that power, which takes fewer bytes.
     """
 
     kind: str
     size: int
     matrix: Array | None
     logs: Array
+    shifts: Array | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("none", "dct", "klt") or (self.matrix is None) != (self.kind == "none"):
@@ -51,6 +53,8 @@ class AxisBasis:
             raise FormatError("axis basis: wrong shape")
         if self.logs.shape != (self.kept,) or self.logs.min(initial=0) < 0 or self.logs.max(initial=0) > 1 << 16:
             raise FormatError("axis basis: wrong number of log scales")
+        if self.shifts is not None and (self.kind != "klt" or self.shifts.shape != (self.kept,)):
+            raise FormatError("axis basis: shifts without columns")
 
     @property
     def kept(self) -> int:
@@ -77,7 +81,7 @@ class Transform:
     def forward(self, x: Array) -> Array:
         """Give the coefficients of tiles (V, B, *tile) in the bases; float64, for the encoder only.
 
-        Columns of 15 bits are not quite orthonormal: the bases' duals are applied, so that large coefficients fit too.
+        Rounded columns are not quite orthonormal: the bases' duals are applied, so that large coefficients fit too.
         """
         scaled = self.duals()
         mixed = x if scaled[0] is None else _mixed(scaled[0].T, x)
@@ -212,8 +216,11 @@ def _live_rows(q: Array) -> tuple[Array, Array]:
 
 
 def _dual(m: Array) -> Array:
-    """Give D with D.T @ m nearly the identity, for columns m that are nearly orthonormal: what is off is squared."""
-    out: Array = 2 * m - m @ (m.T @ m)
+    """Give D with D.T @ m the identity, for columns m that are nearly orthonormal; nearly, for columns that are not."""
+    try:
+        out: Array = np.linalg.solve(m.T @ m, m.T).T
+    except np.linalg.LinAlgError:
+        out = 2 * m - m @ (m.T @ m)
     return out
 
 

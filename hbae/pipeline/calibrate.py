@@ -27,6 +27,7 @@ from hbae.pipeline.replan import finer_plan
 from hbae.pipeline.sampling import Sample, few_boxes
 from hbae.pipeline.setting import Candidate, Family, ModelOption, Setting, make_setting, make_settings
 from hbae.pipeline.steps import AIM
+from hbae.pipeline.touchup import STUBBORN
 
 _T = TypeVar("_T")
 # More of a group than its sample, box by box, for a plan's geometry.
@@ -255,14 +256,14 @@ def _settle(
     *,
     alone: bool,
 ) -> GroupPlan:
-    """Set the winner's steps right for the global limits on boxes: apart first, then all alike.
+    """Set the winner's steps right for the global limits on boxes: apart first, then only those that are too coarse.
 
-    A basis over the variables ties their errors together: steps move by less then.
+    Where none is, all grow alike. A basis over the variables ties their errors together: steps move by less then.
     """
     plan = c.plan
     if c.lossless or not _by_rmse(targets) or not (plan.unit.any() or plan.point_unit.any()):
         return plan
-    for alike in (False, False, True, True) if plan.ties_variables else (False, False, True):
+    for last in (False, False, True, True) if plan.ties_variables else (False, False, True):
         try:
             sse, count = _errors_of(replace(c, plan=plan), targets, boxes(), backend, workers, alone=alone)
         except FormatError:
@@ -273,15 +274,17 @@ def _settle(
             return plan
         ratio = np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
         # No error, or no point, says nothing about steps.
-        factor = np.where(seen, aim / np.maximum(ratio, 1e-9), np.inf if alike else 1.0)
-        if alike:
+        factor = np.where(seen, aim / np.maximum(ratio, 1e-9), np.inf if last else 1.0)
+        if last and factor.min() >= 1:
             factor = np.full(len(ratio), float(factor.min()))
+        elif last:
+            factor = np.minimum(factor, 1.0) ** (STUBBORN if plan.ties_variables else 1.0)
         elif plan.ties_variables:
             factor = np.clip(factor**_TIED, *_TIED_RANGE)
         near = bool(np.abs(factor - 1).max() < _SETTLED)
         # Errors grow slower than steps.
         plan = finer_plan(plan, factor**_SLOWER if near else factor)
-        if near and (alike or not plan.ties_variables):
+        if near and (last or not plan.ties_variables):
             break
     return plan
 

@@ -11,7 +11,7 @@ from operator import itemgetter
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.bound import Target, rotated
+from hbae.bound import Target, precise, rotated
 from hbae.errors import FormatError
 from hbae.exact import AxisBasis, Transform
 from hbae.exact.backend import NumpyBackend
@@ -140,8 +140,9 @@ def _corrected(s: Setting, head: str) -> Family:
     options = [replace(base, point_unit=steps, wavelet=w) for w in wavelet_options(s.draft)]
     best = min(options, key=partial(_bytes_on_part, s)) if s.model is None and not s.brief else options[0]
     if best.mix is not None and s.model is None:
-        turned = replace(best, mix=rotated(best.mix, s.details() / steps[:, None]))
-        best = min((best, turned), key=partial(_bytes_on_part, s))
+        details = s.details() / steps[:, None]
+        mix = precise(rotated(best.mix, details), details)
+        best = min((best, replace(best, mix=mix)), key=partial(_bytes_on_part, s))
     found = _improving(s, [replace(best, point_unit=steps * k) for k in _COARSER])
     tied = relations(s.draft.num_variables, head, fast=s.fast)
     plans = [replace(found[0], related=t) for t in tied] + [replace(p, related=tied[0]) for p in found[1:]]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +23,7 @@ from hbae.pipeline.pool import Job, encode_all
 from hbae.pipeline.regions import Regions
 from hbae.pipeline.replan import finer_plan, with_block_limits
 from hbae.pipeline.sampling import Sample
-from hbae.pipeline.touchup import Spool, finer_factors, global_ratios, touch_up
+from hbae.pipeline.touchup import Spool, finer_factors, global_ratios, growth_of_chunks, growth_of_plan, touch_up
 from hbae.pipeline.workers import Workers
 from hbae.ranks import Team, agreed, together
 
@@ -44,8 +43,8 @@ class Group:
     notes: tuple[str, ...] = ()
 
 
-# Bits for each coefficient, on average, that coding some chunks again may take where all could be balanced anew.
-_DEAR = 0.25
+# Part of the bytes that coding some chunks again may take beyond what finer steps of some variables take everywhere.
+_DEAR = 0.01
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ class GroupWriter:
 def _judge(errors: dict[int, list[VariableErrors]], g: Group, job: Job, *, cheap: bool) -> _Verdict:
     """Sum errors up in the order of chunks; after the last touch-up, or where none is possible, none is coded again.
 
-    ``cheap``: nor where that takes many bits, and one basis ties the variables' errors together.
+    ``cheap``: nor where finer steps of the variables that missed take fewer bytes.
     """
     by_variable = [[errors[i][v] for i in sorted(errors)] for v in range(len(g.members))]
     totals = [Totals.of(e, m.target.span) for e, m in zip(by_variable, g.members, strict=True)]
@@ -169,7 +168,9 @@ def _judge(errors: dict[int, list[VariableErrors]], g: Group, job: Job, *, cheap
     fine, again = job.fine, np.zeros(0, np.int64)
     if job.plan.domain != "log" and not job.lossless:
         fine, again = touch_up(by_variable, ratio, job.fine)
-        if cheap and job.plan.ties_variables and len(again) * math.log2(256 / (256 - fine)) > _DEAR * len(errors):
+        if cheap and growth_of_chunks(fine, len(again) / len(errors)) > _DEAR + growth_of_plan(
+            ratio, tied=job.plan.ties_variables
+        ):
             fine, again = job.fine, np.zeros(0, np.int64)
     return _Verdict(totals, ratio, again, fine)
 
@@ -187,7 +188,7 @@ class Finer:
     def decide(self) -> tuple[GroupPlan, list[Target]]:
         """Give a plan with finer steps; where that has been tried, every block is held to the limit."""
         if self.attempt < REDO and (self.plan.unit.any() or self.plan.point_unit.any()):
-            factors = finer_factors(self.ratio, alike=self.attempt > 0)
+            factors = finer_factors(self.ratio, alike=self.attempt > 0, tied=self.plan.ties_variables)
             return finer_plan(self.plan, factors), self.targets
         if self.group.sample is None:
             raise BoundViolationError("a group without a sample")

@@ -15,13 +15,16 @@ from hbae.pipeline.original import physical
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.sampling import Sample
 
+# What a limit of a block leaves of a squared error, in bins of its basis.
+_ROOM = 0.25
+
 
 def fit_blocks(left: list[Array], draft: GroupPlan, unit: Array) -> Transform:
     """Fit the block basis on the sample's residual, separable, shared by the variables."""
     column = (-1, *(1,) * len(draft.geometry.shape))
     tiles = np.concatenate([split_tiles(x / unit.reshape(column), draft.geometry.block) for x in left], axis=1)
     kinds = ("none", *("klt" if b <= 16 else "dct" if b <= MAX_DCT else "none" for b in draft.geometry.block))
-    return fit_transform(tiles, kinds)
+    return fit_transform(tiles, kinds, _ROOM)
 
 
 def finer_plan(plan: GroupPlan, factor: Array) -> GroupPlan:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.bound import ROUNDING, SWEEPS, carried, dead_zone, fit_transform, refit_variables, rotated
+from hbae.bound import ROUNDING, SWEEPS, carried, dead_zone, fit_transform, precise, refit_variables, rotated
 from hbae.exact import BASIS_BITS, AxisBasis, Transform
 from hbae.exact.interpolate import FRACTION
 from hbae.pipeline.sampling import Sample, few_boxes
@@ -84,6 +84,7 @@ def balance_points(
         else:
             mix = Transform((carried(mix.axes[0], factor),))
             mix = rotated(mix, details / units[:, None], sweeps=SWEEPS if turn == _ROTATED else 1)
+    mix = precise(mix, details / units[:, None])
     return _solve_mixed(boxes, tol, (units, mix), quantise), mix
 
 

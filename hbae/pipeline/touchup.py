@@ -15,9 +15,13 @@ from hbae.bound import Totals, VariableErrors
 from hbae.bound.targets import MARGIN
 from hbae.pipeline.groups import LossyVariable
 
-TOUCH_UPS = ((64, 0.3), (128, 0.65), (192, 0.85))
-"""Fineness of chunks that are coded again (steps times 3/4, 1/2, 1/4), and the part of their squared error that is
-counted on to go."""
+TOUCH_UPS = ((8, 0.035), (16, 0.07), (32, 0.145), (64, 0.3), (128, 0.65), (192, 0.85))
+"""Fineness of chunks that are coded again (steps times 31/32, 15/16, 7/8, 3/4, 1/2, 1/4), and the part of their squared
+error that is counted on to go."""
+# Where coefficients are few, bytes grow about as that power of the fineness of steps.
+_GROWTH = 0.8
+STUBBORN = 3.0
+"""Errors of variables that a basis ties together grow about as the cubic root of their own step, or less."""
 _KEPT_IN_MEMORY = 64 << 20
 
 
@@ -59,11 +63,24 @@ def worst_chunks(errors: list[list[VariableErrors]], ratio: Array, gain: float) 
     return out
 
 
-def finer_factors(ratio: Array, *, alike: bool) -> Array:
-    """Give factors for the steps after a miss: for the variables that missed, or for all alike."""
+def finer_factors(ratio: Array, *, alike: bool, tied: bool) -> Array:
+    """Give factors for the steps after a miss: for the variables that missed, or for all alike.
+
+    ``tied``: a basis over the variables makes the error of each less depend on its own step.
+    """
     if not alike:
-        return np.where(ratio > 0.99, (0.98 / ratio) ** 1.2, 1.0)
+        return np.where(ratio > 0.99, (0.98 / ratio) ** (STUBBORN if tied else 1.2), 1.0)
     return np.full(len(ratio), float(0.98 / ratio.max()) ** 1.25)
+
+
+def growth_of_chunks(fine: int, share: float) -> float:
+    """Estimate by what part bytes grow where a share of the chunks gets that fineness."""
+    return share * (math.pow(256 / (256 - fine), _GROWTH) - 1)
+
+
+def growth_of_plan(ratio: Array, *, tied: bool) -> float:
+    """Estimate by what part bytes grow where the variables that missed get finer steps everywhere."""
+    return float((finer_factors(ratio, alike=False, tied=tied) ** -_GROWTH).mean()) - 1
 
 
 def global_ratios(totals: list[Totals], members: list[LossyVariable]) -> Array:

@@ -50,13 +50,15 @@ _NEAR = 1.2
 _VARIANTS = 2
 AIM_SAMPLED = 0.98
 # Related variables take half as long again to decode: for less than that part of the bytes they are left alone.
-_RELATED = 1.03
+_RELATED = 1.01
 # Steps are right after a correction by no more than that; a correction of the error asks for that power of it.
 _SETTLED, _SLOWER = 0.05, 1.1
 # Samples smaller than this are weighed sooner than a process starts.
 ALONE_POINTS = 1 << 20
 # Variables that a basis ties together move by that power of what each asks for, within a range.
 _TIED, _TIED_RANGE = 0.7, (0.5, 1.4)
+# Turns of setting their steps right: apart, and at last only those that are too coarse.
+_TURNS_TIED = (False, False, False, True, True)
 # Boxes that go to the workers, or to other ranks, at once.
 _BATCH = 8
 
@@ -263,7 +265,7 @@ def _settle(
     plan = c.plan
     if c.lossless or not _by_rmse(targets) or not (plan.unit.any() or plan.point_unit.any()):
         return plan
-    for last in (False, False, True, True) if plan.ties_variables else (False, False, True):
+    for last in _TURNS_TIED if plan.ties_variables else (False, False, True):
         try:
             sse, count = _errors_of(replace(c, plan=plan), targets, boxes(), backend, workers, alone=alone)
         except FormatError:

@@ -94,7 +94,7 @@ class GroupWriter:
         for attempt in range(REDO + 2):
             w.rewind(mark)
             w.add_section(f"group {g.number}", encode_plan(plan))
-            ratio = self._write_chunks(w, g, plan, targets, first=attempt == 0)
+            ratio = self._write_chunks(w, g, plan, targets, first=attempt <= plan.ties_variables)
             if (ratio <= 1).all():
                 g.choice = replace(g.choice, plan=plan)
                 return
@@ -188,7 +188,7 @@ class Finer:
     def decide(self) -> tuple[GroupPlan, list[Target]]:
         """Give a plan with finer steps; where that has been tried, every block is held to the limit."""
         if self.attempt < REDO and (self.plan.unit.any() or self.plan.point_unit.any()):
-            factors = finer_factors(self.ratio, alike=self.attempt > 0, tied=self.plan.ties_variables)
+            factors = finer_factors(self.ratio, self.attempt, tied=self.plan.ties_variables)
             return finer_plan(self.plan, factors), self.targets
         if self.group.sample is None:
             raise BoundViolationError("a group without a sample")

@@ -22,6 +22,8 @@ error that is counted on to go."""
 _GROWTH = 0.8
 STUBBORN = 3.0
 """Errors of variables that a basis ties together grow about as the cubic root of their own step, or less."""
+# Such variables after a first and a second miss: power of the factor asked for, factor of those that held; the least one.
+_TRIES_TIED, _LEAST_TIED = ((STUBBORN, 1.0), (1.5, 0.97)), 0.8
 _KEPT_IN_MEMORY = 64 << 20
 
 
@@ -63,14 +65,18 @@ def worst_chunks(errors: list[list[VariableErrors]], ratio: Array, gain: float) 
     return out
 
 
-def finer_factors(ratio: Array, *, alike: bool, tied: bool) -> Array:
-    """Give factors for the steps after a miss: for the variables that missed, or for all alike.
+def finer_factors(ratio: Array, attempt: int, *, tied: bool) -> Array:
+    """Give factors for the steps after a miss: for the variables that missed, or, where that was tried, for all alike.
 
-    ``tied``: a basis over the variables makes the error of each less depend on its own step.
+    ``tied``: a basis over the variables makes the error of each less depend on its own step, and more on those of
+    others, so that a second try comes before all move alike.
     """
-    if not alike:
-        return np.where(ratio > 0.99, (0.98 / ratio) ** (STUBBORN if tied else 1.2), 1.0)
-    return np.full(len(ratio), float(0.98 / ratio.max()) ** 1.25)
+    if attempt > tied:
+        return np.full(len(ratio), float(0.98 / ratio.max()) ** 1.25)
+    if not tied:
+        return np.where(ratio > 0.99, (0.98 / ratio) ** 1.2, 1.0)
+    power, others = _TRIES_TIED[attempt]
+    return np.where(ratio > 0.99, np.maximum((0.98 / ratio) ** power, _LEAST_TIED), others)
 
 
 def growth_of_chunks(fine: int, share: float) -> float:
@@ -80,7 +86,7 @@ def growth_of_chunks(fine: int, share: float) -> float:
 
 def growth_of_plan(ratio: Array, *, tied: bool) -> float:
     """Estimate by what part bytes grow where the variables that missed get finer steps everywhere."""
-    return float((finer_factors(ratio, alike=False, tied=tied) ** -_GROWTH).mean()) - 1
+    return float((finer_factors(ratio, 0, tied=tied) ** -_GROWTH).mean()) - 1
 
 
 def global_ratios(totals: list[Totals], members: list[LossyVariable]) -> Array:

@@ -370,9 +370,17 @@ def summed(d, axes):
 def named(data):
     r = Bytes(data)
     head = json.loads(r.packed(16 << 20))
-    arrays = {n: integers(r, (1, math.prod(s))).reshape(s) for n, s in head["arrays"]}
+    by_rows = {n: n.endswith(".columns") and len(s) == 2 and min(s) > 0 for n, s in head["arrays"]}
+    arrays = {n: integers(r, tuple(s) if by_rows[n] else (1, math.prod(s))).reshape(s) for n, s in head["arrays"]}
     r.end()
     return head["doc"], arrays
+
+
+def stored(arrays, i):
+    """The matrix of axis i, or its columns with their last bits."""
+    if f"{i}.matrix" in arrays:
+        return arrays[f"{i}.matrix"]
+    return arrays[f"{i}.columns"].T << arrays[f"{i}.shifts"]
 
 
 def transform_of(data):
@@ -381,7 +389,7 @@ def transform_of(data):
     out = []
     for i, (kind, size, kept) in enumerate(doc["axes"]):
         need(kind in ("none", "klt", "dct"), "unknown basis")
-        matrix = None if kind == "none" else arrays[f"{i}.matrix"] if kind == "klt" else dct(size)[:, :kept]
+        matrix = None if kind == "none" else stored(arrays, i) if kind == "klt" else dct(size)[:, :kept]
         out.append((matrix, arrays[f"{i}.logs"]))
     return out
 

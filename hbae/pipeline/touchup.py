@@ -22,7 +22,8 @@ error that is counted on to go."""
 _GROWTH = 0.8
 STUBBORN = 3.0
 """Errors of variables that a basis ties together grow about as the cubic root of their own step, or less."""
-# Such variables after a first and a second miss: power of the factor asked for, factor of those that held; the least one.
+# Such variables after a first and a second miss: power of the factor asked for, factor of those that held. A factor
+# below the last one is one of all kinds of steps.
 _TRIES_TIED, _LEAST_TIED = ((STUBBORN, 1.0), (1.5, 0.97)), 0.8
 _KEPT_IN_MEMORY = 64 << 20
 
@@ -73,10 +74,11 @@ def finer_factors(ratio: Array, attempt: int, *, tied: bool) -> Array:
     """
     if attempt > tied:
         return np.full(len(ratio), float(0.98 / ratio.max()) ** 1.25)
+    ask = 0.98 / ratio
     if not tied:
-        return np.where(ratio > 0.99, (0.98 / ratio) ** 1.2, 1.0)
+        return np.where(ratio > 0.99, ask**1.2, 1.0)
     power, others = _TRIES_TIED[attempt]
-    return np.where(ratio > 0.99, np.maximum((0.98 / ratio) ** power, _LEAST_TIED), others)
+    return np.where(ratio > 0.99, np.maximum(ask**power, np.minimum(ask**1.2, _LEAST_TIED)), others)
 
 
 def growth_of_chunks(fine: int, share: float) -> float:

@@ -10,8 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbae.bound import Target, Totals, VariableErrors, check_chunk, fit_transform, resolve_target, select_coefficients
+from hbae.bound import (
+    Target,
+    Totals,
+    VariableErrors,
+    check_chunk,
+    fit_transform,
+    klt_basis,
+    resolve_target,
+    select_coefficients,
+)
 from hbae.config import ErrorBound
+from hbae.container import decode_transform, encode_transform
+from hbae.exact import Transform
 
 ONE = np.ones((1, 4, 6), bool)
 
@@ -117,7 +128,7 @@ def test_chosen_coefficients_meet_the_limit_and_are_the_fewest(seed: int, blocks
 @pytest.mark.parametrize("kinds", [("none", "dct"), ("klt", "klt"), ("klt", "none"), ("none", "none")])
 def test_bases_are_nearly_orthonormal(kinds: tuple[str, ...]) -> None:
     x = np.random.default_rng(0).normal(size=(5, 30, 8)) * np.arange(1, 9)
-    t = fit_transform(x, kinds)
+    t = fit_transform(x, kinds, room=1e-6)
     c = t.forward(x)
     assert np.abs((c * c).sum((0, 2)) / (x * x).sum((0, 2)) - 1).max() < 1e-3
     q = np.rint(c * 64).astype(np.int64)
@@ -126,3 +137,27 @@ def test_bases_are_nearly_orthonormal(kinds: tuple[str, ...]) -> None:
     if kinds[1] == "klt":
         energy = (c * c).sum((0, 1))
         assert (np.diff(energy) <= 1e-6 * energy[0]).all(), "strongest first"
+
+
+@pytest.mark.parametrize("room", [1e-8, 1e-4, 1.0])
+def test_columns_are_as_precise_as_they_need_to_be(room: float) -> None:
+    """What is rounded off the columns takes a small part of the room; with more room they are coarser."""
+    rng = np.random.default_rng(1)
+    x = np.einsum(
+        "ij,vbj->vbi",
+        np.linalg.qr(rng.normal(size=(24, 24)))[0],
+        rng.normal(size=(2, 400, 24)) * 0.7 ** np.arange(24) * 30,
+    )
+    axis = fit_transform(x, ("none", "klt"), room).axes[1]
+    assert axis.matrix is not None
+    assert axis.shifts is not None
+    assert (axis.matrix % (1 << axis.shifts) == 0).all()
+    assert (np.diff(axis.shifts) >= -1).all()
+    exact = klt_basis(x, 2) / 2.0**15
+    off = (x @ exact) @ (axis.matrix / 2.0**15 - exact).T
+    assert (off * off).mean() <= 0.02 * room + 1e-7
+    finer = fit_transform(x, ("none", "klt"), room / 64).axes[1]
+    assert finer.shifts is not None
+    assert (finer.shifts <= axis.shifts).all()
+    assert len(encode_transform(Transform((axis,)))) <= len(encode_transform(Transform((finer,))))
+    assert np.array_equal(decode_transform(encode_transform(Transform((axis,)))).axes[0].matrix, axis.matrix)

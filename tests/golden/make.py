@@ -43,6 +43,7 @@ GOLDEN = {
     "exact_chunks",
     "transform_gae",
     "transform_columns",
+    "transform_rounded",
     "lorenzo_exact_points",
     "mix_levels_mask",
     "mix_wavelet",
@@ -222,6 +223,20 @@ def transform_gae(path: Path) -> None:
         return {"transform": basis(d, ("klt", "klt", "dct")), "unit": full(d, 0.5), **block_stage(d, 0.08)}
 
     forced(path, data, "block_nrmse=1e-2", change, block=(4, 4))
+
+
+@case
+def transform_rounded(path: Path) -> None:
+    """PCA bases whose weak columns have few bits."""
+    data = {f"v{i}": wave(9, 14, seed=i, noise=0.1) for i in range(3)}
+
+    def change(d: GroupPlan, s: Any) -> dict[str, Any]:
+        tiles = np.random.default_rng(7).standard_normal((d.num_variables, 20, *d.geometry.tile)).cumsum(-1).cumsum(-2)
+        transform = fit_transform(tiles, ("klt", "klt", "klt"), 10.0)
+        assert all(a.shifts is not None and np.ptp(a.shifts) > 2 for a in transform.axes[1:])
+        return {"transform": transform, "unit": full(d, 0.05)}
+
+    forced(path, data, "nrmse=1e-2", change, block=(8, 8))
 
 
 @case

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,12 @@ import pytest
 import xarray as xr
 
 import hbae
-from hbae.bound import VariableErrors
+from hbae.bound import Target, VariableErrors
 from hbae.errors import BoundViolationError, OutputExistsError
 from hbae.pipeline import choosing, compress, encode, original, pass2
 from hbae.pipeline import chunk as chunks
 from hbae.pipeline.archive import Archive
-from hbae.pipeline.touchup import touch_up, worst_chunks
+from hbae.pipeline.touchup import finer_factors, growth_of_chunks, growth_of_plan, touch_up, worst_chunks
 
 
 @pytest.fixture
@@ -209,6 +210,35 @@ def test_a_chunk_that_carries_the_error_gets_the_steps_it_needs() -> None:
     assert (fine, again.tolist()) == (192, [1])
     assert touch_up(errors, np.array([1.4, 1.4]), 0)[1].tolist() == [], "the second variable's error is everywhere"
     assert touch_up(errors, np.array([1.4, 0.9]), 192)[1].tolist() == []
+
+
+def test_a_small_miss_of_one_variable_is_met_by_its_steps() -> None:
+    """Coding one of four chunks again would take a part of all bytes; steps of one of many variables hardly any."""
+    ratio = np.append(1.02, np.full(30, 0.95))
+    assert growth_of_plan(ratio, tied=True) < 0.01 < growth_of_chunks(64, 1 / 4)
+    first, second = (finer_factors(ratio, k, tied=True) for k in (0, 1))
+    assert (first[1:] == 1).all()
+    assert first[0] < finer_factors(ratio, 0, tied=False)[0] < 1, "errors under a basis follow less"
+    assert ((second[1:] < 1) & (second[1:] > 0.9)).all(), "others made the error, too"
+    for third in (finer_factors(ratio, 2, tied=True), finer_factors(ratio, 1, tied=False)):
+        assert third[0] < 1
+        assert (third == third[0]).all()
+
+
+def test_a_miss_is_judged_by_what_it_costs(fields: Callable[..., xr.Dataset], tmp_path: Path) -> None:
+    """One chunk of four that misses: not coded again where the steps of one of many variables will do."""
+    ds = fields((16, 24, 24), "TUV")
+    hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
+    with Archive(tmp_path / "a.hbae") as a:
+        plan = a.plan(0)
+    members = [SimpleNamespace(target=Target(rmse=1.0, span=1.0)) for _ in range(3)]
+    errors = {i: [VariableErrors(98.0 if v == 0 else 90.0, 100, 1.0) for v in range(3)] for i in range(4)}
+    errors[3][0] = VariableErrors(122.0, 100, 1.0)
+    job: Any = SimpleNamespace(plan=plan, fine=0, lossless=False)
+    group: Any = SimpleNamespace(members=members)
+    cheap, dear = (pass2._judge(errors, group, job, cheap=c) for c in (True, False))
+    assert len(dear.again)
+    assert not len(cheap.again)
 
 
 def test_a_file_that_cannot_be_read_back_never_gets_its_name(

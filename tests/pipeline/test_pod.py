@@ -87,7 +87,7 @@ def test_noise_and_long_axes_go_another_way(tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_small() -> None:
     x = snapshots((80, 1, 500), rank=3, noise=0.0)[None].reshape(1, 1, 80, 500).astype("f8")
-    t = fit_transform(x, ("none", "pod", "none"))
+    t = fit_transform(x, ("none", "pod", "none"), room=1e-4)
     assert t.axes[1].kept == 3
     q = np.rint(t.forward(x) * 2**10).astype(np.int64)
     f = t.fraction_for(float(np.abs(q).max()))

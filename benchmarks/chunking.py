@@ -21,7 +21,8 @@ from _heading import heading
 
 import hbae
 from hbae.pipeline import calibrate
-from hbae.pipeline.families import Setting, Task, family_tasks
+from hbae.pipeline.families import Task, family_tasks
+from hbae.pipeline.setting import Setting
 
 CORRECTORS: dict[str, Callable[[Task], bool]] = {
     "lorenzo": lambda t: t[:2] == ("points", "lorenzo"),

@@ -49,7 +49,7 @@ def carried(axis: AxisBasis, factor: Array) -> AxisBasis:
     q, r = np.linalg.qr(_floats(axis.matrix) / factor[:, None])
     if axis.shifts is not None:
         # Finer steps see more of what is rounded.
-        finer = round(math.log2(max(1.0, 1 / float(factor.min()))))
+        finer = round(-math.log2(min(1.0, max(float(factor.min()), 2.0**-BASIS_BITS))))
         axis = replace(axis, shifts=np.maximum(axis.shifts - finer, 0))
     return rounded_to(axis, q * np.where(np.diagonal(r) < 0, -1.0, 1.0))
 

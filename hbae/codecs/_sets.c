@@ -100,7 +100,8 @@ PyDoc_STRVAR(read_doc,
              "`sizes`: uint16 (V, *shape + 2), zeros, written. `hints`, `classes`: as for `phase_contexts`. `phases`: starts, places,\n"
              "table, parts and base (for `phase_contexts`) of each. `spot`: grid, firsts, steps as for `move`.\n"
              "`around`: where variables are `related`, what `note` writes to; leaders, variables to tell of, how many leaders (may be\n"
-             "0), first column, limits and `off_from`, and the `places` of each phase, or none, as for `expect`. `stream`: what `take` takes behind `narrow`.");
+             "0), first column, limits and `off_from`, and the `places` of each phase, or none, as for `expect`. `stream`: what\n"
+             "`take` takes behind `narrow`.");
 
 static PyObject *read_set(PyObject *self, PyObject *args) {
     Set s = {0};

@@ -42,6 +42,8 @@ except ImportError:
     _slabs = None  # type: ignore[assignment]
 
 BUCKETS = 40
+# The kernel is told of all slabs at once: more of them would need more room than they hold.
+_MOST_SLABS = 1 << 14
 # The last one of phases, for values of which nothing is known, is the first of the buckets.
 CONTEXTS = PHASE_CONTEXTS - 1 + BUCKETS
 
@@ -95,7 +97,7 @@ def encode_coefficients(q: Array, logs: list[Array]) -> bytes:
     runs = _runs(q)
     symbols = SymbolWriter(CONTEXTS)
     q = np.asarray(q, np.int64)
-    if _slabs is not None:
+    if _slabs is not None and 0 < len(q) <= _MOST_SLABS and q.size:
         _list_slabs(q, runs, logs, symbols)
     else:
         for inside, step in _walk(q, runs, logs):
@@ -125,7 +127,7 @@ def decode_coefficients(reader: ByteReader, tiles: int, logs: list[Array]) -> Ar
     if not runs.any():
         return q
     symbols = SymbolReader(reader, CONTEXTS)
-    if _slabs is not None and symbols.buffers is not None:
+    if _slabs is not None and symbols.buffers is not None and slabs <= _MOST_SLABS and q.size:
         check_fault(_slabs.read(*_fixed(q, runs, logs), symbols.buffers))
     else:
         for inside, step in _walk(q, runs, logs):

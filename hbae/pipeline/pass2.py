@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -91,20 +92,20 @@ class GroupWriter:
             raise BoundViolationError("a group without a plan")
         plan, targets = g.choice.plan, [m.target for m in g.members]
         mark = w.mark()
-        for attempt in range(REDO + 2):
+        for attempt in range(REDO + 3):
             w.rewind(mark)
             w.add_section(f"group {g.number}", encode_plan(plan))
-            ratio = self._write_chunks(w, g, plan, targets, first=attempt <= plan.ties_variables)
+            ratio = self._write_chunks(w, g, plan, targets, attempt)
             if (ratio <= 1).all():
                 g.choice = replace(g.choice, plan=plan)
                 return
             plan, targets = agreed(self._team, Finer(g, plan, targets, ratio, attempt).decide)
         raise BoundViolationError(f"the global bound of {', '.join(g.draft.paths[:3])} could not be kept")
 
-    def _write_chunks(self, w: Writer, g: Group, plan: GroupPlan, targets: list[Target], *, first: bool) -> Array:
+    def _write_chunks(self, w: Writer, g: Group, plan: GroupPlan, targets: list[Target], attempt: int) -> Array:
         """Write all chunks, some of them again with finer steps where that meets the global limits.
 
-        After the ``first`` plan only where that is cheap: one whose steps are balanced anew may follow.
+        Only where that is cheap, while finer steps of the variables that missed may follow; ``attempt``: of the plans.
         RMSE over its limit, by variable.
         """
         model = self._model if plan.model else None
@@ -118,7 +119,7 @@ class GroupWriter:
             found = together(self._team, partial(self._take, w, mark, mine, job, g, again))
             for by_chunk in self._team.gather(found) or ():
                 errors.update(by_chunk)
-            verdict = agreed(self._team, partial(_judge, errors, g, job, cheap=first))
+            verdict = agreed(self._team, partial(_judge, errors, g, job, attempt))
             g.totals, again = verdict.totals, verdict.again
             if not len(again):
                 return verdict.ratio
@@ -157,10 +158,10 @@ class GroupWriter:
             yield raw, invalid, self._regions.at(g.draft.paths, targets, box)
 
 
-def _judge(errors: dict[int, list[VariableErrors]], g: Group, job: Job, *, cheap: bool) -> _Verdict:
+def _judge(errors: dict[int, list[VariableErrors]], g: Group, job: Job, attempt: int) -> _Verdict:
     """Sum errors up in the order of chunks; after the last touch-up, or where none is possible, none is coded again.
 
-    ``cheap``: nor where finer steps of the variables that missed take fewer bytes.
+    Nor where finer steps of the variables that missed, which the plan after that ``attempt`` has, take fewer bytes.
     """
     by_variable = [[errors[i][v] for i in sorted(errors)] for v in range(len(g.members))]
     totals = [Totals.of(e, m.target.span) for e, m in zip(by_variable, g.members, strict=True)]
@@ -168,9 +169,9 @@ def _judge(errors: dict[int, list[VariableErrors]], g: Group, job: Job, *, cheap
     fine, again = job.fine, np.zeros(0, np.int64)
     if job.plan.domain != "log" and not job.lossless:
         fine, again = touch_up(by_variable, ratio, job.fine)
-        if cheap and growth_of_chunks(fine, len(again) / len(errors)) > _DEAR + growth_of_plan(
-            ratio, tied=job.plan.ties_variables
-        ):
+        tied = job.plan.ties_variables
+        by_plan = growth_of_plan(ratio, attempt, tied=tied) if attempt <= tied else math.inf
+        if growth_of_chunks(fine, len(again) / len(errors)) > _DEAR + by_plan:
             fine, again = job.fine, np.zeros(0, np.int64)
     return _Verdict(totals, ratio, again, fine)
 
@@ -187,7 +188,7 @@ class Finer:
 
     def decide(self) -> tuple[GroupPlan, list[Target]]:
         """Give a plan with finer steps; where that has been tried, every block is held to the limit."""
-        if self.attempt < REDO and (self.plan.unit.any() or self.plan.point_unit.any()):
+        if self.attempt < REDO + self.plan.ties_variables and (self.plan.unit.any() or self.plan.point_unit.any()):
             factors = finer_factors(self.ratio, self.attempt, tied=self.plan.ties_variables)
             return finer_plan(self.plan, factors), self.targets
         if self.group.sample is None:

@@ -86,9 +86,9 @@ def growth_of_chunks(fine: int, share: float) -> float:
     return share * (math.pow(256 / (256 - fine), _GROWTH) - 1)
 
 
-def growth_of_plan(ratio: Array, *, tied: bool) -> float:
-    """Estimate by what part bytes grow where the variables that missed get finer steps everywhere."""
-    return float((finer_factors(ratio, 0, tied=tied) ** -_GROWTH).mean()) - 1
+def growth_of_plan(ratio: Array, attempt: int, *, tied: bool) -> float:
+    """Estimate by what part bytes grow with the next plan (:func:`finer_factors`)."""
+    return float((finer_factors(ratio, attempt, tied=tied) ** -_GROWTH).mean()) - 1
 
 
 def global_ratios(totals: list[Totals], members: list[LossyVariable]) -> Array:

@@ -107,11 +107,11 @@ def fit_transform(x: Array, kinds: tuple[str, ...], room: float = 1.0) -> Transf
     )
     c = plain.forward(x)
     energy = c * c
-    axes = []
+    axes, with_tiles = [], any(a.kind != "none" for a in plain.axes[1:])
     for place, a in zip(places, plain.axes, strict=True):
         others = tuple(k for k in range(energy.ndim) if k != place)
         a = replace(a, logs=log_scales(energy.mean(axis=others)))
-        if any(a.kind != "none" for a in plain.axes[1:]):
+        if with_tiles:
             a = with_precision(a, _energy_at_work(np.moveaxis(energy, place, 0).reshape(a.kept, -1)), room)
         axes.append(a)
     return Transform(tuple(axes))

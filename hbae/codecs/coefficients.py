@@ -97,7 +97,7 @@ def encode_coefficients(q: Array, logs: list[Array]) -> bytes:
     runs = _runs(q)
     symbols = SymbolWriter(CONTEXTS)
     q = np.asarray(q, np.int64)
-    if _slabs is not None and 0 < len(q) <= _MOST_SLABS and q.size:
+    if _slabs is not None and len(q) <= _MOST_SLABS and q.size:
         _list_slabs(q, runs, logs, symbols)
     else:
         for inside, step in _walk(q, runs, logs):

@@ -22,8 +22,8 @@ error that is counted on to go."""
 _GROWTH = 0.8
 STUBBORN = 3.0
 """Errors of variables that a basis ties together grow about as the cubic root of their own step, or less."""
-# Such variables after a first and a second miss: power of the factor asked for, factor of those that held. A factor
-# below the last one is one of all kinds of steps.
+# Such variables after a first and a second miss: power of the factor asked for, factor of those that held. No power
+# takes a factor below the last number, unless steps that no basis ties would go there, too.
 _TRIES_TIED, _LEAST_TIED = ((STUBBORN, 1.0), (1.5, 0.97)), 0.8
 _KEPT_IN_MEMORY = 64 << 20
 

@@ -62,6 +62,22 @@ def test_slabs_are_written_and_read_as_by_steps(
     assert decoded(data, tiles, logs) == q.tobytes()
 
 
+@pytest.mark.parametrize("most", [3, 4])
+def test_many_slabs_go_by_steps(most: int, compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four slabs: the same bytes and integers where that is more than the kernel is told of at once."""
+    monkeypatch.setattr(module, "_MOST_SLABS", most)
+    assert len(noted(compiled, monkeypatch)) == (2 if most == 4 else 0)
+
+
+def test_nothing_is_written_and_read_alike(monkeypatch: pytest.MonkeyPatch, compiled: Any) -> None:
+    for shape in ((0, 2, 3), (2, 0, 3)):
+        found = []
+        for kernel in (compiled, None):
+            monkeypatch.setattr(module, "_slabs", kernel)
+            found.append(encode_coefficients(np.zeros(shape, np.int64), [np.zeros(shape[0], int), np.zeros(3, int)]))
+        assert found[0] == found[1]
+
+
 def test_the_kernel_is_used(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = noted(compiled, monkeypatch)
     assert [name for name, _ in calls] == ["list", "read"]

@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import islice
 from typing import TypeVar
 
 import numpy as np
 
 from hbae.arrays import Array
-from hbae.blocks import Geometry
 from hbae.bound import ChunkErrors, Target
 from hbae.codecs import estimate_lossless
 from hbae.errors import FormatError
@@ -26,12 +23,10 @@ from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.replan import finer_plan
 from hbae.pipeline.sampling import Sample, few_boxes
 from hbae.pipeline.setting import Candidate, Family, ModelOption, Setting, make_setting, make_settings
+from hbae.pipeline.settle import Look, Settler, can_settle
 from hbae.pipeline.steps import AIM
-from hbae.pipeline.touchup import STUBBORN
 
 _T = TypeVar("_T")
-# More of a group than its sample, box by box, for a plan's geometry.
-Far = Callable[[Geometry], Iterable[tuple[Array, Array]]]
 FIRST_POINTS = 1 << 19
 _FINALISTS = 3
 # Groups of no more values than that are coded whole by the finalists.
@@ -48,19 +43,10 @@ _FAR, _FAR_ALIKE = 1.6, 1.1
 _NEAR = 1.2
 # So many plans of a family may go on.
 _VARIANTS = 2
-AIM_SAMPLED = 0.98
 # Related variables take half as long again to decode: for less than that part of the bytes they are left alone.
 _RELATED = 1.01
-# Steps are right after a correction by no more than that; a correction of the error asks for that power of it.
-_SETTLED, _SLOWER = 0.05, 1.1
 # Samples smaller than this are weighed sooner than a process starts.
 ALONE_POINTS = 1 << 20
-# Variables that a basis ties together move by that power of what each asks for, within a range.
-_TIED, _TIED_RANGE = 0.7, (0.5, 1.4)
-# Turns of setting their steps right: apart, and at last only those that are too coarse.
-_TURNS_TIED = (False, False, False, True, True)
-# Boxes that go to the workers, or to other ranks, at once.
-_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -93,7 +79,6 @@ def choose_plan(
     backend: str,
     workers: Mapper,
     fast: bool = False,
-    far: Far | None = None,
     kinds: frozenset[str] | None = None,
 ) -> Choice:
     """Give the plan with the fewest bytes among the methods allowed; ties go to the simpler one.
@@ -101,8 +86,7 @@ def choose_plan(
     ``draft`` holds all that is fixed (names, geometry, ranges). A first round weighs one plan of each family on a
     small part of the sample (predictors behind a basis only where those without one were not far behind), a second one
     the variants of the best families, a third one the finalists on a whole chunk. ``fast``: variables do not tell of
-    each other, which takes time to decode. ``far``: more of the group for a plan's geometry, on which the winner's
-    steps are set. ``kinds``: of plans to weigh, if not all.
+    each other, which takes time to decode. ``kinds``: of plans to weigh, if not all.
     """
     own = get_backend(backend)
     settings = make_settings(draft, targets, sample, own) if "linear" in methods else []
@@ -132,13 +116,14 @@ def choose_plan(
     finalists = _finalists([found for family in weighed for found in sorted(family, key=_size)[:_VARIANTS]])
     whole = replace(bare, part=_last_part(few, sample))
     size, winner = min(workers.map(_try_finalist, whole, [(c,) for c in finalists], alone=alone), key=_size)
+    plan = winner.plan
     wide = sample.columns if winner.tall and sample.columns is not None else sample
-    # A sample may flatter: a little room is cheaper than coding many chunks again.
-    aim = AIM if wide.ratio < 1.01 else AIM_SAMPLED
-    plan = _settle(winner, targets, lambda: wide.boxes, aim, backend, workers, alone=alone)
-    if far is not None and wide.ratio >= 1.01:
-        more = partial(far, winner.plan.geometry)
-        plan = _settle(replace(winner, plan=plan), targets, more, aim, backend, workers, alone=False)
+    if not wide.whole and can_settle(plan, targets, lossless=winner.lossless):
+        settler = Settler.on_sample(plan, targets)
+        while settler.more:
+            look = Look(settler.plan, targets, winner.model, backend)
+            settler.step(workers.map(Look.errors, look, wide.boxes, alone=alone))
+        plan = settler.plan
     return Choice(plan, size, winner.lossless, winner.name)
 
 
@@ -246,76 +231,6 @@ def _nearest(found: list[tuple[float, _T]]) -> list[tuple[float, _T]]:
 
 def _size(found: tuple[float, object]) -> float:
     return found[0]
-
-
-def _settle(
-    c: Candidate,
-    targets: list[Target],
-    boxes: Callable[[], Iterable[tuple[Array, Array]]],
-    aim: float,
-    backend: str,
-    workers: Mapper,
-    *,
-    alone: bool,
-) -> GroupPlan:
-    """Set the winner's steps right for the global limits on boxes: apart first, then only those that are too coarse.
-
-    Where none is, all grow alike. A basis over the variables ties their errors together: steps move by less then.
-    """
-    plan = c.plan
-    if c.lossless or not _by_rmse(targets) or not (plan.unit.any() or plan.point_unit.any()):
-        return plan
-    for last in _TURNS_TIED if plan.ties_variables else (False, False, True):
-        try:
-            sse, count = _errors_of(replace(c, plan=plan), targets, boxes(), backend, workers, alone=alone)
-        except FormatError:
-            # Integers too large for exact arithmetic: such chunks are kept without loss.
-            return plan
-        seen = sse > 0
-        if not seen.any():
-            return plan
-        ratio = np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
-        # No error, or no point, says nothing about steps.
-        factor = np.where(seen, aim / np.maximum(ratio, 1e-9), np.inf if last else 1.0)
-        if last and factor.min() >= 1:
-            factor = np.full(len(ratio), float(factor.min()))
-        elif last:
-            factor = np.minimum(factor, 1.0) ** (STUBBORN if plan.ties_variables else 1.0)
-        elif plan.ties_variables:
-            factor = np.clip(factor**_TIED, *_TIED_RANGE)
-        near = bool(np.abs(factor - 1).max() < _SETTLED)
-        # Errors grow slower than steps.
-        plan = finer_plan(plan, factor**_SLOWER if near else factor)
-        if near and (last or not plan.ties_variables):
-            break
-    return plan
-
-
-def _errors_of(
-    c: Candidate,
-    targets: list[Target],
-    boxes: Iterable[tuple[Array, Array]],
-    backend: str,
-    workers: Mapper,
-    *,
-    alone: bool,
-) -> tuple[Array, Array]:
-    """Squared errors and numbers of points by variable; a few boxes at a time are in memory."""
-    sse, count = np.zeros(len(targets)), np.zeros(len(targets))
-    left = iter(boxes)
-    while batch := list(islice(left, _BATCH)):
-        for e, n in workers.map(_try_errors, (c, targets, backend), batch, alone=alone):
-            sse += e
-            count += n
-    return sse, count
-
-
-def _try_errors(job: tuple[Candidate, list[Target], str], raw: Array, bad: Array) -> tuple[list[float], list[int]]:
-    """Squared errors and numbers of points of a box, by variable."""
-    c, targets, backend = job
-    with quiet():
-        _, errors = trial_chunk(raw, bad, c.plan, targets, model=c.model, backend=get_backend(backend), code=False)
-    return [e.sse for e in errors.variables], [e.count for e in errors.variables]
 
 
 def weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> tuple[float, Array | None, bool]:

@@ -22,7 +22,7 @@ from hbae.pipeline.pass2 import Group
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.regions import Regions
 from hbae.pipeline.replan import finer_plan
-from hbae.pipeline.sampling import Sample, read_far, take_sample
+from hbae.pipeline.sampling import Sample, take_sample
 from hbae.pipeline.setting import ModelOption
 
 # Parts may have more chunks than their group up to that number: an archive holds only so many.
@@ -84,10 +84,13 @@ class Chooser:
             methods = tuple(dict.fromkeys("linear" if k == "hbae" else k for k in methods))
         validity = [m.stats.validity for m in members]
         sample = take_sample(draft, self._inputs, validity, self._options.seed, columns=True)
-        seed, fast = self._options.seed, self._options.fast
-        far = partial(read_far, draft, self._inputs, validity, seed)
         pick = partial(
-            choose_plan, models=options, backend=self._backend, workers=workers, fast=fast, far=far, kinds=kinds
+            choose_plan,
+            models=options,
+            backend=self._backend,
+            workers=workers,
+            fast=self._options.fast,
+            kinds=kinds,
         )
 
         def choose(targets: list[Target]) -> Choice:

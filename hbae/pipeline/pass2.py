@@ -14,7 +14,7 @@ from hbae.arrays import Array, Box
 from hbae.bound import Target, Totals, VariableErrors
 from hbae.container import Writer
 from hbae.errors import BoundViolationError
-from hbae.pipeline.calibrate import Choice
+from hbae.pipeline.calibrate import ALONE_POINTS, Choice
 from hbae.pipeline.encode import BlockEncoder
 from hbae.pipeline.groups import LossyVariable
 from hbae.pipeline.inputs import Inputs
@@ -24,9 +24,10 @@ from hbae.pipeline.pool import Job, encode_all
 from hbae.pipeline.regions import Regions
 from hbae.pipeline.replan import finer_plan, with_block_limits
 from hbae.pipeline.sampling import Sample
+from hbae.pipeline.settle import Errors, Look, Settler, can_settle, chunks_to_look_at
 from hbae.pipeline.touchup import Spool, finer_factors, global_ratios, growth_of_chunks, growth_of_plan, touch_up
 from hbae.pipeline.workers import Workers
-from hbae.ranks import Team, agreed, together
+from hbae.ranks import Team, agreed, share_of, together
 
 REDO = 2
 
@@ -91,6 +92,8 @@ class GroupWriter:
         if g.choice is None:
             raise BoundViolationError("a group without a plan")
         plan, targets = g.choice.plan, [m.target for m in g.members]
+        if can_settle(plan, targets, lossless=g.choice.lossless):
+            plan = self._settled(g, plan, targets)
         mark = w.mark()
         for attempt in range(REDO + 3):
             w.rewind(mark)
@@ -101,6 +104,30 @@ class GroupWriter:
                 return
             plan, targets = agreed(self._team, Finer(g, plan, targets, ratio, attempt).decide)
         raise BoundViolationError(f"the global bound of {', '.join(g.draft.paths[:3])} could not be kept")
+
+    def _settled(self, g: Group, plan: GroupPlan, targets: list[Target]) -> GroupPlan:
+        """Look at chunks until the plan's steps are right; ranks share the looks."""
+        numbers = chunks_to_look_at(plan)
+        sampled, whole = g.sample is not None and not g.sample.whole, len(numbers) == plan.geometry.num_chunks
+        settler = Settler.on_chunks(plan, targets, sampled=sampled, whole=whole)
+        more = True
+        while more:
+            found = together(self._team, partial(self._look, g, plan, targets, numbers))
+            plan, more = agreed(self._team, partial(_after_look, settler, self._team.gather(found)))
+        return plan
+
+    def _look(self, g: Group, plan: GroupPlan, targets: list[Target], numbers: list[int]) -> list[Errors]:
+        """Errors of this rank's share of those chunks."""
+        mine = share_of(self._team, len(numbers))
+        boxes = plan.geometry.chunks()
+        chunks = self._chunks(g, [boxes[numbers[i]] for i in mine], targets)
+        look = Look(plan, targets, self._model if plan.model else None, self._backend)
+        alone = len(mine) == 1 or math.prod(plan.geometry.shape) * plan.num_variables < ALONE_POINTS
+        found = []
+        for k, errors in enumerate(self._workers.map(Look.errors, look, chunks, alone=alone)):
+            self._options.tell(f"looking {g.number + 1}/{self._stages}", (k + 1) / len(mine))
+            found.append(errors)
+        return found
 
     def _write_chunks(self, w: Writer, g: Group, plan: GroupPlan, targets: list[Target], attempt: int) -> Array:
         """Write all chunks, some of them again with finer steps where that meets the global limits.
@@ -156,6 +183,12 @@ class GroupWriter:
             raw = self._inputs.read(g.draft.paths, box)
             invalid = np.stack([m.stats.validity.invalid(raw[v]) for v, m in enumerate(g.members)])
             yield raw, invalid, self._regions.at(g.draft.paths, targets, box)
+
+
+def _after_look(settler: Settler, by_rank: list[list[Errors]] | None) -> tuple[GroupPlan, bool]:
+    """Move steps by the errors in the order of chunks, whatever the number of ranks; tell whether to look again."""
+    settler.step(errors for rank in by_rank or () for errors in rank)
+    return settler.plan, settler.more
 
 
 def _judge(errors: dict[int, list[VariableErrors]], g: Group, job: Job, attempt: int) -> _Verdict:

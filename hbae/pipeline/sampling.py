@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -18,8 +17,6 @@ from hbae.pipeline.stats import Validity
 
 SAMPLE_BYTES = 40 << 20
 WHOLE_POINTS = 1 << 20
-# Groups of more samples than that are looked at in more places for their errors, of so many bytes at most.
-FAR_FROM, FAR_BYTES = 16, 256 << 20
 # A box holds at least so many points, and so many values of all variables.
 _CELL_POINTS, _CELL_VALUES = 1 << 13, 1 << 17
 # Longest first axis that may get a basis of its own.
@@ -44,6 +41,11 @@ class Sample:
     chunk: Sample | None = None
     columns: Sample | None = None
     places: tuple[Box, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Tell whether it is the whole group."""
+        return self.ratio < 1.01
 
 
 def take_sample(
@@ -73,22 +75,6 @@ def take_sample(
         places = _columns(geometry, draft.num_variables)
         tall = _read(draft, inputs, validity, _spread(places, total, seed, SAMPLE_BYTES))
     return replace(sample, chunk=chunk, columns=tall)
-
-
-def read_far(
-    draft: GroupPlan, inputs: Inputs, validity: list[Validity], seed: int, geometry: Geometry
-) -> Iterator[tuple[Array, Array]]:
-    """Read many boxes spread over a group of which the sample is a small part, one by one; nothing otherwise.
-
-    ``geometry``: of the plan whose errors are to be seen.
-    """
-    total = math.prod(geometry.shape) * draft.num_variables * draft.dtype.itemsize
-    if total <= FAR_FROM * SAMPLE_BYTES:
-        return
-    most = min(total // 10, FAR_BYTES)
-    boxes = list(boxes_of(geometry.shape, _cell(geometry, draft.num_variables)))
-    for box in _spread(boxes, total, seed + 1, most):
-        yield from _read(draft, inputs, validity, [box]).boxes
 
 
 def offsets_of(sample: Sample, draft: GroupPlan) -> tuple[Array, Array]:

@@ -115,31 +115,6 @@ def test_a_search_for_a_size_keeps_the_parts(
     assert chosen[once:].count(("mosaic", "waves")) == 1
 
 
-def test_far_boxes_are_many_and_the_same_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Steps of a group of which the sample is a small part are set on more of it."""
-    seen: list[list[tuple[int, ...]]] = []
-    real = sampling.read_far
-
-    def spy(*args: Any) -> Any:
-        boxes = list(real(*args))
-        seen.append([raw.shape for raw, _ in boxes])
-        return boxes
-
-    monkeypatch.setattr(choosing, "read_far", spy)
-    x = np.random.default_rng(0).normal(size=(8, 128, 128)).cumsum(1).cumsum(2).astype(np.float32)
-    ds = xr.Dataset({"a": (("t", "y", "x"), x)})
-    hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear", chunk=0.0625)
-    assert not any(seen)
-    monkeypatch.setattr(sampling, "SAMPLE_BYTES", x.nbytes // 40)
-    monkeypatch.setattr(sampling, "_CELL_VALUES", 0)
-    seen.clear()
-    hbae.compress(ds, tmp_path / "b.hbae", "nrmse=1e-3", method="linear", chunk=0.0625)
-    assert seen
-    assert all(s == seen[0] for s in seen)
-    assert len(seen[0]) >= 4
-    assert sum(np.prod(s) for s in seen[0]) * 4 <= x.nbytes // 4
-
-
 def test_steps_are_those_of_the_sample_where_no_more_is_looked_at(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

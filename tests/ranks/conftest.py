@@ -104,6 +104,7 @@ def write_input(path: Path) -> None:
             v = d.createVariable(name, kind, ("time", "lat", "lon"), zlib=chunks is not None, chunksizes=chunks)
             v[:] = np.sin(x) * np.cos(y) + z + rng.normal(size=shape) * np.linspace(0.1, 1.5, 36)[:, None, None]
         d.createVariable("P", "f4", ("lat", "time", "lon"))[:] = np.exp(np.sin(x + y)).transpose(1, 0, 2)
+        d.createVariable("V", "f4", ("lon", "time", "lat"))[:] = d["T"][:].transpose(2, 0, 1)
         d["U"][:, 3, 4] = -0.0
         d.createVariable("mesh", "i4", ("cell",))[:] = rng.integers(0, 1000, 150_000)
 
@@ -132,4 +133,5 @@ def serial(input_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.code == 0, done
     assert json.loads(done.line)["touch-ups"] >= 1
     assert json.loads(done.line)["finer plans"] >= 1
+    assert json.loads(done.line)["looks"] >= 2
     return folder / "a.hbae"

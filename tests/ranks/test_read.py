@@ -66,7 +66,7 @@ def test_verify_tells_the_same(place: Place, serial: Path) -> None:
     doc = json.loads(shared.line)
     assert len(doc["damaged"]) == 2
     assert [text.partition(":")[0] for text in doc["failures"]] == ["W", "P", "lat"]
-    assert set(doc["errors"]) == {"T", "U", "W", "P"}
+    assert set(doc["errors"]) == {"T", "U", "V", "W", "P"}
 
 
 @pytest.mark.mpi

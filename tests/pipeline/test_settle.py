@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: MIT
+"""Errors are looked at before anything is coded: steps end where every limit is just met, and one pass is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import hbae
+from hbae.arrays import Array
+from hbae.bound import Target
+from hbae.errors import FormatError
+from hbae.pipeline import calibrate, choosing, encode, pass2, sampling, settle
+from hbae.pipeline.archive import Archive
+from hbae.pipeline.settle import Settler, chunks_to_look_at
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts how often a group is coded."""
+    write, count = pass2.GroupWriter._write_chunks, [0]
+
+    def counted(*args: Any, **kw: Any) -> Any:
+        count[0] += 1
+        return write(*args, **kw)
+
+    monkeypatch.setattr(pass2.GroupWriter, "_write_chunks", counted)
+    return count
+
+
+def off_by(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every plan that is chosen have steps that many times as large."""
+    choose = calibrate.choose_plan
+
+    def wrong(*args: Any, **kw: Any) -> Any:
+        choice = choose(*args, **kw)
+        plan = replace(choice.plan, unit=choice.plan.unit * factor, point_unit=choice.plan.point_unit * factor)
+        return replace(choice, plan=plan)
+
+    monkeypatch.setattr(choosing, "choose_plan", wrong)
+
+
+def walks() -> xr.Dataset:
+    """Three variables in more than one chunk of a sixteenth of a MiB."""
+    x = np.random.default_rng(0).normal(size=(3, 8, 96, 96)).cumsum(2).cumsum(3).astype(np.float32)
+    return xr.Dataset({n: (("t", "y", "x"), a) for n, a in zip("TUV", x, strict=True)})
+
+
+def tied(variables: int) -> xr.Dataset:
+    """Variables of all sizes that follow from two fields."""
+    rng = np.random.default_rng(2)
+    common = rng.normal(size=(2, 12, 48, 48)).cumsum(1).cumsum(2).cumsum(3)
+    mixed = np.einsum("vk,kxyz->vxyz", rng.normal(size=(variables, 2)) * 10.0 ** -np.arange(variables)[:, None], common)
+    return xr.Dataset({f"v{i}": (("t", "y", "x"), a.astype(np.float32)) for i, a in enumerate(mixed)})
+
+
+@pytest.mark.parametrize("factor", [0.05, 0.5, 1.3, 20.0])
+@pytest.mark.parametrize("bound", [("nrmse", 1e-3), ("psnr", 70.0)])
+def test_steps_that_are_off_are_set_right_before_anything_is_coded(
+    factor: float,
+    bound: tuple[str, float],
+    passes: list[int],
+    fields: Callable[..., xr.Dataset],
+    judged: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Bound (P1), and a file of the size that the right steps give."""
+    ds = fields()
+    words: dict[str, Any] = {"method": "linear", "chunk": 0.0625}
+    judged(ds, tmp_path / "a.hbae", {n: [bound] for n in "TUV"}, **words)
+    off_by(factor, monkeypatch)
+    passes[0] = 0
+    judged(ds, tmp_path / "b.hbae", {n: [bound] for n in "TUV"}, **words)
+    with Archive(tmp_path / "b.hbae") as archive:
+        groups = sum(p.group is not None for p in archive.parts)
+    assert passes[0] == groups
+    sizes = [(tmp_path / f"{n}.hbae").stat().st_size for n in "ab"]
+    assert sizes[1] < 1.1 * sizes[0]
+
+
+def test_errors_under_a_basis_come_near_all_limits(
+    passes: list[int], judged: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ds = tied(8)
+    off_by(1.5, monkeypatch)
+    judged(ds, tmp_path / "a.hbae", {n: [("nrmse", 1e-3)] for n in ds}, method="linear")
+    back = hbae.decompress(tmp_path / "a.hbae")
+    found = [np.sqrt(np.mean((back[n].values.astype(float) - ds[n]) ** 2)) / np.ptp(ds[n].values) for n in ds]
+    assert np.exp(np.log(found).mean()) > 0.95e-3
+    assert passes == [1]
+
+
+def test_a_sample_that_flatters_does_not_cost_a_pass(
+    passes: list[int], judged: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The sample is a small part in which less happens; what is coded is known to hold, chunk by chunk."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 8, 256, 256)).cumsum(2).cumsum(3)
+    x *= 1 + 3 * (np.arange(256) > 128)
+    ds = xr.Dataset({n: (("t", "y", "x"), a.astype(np.float32)) for n, a in zip("abc", x, strict=True)})
+    monkeypatch.setattr(sampling, "SAMPLE_BYTES", 1 << 18)
+    monkeypatch.setattr(choosing, "part_by_kind", lambda *_, **__: [])
+    looked: list[int] = []
+    look = pass2.GroupWriter._look
+
+    def spy(self: Any, g: Any, plan: Any, targets: Any, numbers: list[int]) -> Any:
+        looked.append(len(numbers))
+        return look(self, g, plan, targets, numbers)
+
+    monkeypatch.setattr(pass2.GroupWriter, "_look", spy)
+    judged(ds, tmp_path / "a.hbae", {n: [("nrmse", 1e-3)] for n in ds}, method="linear", chunk=0.25)
+    with Archive(tmp_path / "a.hbae") as archive:
+        assert set(looked) == {archive.plan(0).geometry.num_chunks}
+    assert passes == [1]
+
+
+def test_of_very_many_chunks_some_are_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hbae.compress(walks(), tmp_path / "a.hbae", "nrmse=1e-3", method="linear", chunk=0.0625)
+    with Archive(tmp_path / "a.hbae") as archive:
+        plan = archive.plan(0)
+    count = plan.geometry.num_chunks
+    assert chunks_to_look_at(plan) == list(range(count))
+    whole = int(np.prod(plan.geometry.shape)) * plan.num_variables * plan.dtype.itemsize
+    monkeypatch.setattr(settle, "_MOST_BYTES", whole // 2)
+    some = chunks_to_look_at(plan)
+    assert len(some) == count // 2
+    assert some == sorted(set(some))
+    assert max(some) < count
+
+
+def test_chunks_beyond_exact_arithmetic_do_not_stop_the_looks(
+    judged: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real, calls = encode.trial_chunk, [0]
+
+    def sometimes(*args: Any, **kw: Any) -> Any:
+        calls[0] += 1
+        if calls[0] % 3 == 0:
+            raise FormatError("too large for exact arithmetic")
+        return real(*args, **kw)
+
+    monkeypatch.setattr(settle, "trial_chunk", sometimes)
+    judged(walks(), tmp_path / "a.hbae", {n: [("nrmse", 1e-3)] for n in "TUV"}, method="linear", chunk=0.0625)
+    assert calls[0] > 3
+
+
+class Follows:
+    """Errors that follow steps by a power, and jump now and then: what a settler sees."""
+
+    def __init__(self, power: float, jumps: float, seed: int = 0) -> None:
+        self.power, self.jumps, self.rng = power, jumps, np.random.default_rng(seed)
+
+    def look(self, units: Array) -> list[tuple[list[float], list[int]]]:
+        ratio = units**self.power * np.exp(self.jumps * self.rng.normal(size=len(units)))
+        return [((ratio**2 * 100).tolist(), [100] * len(units))]
+
+
+@pytest.mark.parametrize("power", [0.3, 0.6, 1.0])
+@pytest.mark.parametrize("start", [0.3, 1.0, 3.0])
+def test_looks_are_few_where_errors_follow(
+    power: float, start: float, fields: Callable[..., xr.Dataset], tmp_path: Path
+) -> None:
+    hbae.compress(fields(), tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
+    with Archive(tmp_path / "a.hbae") as archive:
+        plan = replace(archive.plan(0), unit=np.full(3, start), point_unit=np.zeros(3), mix=None, related="")
+    settler, data, looks = (
+        Settler.on_chunks(plan, [Target(rmse=1.0)] * 3, sampled=False, whole=True),
+        Follows(power, 0),
+        0,
+    )
+    while settler.more:
+        settler.step(data.look(settler.plan.unit))
+        looks += 1
+    assert looks <= settle._TURNS
+    last = settler.plan.unit**power
+    assert 0.9 < last.max() <= 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_where_errors_jump_the_plan_that_is_kept_was_seen_to_hold_or_nearly(
+    seed: int, fields: Callable[..., xr.Dataset], tmp_path: Path
+) -> None:
+    hbae.compress(fields(), tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
+    with Archive(tmp_path / "a.hbae") as archive:
+        plan = replace(archive.plan(0), unit=np.ones(3), point_unit=np.zeros(3), mix=None, related="")
+    settler, data = Settler.on_chunks(plan, [Target(rmse=1.0)] * 3, sampled=True, whole=True), Follows(0.8, 0.1, seed)
+    seen: list[tuple[Array, float]] = []
+    while settler.more:
+        found = data.look(settler.plan.unit)
+        seen.append((settler.plan.unit, float(np.sqrt(np.array(found[0][0]) / 100).max())))
+        settler.step(found)
+    able = [(u, worst) for u, worst in seen if worst <= 1 + settle._SOME]
+    if able:
+        assert any((settler.plan.unit <= u).all() for u, _ in able)

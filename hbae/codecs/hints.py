@@ -89,6 +89,8 @@ class Hints:
     def _there(self, seen: Seen) -> Array:
         if seen.band is None:
             return np.full(len(self.rows), -1)
+        if seen.band.rows is self.rows:
+            return np.arange(len(self.rows))
         index = np.minimum(np.searchsorted(seen.band.rows, self.rows), len(seen.band.rows) - 1)
         there: Array = np.where(seen.band.rows[index] == self.rows, index, -1)
         return there

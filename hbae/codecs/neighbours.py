@@ -160,16 +160,29 @@ class Spot:
 
     def __init__(self, grid: Array, place: tuple[slice, ...], rows: Array) -> None:
         self.grid, self.place, self.rows = grid, place, rows
-        first, *strides = (s // grid.itemsize for s in grid.strides)
-        self.shape = tuple(len(range(*p.indices(n))) for p, n in zip(place, grid.shape[1:], strict=True))
-        self.steps = tuple(s * p.step for s, p in zip(strides, place, strict=True))
-        self.firsts: Array = rows * first + sum(s * p.start for s, p in zip(strides, place, strict=True))
+        starts, steps = tuple(p.start for p in place), tuple(p.step for p in place)
+        self.shape, self.steps, first = _spot(grid.shape, grid.strides, grid.itemsize, starts, steps)
+        self.firsts: Array = rows * (grid.strides[0] // grid.itemsize) + first
 
     def of(self, part: slice) -> Spot:
         """Give the band of some of the variables."""
         some = copy(self)
         some.rows, some.firsts = self.rows[part], self.firsts[part]
         return some
+
+
+@lru_cache(maxsize=4096)
+def _spot(
+    shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, starts: tuple[int, ...], steps: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Shape, steps and first place of a band in one variable of a grid: many chunks have one shape."""
+    flat = [s // itemsize for s in strides[1:]]
+    lengths = tuple(len(range(a, n, k)) for n, a, k in zip(shape[1:], starts, steps, strict=True))
+    return (
+        lengths,
+        tuple(s * k for s, k in zip(flat, steps, strict=True)),
+        sum(s * a for s, a in zip(flat, starts, strict=True)),
+    )
 
 
 def sizes_of(values: Array) -> Array:

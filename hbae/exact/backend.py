@@ -10,6 +10,7 @@ import importlib.util
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -188,7 +189,7 @@ def get_backend(name: str = "auto") -> Backend:
     ConfigError
         When torch does not find the device.
     """
-    have = importlib.util.find_spec("torch") is not None
+    have = _have_torch()
     if name == "numpy" or (name == "auto" and not have):
         return NumpyBackend()
     if not have:
@@ -198,6 +199,11 @@ def get_backend(name: str = "auto") -> Backend:
     if name.startswith("cuda"):
         find_device(name)
     return TorchBackend("cpu" if name == "auto" else name)
+
+
+@cache
+def _have_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
 
 
 def find_device(name: str) -> None:
@@ -215,7 +221,7 @@ def find_device(name: str) -> None:
 
 def num_devices() -> int:
     """Give the number of CUDA devices that torch finds, 0 without torch."""
-    if importlib.util.find_spec("torch") is None:
+    if not _have_torch():
         return 0
     import torch
 

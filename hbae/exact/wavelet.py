@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -36,7 +37,7 @@ Slices = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class Band:
-    """A subband of a grid: where it lies, and the numbers of bands before it that tell of it (-1: none).
+    """A subband of a grid: where it lies, its ``shape``, and the numbers of bands before that tell of it (-1: none).
 
     ``parent``: the coarser one of the same kind. ``siblings``: those of the same steps in the last group, and the same
     band in all others. ``cousin``: the band before in the first group, the same in all others.
@@ -46,6 +47,17 @@ class Band:
     parent: int = -1
     siblings: tuple[int, ...] = ()
     cousin: int = -1
+    shape: tuple[int, ...] = ()
+
+    @cached_property
+    def others(self) -> tuple[int, ...]:
+        """Numbers of the bands that tell of it: parent, cousin, siblings."""
+        return tuple(i for i in (self.parent, self.cousin, *self.siblings) if i >= 0)
+
+    @cached_property
+    def cells(self) -> int:
+        """Points with a border of one along every axis."""
+        return math.prod(n + 2 for n in self.shape)
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,8 @@ class Wavelet:
                 strides = {a: 1 << min(level, num_levels(shape[a])) for a in group}
                 yield from ((a, strides) for a in group if level < num_levels(shape[a]))
 
-    def bands(self, shape: tuple[int, ...]) -> list[Band]:
+    @lru_cache(maxsize=256)  # noqa: B019
+    def bands(self, shape: tuple[int, ...]) -> tuple[Band, ...]:
         """List all bands, coarser before finer ones of the same kind; together they hold every point once."""
         own = [_group_bands(group, shape) for group in self.groups]
         last = own[-1]
@@ -99,9 +112,10 @@ class Wavelet:
                     first + parent if parent >= 0 else -1,
                     tuple(first + k for k in alike),
                     i - stride if stride and i >= stride else -1,
+                    tuple(len(range(*places[a].indices(n))) for a, n in enumerate(shape)),
                 )
             )
-        return found
+        return tuple(found)
 
 
 def scale_and_round(x: Array, factor: float) -> float:

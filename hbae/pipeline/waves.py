@@ -9,8 +9,7 @@ expect, with its sign.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +59,7 @@ def code_waves(q: Array, wavelet: Wavelet, *, related: Relation) -> bytes:
     """Encode quantised coefficients (V, *grid), integers held in float64."""
     bands = wavelet.bands(q.shape[1:])
     live = np.array([q[(slice(None), *b.place)].reshape(len(q), -1).any(axis=1) for b in bands])
-    _check_room(q.shape, bands, live, related)
+    _check_room(bands, live, related)
     symbols = SymbolWriter(RELATED_CONTEXTS if related else PHASE_CONTEXTS)
     for some in _walk(q, bands, live, related):
         some.encode(symbols)
@@ -96,7 +95,7 @@ def decode_waves(
     bands = wavelet.bands(shape[1:])
     count = len(bands) * shape[0]
     live = read_bits(reader, count).astype(bool).reshape(len(bands), shape[0])
-    _check_room(shape, bands, live, related)
+    _check_room(bands, live, related)
     q = zeros(shape)
     if live.any():
         symbols = SymbolReader(reader, RELATED_CONTEXTS if related else PHASE_CONTEXTS)
@@ -147,12 +146,14 @@ def _waves(q: Array) -> Waves:
     return Waves(q, np.flatnonzero(q.reshape(len(q), -1).any(axis=1)))
 
 
-def _walk(q: Array, bands: list[Band], live: Array, related: Relation) -> Iterator[BandSet]:
+def _walk(q: Array, bands: Sequence[Band], live: Array, related: Relation) -> Iterator[BandSet]:
     """Give, set by set, the bands' live variables; each must be coded before the next one."""
     settled: dict[int, Sizes] = {}
     told: dict[int, Around] = {}
+    alike: dict[bytes, Array] = {}
     for i, (band, used) in enumerate(zip(bands, live, strict=True)):
-        rows = np.flatnonzero(used)
+        # One array for bands of the same variables: what they tell of each other is then found at once.
+        rows = alike.setdefault(used.tobytes(), np.flatnonzero(used))
         if not rows.size:
             continue
         whole = Spot(q, band.place, rows)
@@ -169,7 +170,7 @@ def _walk(q: Array, bands: list[Band], live: Array, related: Relation) -> Iterat
             guide = settle(known, guide, settled[i].values[part])
 
 
-def _check_room(shape: tuple[int, ...], bands: list[Band], live: Array, related: Relation) -> None:
+def _check_room(bands: Sequence[Band], live: Array, related: Relation) -> None:
     """Refuse bands that need too much room with their borders: many variables on short axes.
 
     Raises
@@ -178,18 +179,11 @@ def _check_room(shape: tuple[int, ...], bands: list[Band], live: Array, related:
         When a reader would need more than is promised.
     """
     total = 0
-    for band, used in zip(bands, live, strict=True):
-        lengths = (len(range(*p.indices(n))) + 2 for p, n in zip(band.place, shape[1:], strict=True))
-        cells = math.prod(lengths) * int(used.sum())
-        others = (band.parent >= 0) + (band.cousin >= 0) + len(band.siblings)
+    for band, used in zip(bands, live.sum(axis=1).tolist(), strict=True):
+        cells = band.cells * used
         total += cells if related else 0
-        if max(total, cells * (1 + min(others, MOST_PLACES) * bool(related))) > _MOST_CELLS:
+        if max(total, cells * (1 + min(len(band.others), MOST_PLACES) * bool(related))) > _MOST_CELLS:
             raise FormatError("wavelet: bands need too much room with their borders")
-
-
-def _others(band: Band) -> list[int]:
-    """Numbers of the bands before that tell of a band: parent, cousin, siblings."""
-    return [i for i in (band.parent, band.cousin, *band.siblings) if i >= 0]
 
 
 def _ratios(band: Band, other: Band) -> tuple[int, ...]:
@@ -198,16 +192,16 @@ def _ratios(band: Band, other: Band) -> tuple[int, ...]:
 
 
 def _around(
-    known: dict[int, Around], bands: list[Band], band: Band, rows: Array, shape: tuple[int, ...], *, rests: bool
+    known: dict[int, Around], bands: Sequence[Band], band: Band, rows: Array, shape: tuple[int, ...], *, rests: bool
 ) -> Around:
     """Start with what bands before tell of the integers of a band."""
-    others = _others(band)
+    others = band.others
     views = [View(known.get(i), _ratios(band, bands[i])) for i in others]
     return Around.of(rows, shape, views, range(len(others) - len(band.siblings), len(others)), rests=rests)
 
 
-def _hints(known: dict[int, Sizes], bands: list[Band], band: Band, rows: Array, shape: tuple[int, ...]) -> Hints:
+def _hints(known: dict[int, Sizes], bands: Sequence[Band], band: Band, rows: Array, shape: tuple[int, ...]) -> Hints:
     """What bands before tell of the sizes of a band."""
     factors = {band.parent: _PARENT, band.cousin: _COUSIN}
-    seen = [Seen(known.get(i), _ratios(band, bands[i]), factors.get(i, 0)) for i in _others(band)]
+    seen = [Seen(known.get(i), _ratios(band, bands[i]), factors.get(i, 0)) for i in band.others]
     return Hints(rows, shape, seen)

@@ -32,7 +32,7 @@ _FINALISTS = 3
 # Groups of no more values than that are coded whole by the finalists.
 _LAST_POINTS = 1 << 21
 # Finalists are weighed again, so many times in all, whose errors are further than that from the tolerances.
-_TURNS, _OFF = 3, 0.1
+_TURNS, _OFF = 3, 0.05
 # Errors below that part of the tolerances tell nothing about steps.
 _QUIET = 0.25
 # A plan that takes this many times the bytes on a part will not win on the whole; nor one of the best one's kind that
@@ -45,6 +45,9 @@ _NEAR = 1.2
 _VARIANTS = 2
 # Related variables take half as long again to decode: for less than that part of the bytes they are left alone.
 _RELATED = 1.01
+# How far, in logarithms, steps that move one by one bring the bytes of a plan with a basis from those that its worst
+# variable asks for to those that the mean does.
+_BALANCED = 0.8
 # Samples smaller than this are weighed sooner than a process starts.
 ALONE_POINTS = 1 << 20
 
@@ -207,20 +210,30 @@ def _try_plan(trials: _Trials, candidate: Candidate) -> float:
 
 
 def _try_finalist(trials: _Trials, candidate: Candidate) -> tuple[float, Candidate]:
-    """Weigh a plan with its steps moved until its errors are near the tolerances there."""
+    """Weigh a plan with its steps moved until its errors are near the tolerances there.
+
+    Steps that a basis ties come back as they were, unless that is the whole group: one by one they are set by more than
+    one chunk.
+    """
+    given, tied = candidate, candidate.plan.ties_variables
+    settler = Settler.on_sample(candidate.plan, trials.targets)
     with quiet():
         for _ in range(_TURNS):
             size, ratio, _ = weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))
-            worst = 0.0 if ratio is None else float(ratio.max())
             # A chunk where hardly anything happens says nothing about steps.
-            if ratio is None or not worst > _QUIET:
+            if ratio is None or not float(ratio.max()) > _QUIET:
                 break
-            apart = ratio > _QUIET if not candidate.plan.ties_variables else np.zeros(len(ratio), bool)
-            factor = np.maximum(AIM / np.where(apart, ratio, worst), 1 / 4)
-            candidate = replace(candidate, plan=finer_plan(candidate.plan, factor))
-            if np.abs(factor - 1).max() < _OFF:
+            before = candidate.plan.steps
+            if tied:
+                settler.follow(ratio)
+                plan = settler.plan
+            else:
+                factor = np.maximum(AIM / np.where(ratio > _QUIET, ratio, ratio.max()), 1 / 4)
+                plan = finer_plan(candidate.plan, factor)
+            candidate = replace(candidate, plan=plan)
+            if np.abs(plan.steps / np.where(before > 0, before, 1) - 1).mean() < _OFF:
                 break
-    return size, candidate
+    return size, given if tied and not trials.part.whole else candidate
 
 
 def _nearest(found: list[tuple[float, _T]]) -> list[tuple[float, _T]]:
@@ -253,22 +266,23 @@ def weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend)
     factor, ratio = 1.0, None
     if size and _by_rmse(targets) and (c.plan.unit.any() or c.plan.point_unit.any()):
         ratio = np.sqrt(sse / np.maximum(count, 1)) / np.array([t.rmse for t in targets])
-        factor = _at_the_aim(ratio, 8 * size / max(float(count.sum()), 1.0), alike=c.plan.ties_variables)
+        factor = _at_the_aim(ratio, 8 * size / max(float(count.sum()), 1.0), tied=c.plan.ties_variables)
     if c.plan.related:
         factor *= _RELATED
     estimate = c.extra + len(encode_plan(c.plan)) + (plain + size * factor) * sample.ratio
     return estimate, None if plain else ratio, not plain
 
 
-def _at_the_aim(ratio: Array, bits: float, *, alike: bool) -> float:
+def _at_the_aim(ratio: Array, bits: float, *, tied: bool) -> float:
     """Factor of bytes when errors go from ``ratio`` to the aim, at so many bits a value.
 
-    A bit halves the error where there are several; with few, bytes change about as the 0.8th power of it. ``alike``:
-    the steps of all variables can only move together.
+    A bit halves the error where there are several; with few, bytes change about as the 0.8th power of it. ``tied``: a
+    basis makes the errors of variables depend on each other, so that not all of them come near the aim.
     """
     power = min(0.8, 1 / (math.log(2) * max(bits, 1e-9)))
     off = np.maximum(ratio / AIM, 0.1)
-    return float(off.max() ** power if alike else (off**power).mean())
+    mean = float((off**power).mean())
+    return mean**_BALANCED * float(off.max() ** power) ** (1 - _BALANCED) if tied else mean
 
 
 def _coded(

@@ -120,6 +120,11 @@ class GroupPlan:
         return len(self.paths)
 
     @property
+    def steps(self) -> Array:
+        """Steps of the stage that errors follow: single points, else coefficients."""
+        return self.point_unit if self.point_unit.any() else self.unit
+
+    @property
     def ties_variables(self) -> bool:
         """Whether a basis over the variables ties their errors together."""
         return self.mix is not None or (self.transform is not None and self.transform.axes[0].matrix is not None)

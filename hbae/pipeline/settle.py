@@ -119,7 +119,10 @@ class Settler:
     def step(self, found: Iterable[Errors]) -> None:
         """Take the errors of the boxes, in an order that is always the same; move steps, or end."""
         sse, count = (np.array(e, np.float64).sum(0) for e in zip(*found, strict=True))
-        ratio = np.sqrt(sse / np.maximum(count, 1) / MARGIN) / self._rmse
+        self.follow(np.sqrt(sse / np.maximum(count, 1) / MARGIN) / self._rmse)
+
+    def follow(self, ratio: Array) -> None:
+        """Take errors over their limits (V,), 0 where nothing is known; move steps, or end."""
         late = max(0, self._turn - self._apart + 1)
         aim = (_AIM_PART if not self._whole else _AIM_TIED if self.plan.ties_variables else _AIM) - _LESS * late
         seen = ratio > 0
@@ -144,10 +147,10 @@ class Settler:
         """Note how errors followed the steps that moved."""
         if self._last is not None:
             units, before = self._last
-            moved, grown = np.log(self._units() / units), np.log(np.maximum(ratio, 1e-9) / before)
+            moved, grown = np.log(self.plan.steps / units), np.log(np.maximum(ratio, 1e-9) / before)
             told = (np.abs(moved) > _MOVED) & (before > 0)
             self._power[told] = 1 / np.clip(grown[told] / moved[told], 1 / _STUBBORN[1], 1 / _STUBBORN[0])
-        self._last = (self._units(), ratio)
+        self._last = (self.plan.steps, ratio)
 
     def _factors(self, ratio: Array, aim: float) -> Array:
         ask: Array = aim / np.maximum(ratio, 1e-9)
@@ -158,9 +161,6 @@ class Settler:
         apart = ask / alike
         factor: Array = alike**_ALIKE * apart ** np.where(apart > 1, _GROWING, self._power)
         return factor.clip(_LEAST, _MOST_TIED)
-
-    def _units(self) -> Array:
-        return self.plan.point_unit if self.plan.point_unit.any() else self.plan.unit
 
     def _note(self, ratio: Array) -> None:
         """Keep the plan that will be the coarsest once it holds."""

@@ -119,10 +119,12 @@ def test_steps_under_a_basis_move_one_by_one(monkeypatch: pytest.MonkeyPatch, tm
 def test_a_bit_halves_the_error_where_there_are_several(bits: float) -> None:
     """Bytes of a plan whose errors are twice the aim, at the aim: a bit more for each value, within a tenth of it."""
     twice = np.full(3, 2 * calibrate.AIM)
-    assert bits * calibrate._at_the_aim(twice, bits, alike=True) == pytest.approx(bits + 1, abs=0.1 + 1 / bits)
+    assert bits * calibrate._at_the_aim(twice, bits, tied=True) == pytest.approx(bits + 1, abs=0.1 + 1 / bits)
 
 
-def test_one_variable_off_counts_where_all_must_follow() -> None:
+def test_one_variable_off_counts_more_where_a_basis_ties_it() -> None:
+    """Less than if all steps had to follow it, as they can move one by one."""
     off = calibrate.AIM * np.array([1.0, 1.0, 1.0, 2.0])
-    alike, apart = (calibrate._at_the_aim(off, 4.0, alike=k) for k in (True, False))
-    assert alike - 1 == pytest.approx(4 * (apart - 1))
+    tied, apart = (calibrate._at_the_aim(off, 4.0, tied=k) for k in (True, False))
+    all_follow = calibrate._at_the_aim(np.full(4, off.max()), 4.0, tied=True)
+    assert apart < tied < (apart + all_follow) / 2

@@ -148,6 +148,22 @@ def trial_chunk(
     return size, check_chunk(x, y, valid, targets, plan.geometry.block, margin=True)
 
 
+def look_at_chunk(
+    raw: Array, invalid: Array, plan: GroupPlan, targets: list[Target], *, model: BlockEncoder | None, backend: Backend
+) -> ChunkErrors:
+    """Measure the errors that a chunk will have, as :func:`trial_chunk` does, where its plan is worked on.
+
+    Raises
+    ------
+    FormatError
+        When integers are too large for exact arithmetic.
+    """
+    original = original_of(raw, ~invalid, plan, backend)
+    if isinstance(original, OriginalThere):
+        return original.errors(targets)
+    return trial_chunk(raw, invalid, plan, targets, model=model, backend=backend, code=False)[1]
+
+
 def seal(body: bytes, plan: GroupPlan, grid: tuple[int, ...], backend: Backend) -> tuple[bytes, Array]:
     """Decode a coded chunk's bytes as a reader would and put the SHA-256 of that into it."""
     decoded = decode_chunk(body, plan, grid, backend, check=False)

@@ -14,10 +14,10 @@ from hbae.bound import ROUNDING, ChunkErrors, Target, check_chunk
 from hbae.exact import Backend
 from hbae.exact.backend import TorchBackend
 from hbae.pipeline.device import device_of, encodes, errors_there, judges, load, reads, tile_integers, wave_integers
-from hbae.pipeline.parts import Parts
+from hbae.pipeline.parts import Parts, values_of
 from hbae.pipeline.plan import GroupPlan, finer_steps
 from hbae.pipeline.rounding import worth_of
-from hbae.pipeline.waves import code_waves
+from hbae.pipeline.waves import code_waves, waves_of
 
 
 def physical(raw: Array, plan: GroupPlan) -> Array:
@@ -60,15 +60,27 @@ class OriginalThere:
 
     def quantised(self, targets: list[Target], parts: Parts) -> Parts:
         """Make the integers of a plan with one stage, and the bytes of one by wavelets."""
+        q, plan, wavelet = self._integers(targets, parts.fine), self.plan, self.plan.wavelet
+        if wavelet is None:
+            return replace(parts, coefs=q)
+        return replace(parts, coded_point=code_waves(q, wavelet, related=plan.related))
+
+    def errors(self, targets: list[Target]) -> ChunkErrors:
+        """Measure what a reader would get of such a plan, without a byte of it."""
+        q, plan = self._integers(targets, 0), self.plan
+        parts = Parts(coefs=q) if plan.wavelet is None else Parts(waves=waves_of(q))
+        return self.judge(values_of(parts, plan, self.raw.shape[1:], self.there), targets)
+
+    def _integers(self, targets: list[Target], fine: int) -> Array:
+        """Quantised coefficients: of tiles, or of waves, held in float64."""
         worth = worth_of(self.plan.related, nearest=rounding_of(targets) == 0.5)
-        plan, wavelet, transform = finer_steps(self.plan, parts.fine), self.plan.wavelet, self.plan.transform
+        plan, wavelet, transform = finer_steps(self.plan, fine), self.plan.wavelet, self.plan.transform
         with self.there.working():
             if transform is not None:
-                return replace(parts, coefs=tile_integers(self.there, self.x, plan, transform))
+                return tile_integers(self.there, self.x, plan, transform)
             if wavelet is None:
-                return parts
-            q = wave_integers(self.there, self.x, plan, wavelet, worth)
-        return replace(parts, coded_point=code_waves(q, wavelet, related=plan.related))
+                raise ValueError("a plan that is not worked on there")
+            return wave_integers(self.there, self.x, plan, wavelet, worth)
 
     def judge(self, decoded: Array, targets: list[Target]) -> ChunkErrors:
         """Measure what a reader gets, of the stored type; limits of points and blocks are the host's business."""

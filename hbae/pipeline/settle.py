@@ -18,7 +18,7 @@ from hbae.bound import Target
 from hbae.bound.targets import MARGIN
 from hbae.errors import FormatError
 from hbae.exact import get_backend
-from hbae.pipeline.encode import BlockEncoder, quiet, trial_chunk
+from hbae.pipeline.encode import BlockEncoder, look_at_chunk, quiet
 from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.replan import finer_plan
 
@@ -84,7 +84,7 @@ class Look:
         with quiet():
             try:
                 own = get_backend(self.backend)
-                _, found = trial_chunk(raw, invalid, self.plan, self.targets, model=self.model, backend=own, code=False)
+                found = look_at_chunk(raw, invalid, self.plan, self.targets, model=self.model, backend=own)
             except FormatError:
                 # Integers too large for exact arithmetic.
                 return [0.0] * len(raw), [int(n) for n in (~invalid).reshape(len(raw), -1).sum(1)]

@@ -52,7 +52,7 @@ def encode_waves(
     x is written over. ``worth``: squared steps that a bit is worth. ``related``: what variables tell of each other.
     """
     q = _quantised(x, wavelet, worth)
-    return code_waves(q, wavelet, related=related), synthesised(_waves(q), wavelet)[0] if known else None
+    return code_waves(q, wavelet, related=related), synthesised(waves_of(q), wavelet)[0] if known else None
 
 
 def code_waves(q: Array, wavelet: Wavelet, *, related: Relation) -> bytes:
@@ -72,7 +72,7 @@ def code_waves(q: Array, wavelet: Wavelet, *, related: Relation) -> bytes:
 
 def quantise_waves(x: Array, wavelet: Wavelet, *, worth: float) -> Array:
     """Give the integers (in 2**-6 units) that a reader would get for x (V, *grid) in point units, written over."""
-    return synthesised(_waves(_quantised(x, wavelet, worth)), wavelet)[0]
+    return synthesised(waves_of(_quantised(x, wavelet, worth)), wavelet)[0]
 
 
 def decode_waves(
@@ -142,7 +142,8 @@ def _quantised(x: Array, wavelet: Wavelet, worth: float) -> Array:
     return round_by_worth(c, [b.place for b in wavelet.bands(c.shape[1:])], range(c.ndim - 1), worth)
 
 
-def _waves(q: Array) -> Waves:
+def waves_of(q: Array) -> Waves:
+    """Give quantised coefficients (V, *grid) as a reader finds them."""
     return Waves(q, np.flatnonzero(q.reshape(len(q), -1).any(axis=1)))
 
 

@@ -16,8 +16,9 @@ import hbae
 from hbae.arrays import Array
 from hbae.bound import Target
 from hbae.errors import FormatError
-from hbae.pipeline import calibrate, choosing, encode, pass2, sampling, settle
+from hbae.pipeline import calibrate, choosing, encode, original, pass2, sampling, settle
 from hbae.pipeline.archive import Archive
+from hbae.pipeline.plan import GroupPlan
 from hbae.pipeline.settle import Settler, chunks_to_look_at
 
 
@@ -138,7 +139,7 @@ def test_of_very_many_chunks_some_are_looked_at(monkeypatch: pytest.MonkeyPatch,
 def test_chunks_beyond_exact_arithmetic_do_not_stop_the_looks(
     judged: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    real, calls = encode.trial_chunk, [0]
+    real, calls = encode.look_at_chunk, [0]
 
     def sometimes(*args: Any, **kw: Any) -> Any:
         calls[0] += 1
@@ -146,7 +147,7 @@ def test_chunks_beyond_exact_arithmetic_do_not_stop_the_looks(
             raise FormatError("too large for exact arithmetic")
         return real(*args, **kw)
 
-    monkeypatch.setattr(settle, "trial_chunk", sometimes)
+    monkeypatch.setattr(settle, "look_at_chunk", sometimes)
     judged(walks(), tmp_path / "a.hbae", {n: [("nrmse", 1e-3)] for n in "TUV"}, method="linear", chunk=0.0625)
     assert calls[0] > 3
 
@@ -162,14 +163,19 @@ class Follows:
         return [((ratio**2 * 100).tolist(), [100] * len(units))]
 
 
+def plain_plan(tmp_path: Path, fields: Callable[..., xr.Dataset], steps: Array) -> GroupPlan:
+    """Give a plan of three variables with those steps and no basis."""
+    hbae.compress(fields(), tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
+    with Archive(tmp_path / "a.hbae") as archive:
+        return replace(archive.plan(0), unit=steps, point_unit=np.zeros(3), mix=None, related="")
+
+
 @pytest.mark.parametrize("power", [0.3, 0.6, 1.0])
 @pytest.mark.parametrize("start", [0.3, 1.0, 3.0])
 def test_looks_are_few_where_errors_follow(
     power: float, start: float, fields: Callable[..., xr.Dataset], tmp_path: Path
 ) -> None:
-    hbae.compress(fields(), tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
-    with Archive(tmp_path / "a.hbae") as archive:
-        plan = replace(archive.plan(0), unit=np.full(3, start), point_unit=np.zeros(3), mix=None, related="")
+    plan = plain_plan(tmp_path, fields, np.full(3, start))
     settler, data, looks = (
         Settler.on_chunks(plan, [Target(rmse=1.0)] * 3, sampled=False, whole=True),
         Follows(power, 0),
@@ -183,13 +189,22 @@ def test_looks_are_few_where_errors_follow(
     assert 0.9 < last.max() <= 1
 
 
+def test_what_has_no_error_keeps_its_steps(fields: Callable[..., xr.Dataset], tmp_path: Path) -> None:
+    """Nothing happens there, or no point is valid."""
+    plan = plain_plan(tmp_path, fields, np.ones(3))
+    settler = Settler.on_chunks(plan, [Target(rmse=1.0)] * 3, sampled=False, whole=True)
+    while settler.more:
+        known = np.array([0.0, 50.0, 0.0]) * settler.plan.unit**2
+        settler.step([(known.tolist(), [100, 100, 0])])
+    assert settler.plan.unit[[0, 2]].tolist() == [1, 1]
+    assert settler.plan.unit[1] > 1.3
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_where_errors_jump_the_plan_that_is_kept_was_seen_to_hold_or_nearly(
     seed: int, fields: Callable[..., xr.Dataset], tmp_path: Path
 ) -> None:
-    hbae.compress(fields(), tmp_path / "a.hbae", "nrmse=1e-3", method="linear")
-    with Archive(tmp_path / "a.hbae") as archive:
-        plan = replace(archive.plan(0), unit=np.ones(3), point_unit=np.zeros(3), mix=None, related="")
+    plan = plain_plan(tmp_path, fields, np.ones(3))
     settler, data = Settler.on_chunks(plan, [Target(rmse=1.0)] * 3, sampled=True, whole=True), Follows(0.8, 0.1, seed)
     seen: list[tuple[Array, float]] = []
     while settler.more:
@@ -199,3 +214,40 @@ def test_where_errors_jump_the_plan_that_is_kept_was_seen_to_hold_or_nearly(
     able = [(u, worst) for u, worst in seen if worst <= 1 + settle._SOME]
     if able:
         assert any((settler.plan.unit <= u).all() for u, _ in able)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_looks_on_a_device_see_what_the_host_sees(
+    masked: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By wavelets and by transform, with a basis and without; torch's CPU works as a device does."""
+    pytest.importorskip("torch")
+    ds = tied(8)
+    if masked:
+        ds["v1"].values[:, :9] = np.nan
+    raw = np.stack([a.values for a in ds.values()])
+    bad = np.isnan(raw)
+    targets = [Target(rmse=1e-3 * float(np.nanmax(a) - np.nanmin(a))) for a in raw]
+    real = calibrate.family_tasks
+    for kind in ("wavelet", "transform"):
+        monkeypatch.setattr(calibrate, "family_tasks", lambda s, k=kind: [t for t in real(s) if k in t])
+        hbae.compress(ds, tmp_path / kind, "nrmse=1e-3", method="linear")
+        with Archive(tmp_path / kind) as archive:
+            plan = archive.plan(0)
+        assert (plan.wavelet is not None) == (kind == "wavelet")
+        here, there = (settle.Look(plan, targets, None, b).errors(raw, bad) for b in ("numpy", "torch"))
+        assert here[1] == there[1]
+        assert np.allclose(here[0], there[0], rtol=1e-9)
+
+
+def test_a_device_does_the_looking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    real, calls = original.OriginalThere.errors, [0]
+
+    def counted(*args: Any) -> Any:
+        calls[0] += 1
+        return real(*args)
+
+    monkeypatch.setattr(original.OriginalThere, "errors", counted)
+    hbae.compress(tied(8), tmp_path / "a.hbae", "nrmse=1e-3", method="linear", device="torch", threads=1)
+    assert calls[0] >= 1

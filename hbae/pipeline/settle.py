@@ -147,7 +147,7 @@ class Settler:
         """Note how errors followed the steps that moved."""
         if self._last is not None:
             units, before = self._last
-            moved, grown = np.log(self.plan.steps / units), np.log(np.maximum(ratio, 1e-9) / before)
+            moved, grown = np.log(self.plan.steps / units), np.log(np.maximum(ratio, 1e-9) / np.maximum(before, 1e-9))
             told = (np.abs(moved) > _MOVED) & (before > 0)
             self._power[told] = 1 / np.clip(grown[told] / moved[told], 1 / _STUBBORN[1], 1 / _STUBBORN[0])
         self._last = (self.plan.steps, ratio)

@@ -38,6 +38,8 @@ _QUIET = 0.25
 # A plan that takes this many times the bytes on a part will not win on the whole; nor one of the best one's kind that
 # takes so many times its bytes, as more room serves both alike.
 _FAR, _FAR_ALIKE = 1.6, 1.1
+# Finalists that are further behind than that on a whole chunk are not weighed again.
+_CLOSE = 1.1
 # A small part flatters transforms: the best family of a kind stays on though others of one kind are
 # ahead of it, if it takes no more than that many times the best one's bytes.
 _NEAR = 1.2
@@ -118,7 +120,13 @@ def choose_plan(
     # A small part says little about which of a family's plans is the best, too.
     finalists = _finalists([found for family in weighed for found in sorted(family, key=_size)[:_VARIANTS]])
     whole = replace(bare, part=_last_part(few, sample))
-    size, winner = min(workers.map(_try_finalist, whole, [(c,) for c in finalists], alone=alone), key=_size)
+    jobs = [(c,) for c in finalists]
+    met = list(zip(workers.map(_try_plan, whole, jobs, alone=alone), finalists, strict=True))
+    least = min(map(_size, met))
+    jobs = [(c,) for size, c in met if size <= _CLOSE * least]
+    # Where one is ahead of all others its steps are set right later.
+    tried = workers.map(_try_finalist, whole, jobs, alone=alone) if len(jobs) > 1 else met
+    size, winner = min(tried, key=_size)
     plan = winner.plan
     wide = sample.columns if winner.tall and sample.columns is not None else sample
     if not wide.whole and can_settle(plan, targets, lossless=winner.lossless):

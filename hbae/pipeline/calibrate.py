@@ -85,13 +85,15 @@ def choose_plan(
     workers: Mapper,
     fast: bool = False,
     kinds: frozenset[str] | None = None,
+    looks_follow: bool = True,
 ) -> Choice:
     """Give the plan with the fewest bytes among the methods allowed; ties go to the simpler one.
 
     ``draft`` holds all that is fixed (names, geometry, ranges). A first round weighs one plan of each family on a
     small part of the sample (predictors behind a basis only where those without one were not far behind), a second one
     the variants of the best families, a third one the finalists on a whole chunk. ``fast``: variables do not tell of
-    each other, which takes time to decode. ``kinds``: of plans to weigh, if not all.
+    each other, which takes time to decode. ``kinds``: of plans to weigh, if not all. ``looks_follow``: chunks are
+    looked at before they are coded, and steps set right then.
     """
     own = get_backend(backend)
     settings = make_settings(draft, targets, sample, own) if "linear" in methods else []
@@ -129,8 +131,8 @@ def choose_plan(
     size, winner = min(tried, key=_size)
     plan = winner.plan
     wide = sample.columns if winner.tall and sample.columns is not None else sample
-    if not wide.whole and can_settle(plan, targets, lossless=winner.lossless):
-        settler = Settler.on_sample(plan, targets)
+    if not (wide.whole and looks_follow) and can_settle(plan, targets, lossless=winner.lossless):
+        settler = (Settler.on_sample if looks_follow else Settler.for_stream)(plan, targets)
         while settler.more:
             look = Look(settler.plan, targets, winner.model, backend)
             settler.step(workers.map(Look.errors, look, wide.boxes, alone=alone))

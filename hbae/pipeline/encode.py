@@ -28,7 +28,7 @@ from hbae.exact.backend import NumpyBackend
 from hbae.pipeline.chunk import decode_chunk, digest, encode_parts, encode_raw
 from hbae.pipeline.levels import encode_levels, quantise_levels
 from hbae.pipeline.logdomain import split_bits
-from hbae.pipeline.original import OriginalThere, original_of, physical, rounding_of
+from hbae.pipeline.original import OriginalThere, device_for, original_of, physical, rounding_of
 from hbae.pipeline.parts import Parts, linear_values, values_of
 from hbae.pipeline.plan import GroupPlan, finer_steps
 from hbae.pipeline.rounding import round_by_worth, worth_of
@@ -158,9 +158,10 @@ def look_at_chunk(
     FormatError
         When integers are too large for exact arithmetic.
     """
-    original = original_of(raw, ~invalid, plan, backend)
-    if isinstance(original, OriginalThere):
-        return original.errors(targets)
+    if device_for(plan, backend) is not None:
+        original = original_of(raw, ~invalid, plan, backend)
+        if isinstance(original, OriginalThere):
+            return original.errors(targets)
     return trial_chunk(raw, invalid, plan, targets, model=model, backend=backend, code=False)[1]
 
 

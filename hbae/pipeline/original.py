@@ -66,10 +66,14 @@ class OriginalThere:
         return replace(parts, coded_point=code_waves(q, wavelet, related=plan.related))
 
     def errors(self, targets: list[Target]) -> ChunkErrors:
-        """Measure what a reader would get of such a plan, without a byte of it."""
+        """Measure what a reader would get of such a plan, without a byte of it.
+
+        The host sums, as where there is no device: steps are set by it, and plans must not depend on who works.
+        """
         q, plan = self._integers(targets, 0), self.plan
         parts = Parts(coefs=q) if plan.wavelet is None else Parts(waves=waves_of(q))
-        return self.judge(values_of(parts, plan, self.raw.shape[1:], self.there), targets)
+        here = Original(fill_invalid(physical(self.raw, plan), self.valid), self.valid, plan)
+        return here.judge(values_of(parts, plan, self.raw.shape[1:], self.there), targets)
 
     def _integers(self, targets: list[Target], fine: int) -> Array:
         """Quantised coefficients: of tiles, or of waves, held in float64."""
@@ -95,8 +99,8 @@ class OriginalThere:
 
 def original_of(raw: Array, valid: Array, plan: GroupPlan, backend: Backend) -> Original | OriginalThere:
     """Take a chunk (V, *grid) where its plan is worked on."""
-    there = device_of(backend)
-    if there is None or not encodes(plan):
+    there = device_for(plan, backend)
+    if there is None:
         return Original(fill_invalid(physical(raw, plan), valid), valid, plan)
     if valid.all():
         stored, packing = _readable(raw, plan)
@@ -104,6 +108,11 @@ def original_of(raw: Array, valid: Array, plan: GroupPlan, backend: Backend) -> 
         stored, packing = fill_invalid(physical(raw, plan), valid), ()
     with there.working():
         return OriginalThere(there, load(there, stored, packing), raw, valid, plan)
+
+
+def device_for(plan: GroupPlan, backend: Backend) -> TorchBackend | None:
+    """Give the device that a plan is worked on, or None for the host."""
+    return device_of(backend) if encodes(plan) else None
 
 
 def _readable(stored: Array, plan: GroupPlan) -> tuple[Array, tuple[tuple[float, float] | None, ...]]:

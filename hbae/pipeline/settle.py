@@ -29,8 +29,10 @@ _MOST_BYTES = 1 << 30
 # Looks at a sample; looks at chunks; how many of these move all variables, after a sample and without. Later ones move
 # those that miss.
 _TURNS_SAMPLE, _TURNS, _APART = 4, 7, (1, 4)
-# Errors aimed at, over the limits: of variables on their own, where a basis ties them, where only a part is seen.
-_AIM, _AIM_TIED, _AIM_PART = 0.998, 0.995, 0.985
+# Errors aimed at, over the limits: of variables on their own, and where a basis ties them.
+_AIM, _AIM_TIED = 0.998, 0.995
+# The part of the limits that counts as one where only a part of what is to be coded is seen.
+_ROOM = 0.985
 # What every later turn takes off the aim. More turns do not pay where steps would grow by less than that in the mean,
 # or errors are over by less than that; plans whose errors are over by more than the last can be met only by looking on.
 _LESS, _ENOUGH, _LITTLE, _SOME = 0.004, 0.004, 0.005, 0.03
@@ -94,13 +96,19 @@ class Look:
 class Settler:
     """Moves the steps of a plan from look to look: ``plan`` is the one to look at, or, without ``more``, the result.
 
-    ``whole``: the looks are at every chunk. ``sampled``: it comes after looks at a sample.
+    ``turns``: most looks. ``apart``: how many of them move all variables. ``whole``: they are at every chunk.
+    ``keeps_best``: the result is the best of what was seen, not what the last move gives.
     """
 
-    def __init__(self, plan: GroupPlan, targets: list[Target], *, turns: int, apart: int, whole: bool) -> None:
+    def __init__(
+        self, plan: GroupPlan, targets: list[Target], *, turns: int, apart: int, whole: bool, keeps_best: bool
+    ) -> None:
         self.plan, self.more = plan, True
-        self._rmse = np.array([t.rmse for t in targets])
-        self._turns, self._apart, self._whole = turns, apart, whole
+        # Bases are carried from the first plan on: each time they lose some precision.
+        self._given, self._moved = plan, np.ones(len(targets))
+        self._keeps_best = keeps_best
+        self._limit = np.array([t.rmse for t in targets]) * (1.0 if whole else _ROOM)
+        self._turns, self._apart = turns, apart
         self._turn = 0
         self._best: _Seen | None = None
         self._last: tuple[Array, Array] | None = None
@@ -108,23 +116,32 @@ class Settler:
 
     @classmethod
     def on_sample(cls, plan: GroupPlan, targets: list[Target]) -> Settler:
-        """Give one for looks at a sample, which others at chunks follow."""
-        return cls(plan, targets, turns=_TURNS_SAMPLE, apart=_TURNS_SAMPLE, whole=False)
+        """Give one for looks at a sample, which others at chunks may follow."""
+        return cls(plan, targets, turns=_TURNS_SAMPLE, apart=_TURNS_SAMPLE, whole=False, keeps_best=False)
+
+    @classmethod
+    def for_stream(cls, plan: GroupPlan, targets: list[Target]) -> Settler:
+        """Give one for looks at the first steps of a stream, whose others are not known."""
+        return cls(plan, targets, turns=_TURNS, apart=_APART[True], whole=False, keeps_best=True)
 
     @classmethod
     def on_chunks(cls, plan: GroupPlan, targets: list[Target], *, sampled: bool, whole: bool) -> Settler:
-        """Give one for looks at chunks, after such at a sample or without; ``whole``: at all of them."""
-        return cls(plan, targets, turns=_TURNS, apart=_APART[not sampled], whole=whole)
+        """Give one for looks at chunks, after such at a sample or without; ``whole``: at all of them.
+
+        Where it is not, steps grow no more: what is not seen may be where something happens.
+        """
+        apart = _APART[not sampled] if whole else 0
+        return cls(plan, targets, turns=_TURNS, apart=apart, whole=whole, keeps_best=True)
 
     def step(self, found: Iterable[Errors]) -> None:
         """Take the errors of the boxes, in an order that is always the same; move steps, or end."""
         sse, count = (np.array(e, np.float64).sum(0) for e in zip(*found, strict=True))
-        self.follow(np.sqrt(sse / np.maximum(count, 1) / MARGIN) / self._rmse)
+        self.follow(np.sqrt(sse / np.maximum(count, 1) / MARGIN) / self._limit)
 
     def follow(self, ratio: Array) -> None:
         """Take errors over their limits (V,), 0 where nothing is known; move steps, or end."""
         late = max(0, self._turn - self._apart + 1)
-        aim = (_AIM_PART if not self._whole else _AIM_TIED if self.plan.ties_variables else _AIM) - _LESS * late
+        aim = (_AIM_TIED if self.plan.ties_variables else _AIM) - _LESS * late
         seen = ratio > 0
         if not seen.any() or not np.isfinite(ratio).all():
             self._end()
@@ -138,7 +155,8 @@ class Settler:
             return
         factor = self._factors(ratio, aim)
         factor[~seen | (ratio <= 1 if late else False)] = 1.0
-        self.plan = finer_plan(self.plan, factor)
+        self._moved = self._moved * factor
+        self.plan = finer_plan(self._given, self._moved)
         self._turn += 1
         if self._turn == self._turns:
             self._end()
@@ -173,9 +191,8 @@ class Settler:
             self._best = _Seen(self.plan, worst, near, power)
 
     def _end(self) -> None:
-        """On a sample the last steps are as good as any."""
         self.more = False
-        if self._best is not None and self._apart < self._turns:
+        if self._best is not None and self._keeps_best:
             self.plan = self._best.met()
 
 

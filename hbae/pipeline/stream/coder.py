@@ -214,6 +214,7 @@ class Coder:
                 backend=name,
                 workers=Workers(1),
                 fast=self.options.fast,
+                looks_follow=False,
             )
 
         encoder, targets = model.encoder if model else None, [m.target for m in members]

@@ -48,8 +48,9 @@ def carried(axis: AxisBasis, factor: Array) -> AxisBasis:
         return axis
     q, r = np.linalg.qr(_floats(axis.matrix) / factor[:, None])
     if axis.shifts is not None:
-        # Finer steps see more of what is rounded.
-        finer = round(-math.log2(min(1.0, max(float(factor.min()), 2.0**-BASIS_BITS))))
+        # Finer steps see more of what is rounded: as many bits more as they do in the mean square. Bits for the finest
+        # step alone would be paid for by all.
+        finer = round(math.log2(max(1.0, float(np.sqrt((1 / np.maximum(factor, 2.0**-BASIS_BITS) ** 2).mean())))))
         axis = replace(axis, shifts=np.maximum(axis.shifts - finer, 0))
     return rounded_to(axis, q * np.where(np.diagonal(r) < 0, -1.0, 1.0))
 

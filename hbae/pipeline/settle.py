@@ -35,7 +35,7 @@ _AIM, _AIM_TIED = 0.998, 0.995
 _ROOM = 0.985
 # What every later turn takes off the aim. More turns do not pay where steps would grow by less than that in the mean,
 # or errors are over by less than that; plans whose errors are over by more than the last can be met only by looking on.
-_LESS, _ENOUGH, _LITTLE, _SOME = 0.004, 0.004, 0.005, 0.03
+_LESS, _ENOUGH, _LITTLE, _SOME = 0.004, 0.004, 0.003, 0.03
 # A plan that was seen to hold is worth that part of the steps of one that was not.
 _RISK = 0.01
 # Errors grow slower than steps, with a basis far slower; it makes them depend on each other, so that steps grow with
@@ -43,7 +43,7 @@ _RISK = 0.01
 # shrinking; and the range of powers that errors tell.
 _ALONE, _ALIKE, _GROWING, _SHRINKING, _STUBBORN = 1.2, 1.2, 0.7, 3.0, (1.0, 5.0)
 # The same at last, where nothing is looked at any more.
-_SURELY = 2.0
+_SURELY = 1.7
 # Factors of one turn: least and most, and the most under a basis.
 _LEAST, _MOST, _MOST_TIED = 0.25, 4.0, 1.4
 # Steps that moved by less tell nothing about how errors follow.

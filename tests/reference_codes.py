@@ -76,7 +76,10 @@ def bits_of(data, n):
 
 
 def lossless(r, shape, dtype):
-    mode, axis, shuffle = r.raw(3)
+    mode = r.raw(1)[0]
+    if mode == 3:
+        return predicted(r, shape, dtype)
+    axis, shuffle = r.raw(2)
     nbytes = math.prod(shape) * dtype.itemsize
     raw = np.frombuffer(r.packed(nbytes), np.uint8)
     need(len(raw) == nbytes and mode < 3 and shuffle < 2, "bad lossless array")
@@ -94,6 +97,60 @@ def lossless(r, shape, dtype):
     if mode:
         words = (np.add if mode == 1 else np.bitwise_xor).accumulate(words, axis=axis, dtype=words.dtype)
     return np.frombuffer(words.astype(unit).tobytes(), dtype).reshape(shape)
+
+
+def predicted(r, shape, dtype):
+    parts = 2 if dtype.kind == "c" else 1
+    size = dtype.itemsize // parts
+    need(dtype.kind in "biufc" and size in (1, 2, 4, 8) and shape and math.prod(shape), "nothing to predict")
+    full = (*shape, 2) if parts == 2 else shape
+    zeros, count = r.raw(2)
+    need(zeros < 8 * size and (count == 0 or (count == full[-1] and 2 <= count <= 32)), "bad prediction")
+    grid, ways, seen = (full[:-1] if count else full), [], set()
+    for _ in range(max(count, 1)):
+        number, source = r.raw(2) if count else (0, 0)
+        need(number not in seen and number < max(count, 1) and (not source or source - 1 in seen), "bad plane")
+        seen.add(number)
+        moves = r.raw(len(grid)) if source else ()
+        orders = r.raw(len(grid))
+        need(all(m < 3 for m in moves) and all(o < 4 for o in orders), "bad prediction of a plane")
+        ways.append((number, source - 1, [m - 1 for m in moves], orders))
+    out = np.zeros(full, f"i{size}")
+    for (number, source, moves, orders), plane in zip(ways, residuals(r, len(ways), grid, size), strict=True):
+        for axis, order in enumerate(orders):
+            plane = np.moveaxis(plane, axis, 0).copy()
+            for k in reversed(range(order)):
+                plane[k:] = np.cumsum(plane[k:], axis=0, dtype=plane.dtype)
+            plane = np.moveaxis(plane, 0, axis)
+        if source >= 0:
+            known = out[..., source]
+            for axis, m in enumerate(moves):
+                known = known.take((np.arange(grid[axis]) - m) % grid[axis], axis)
+            plane = plane + known
+        out[(..., number) if count else ...] = plane
+    high = -(1 << (8 * size - 1))
+    words = out << zeros
+    if dtype.kind in "fc":
+        words = np.where(out < 0, ((-1 - out) << zeros) | high, words & ~np.array(high, out.dtype))
+    order = ">" if dtype.byteorder == ">" else "<"
+    return np.frombuffer(words.astype(f"{order}i{size}").tobytes(), dtype).reshape(shape)
+
+
+def residuals(r, planes, grid, size):
+    kind = r.raw(1)[0]
+    if kind == 2:
+        merged = [n for n in grid if n > 1] or [1]
+        while len(merged) > 1 and merged[0] < 32:
+            merged = [merged[0] * merged[1], *merged[2:]]
+        coded = integers(r, (merged[0], planes, *merged[1:]), 1).astype(f"i{size}")
+        return coded.swapaxes(0, 1).reshape(planes, *grid)
+    need(kind == 0 or (kind == 1 and size > 1), "bad residuals")
+    nbytes = planes * math.prod(grid) * size
+    raw = np.frombuffer(r.packed(nbytes), np.uint8)
+    need(len(raw) == nbytes, "bad residuals")
+    if kind:
+        raw = np.ascontiguousarray(raw.reshape(size, -1).T).ravel()
+    return raw.view(f"<i{size}").reshape(planes, *grid)
 
 
 def mask_of(r, shape):

@@ -56,6 +56,7 @@ class Watch:
         for owner, name, look in (
             (reference, "lossless", self._lossless),
             (reference, "mask_of", self._mask),
+            (sys.modules["reference_codes"], "residuals", self._residuals),
             (plan, "coded", self._coded),
             (plan, "chunk", self._chunk),
         ):
@@ -75,7 +76,12 @@ class Watch:
 
     def _lossless(self, r, shape, dtype):
         mode, _, shuffle = r.data[r.at : r.at + 3]
-        self.seen |= {f"lossless mode {mode}", f"shuffle {shuffle}"}
+        self.seen.add(f"lossless mode {mode}")
+        if mode < 3:
+            self.seen.add(f"shuffle {shuffle}")
+
+    def _residuals(self, r, planes, grid, size):
+        self.seen |= {f"residuals {r.data[r.at]}", f"planes {planes}"}
 
     def _mask(self, r, shape):
         self.seen.add(f"mask mode {r.data[r.at]}")
@@ -109,7 +115,10 @@ def same(path: Path) -> None:
 
 CASES = sorted(make.CASES)
 MUST = {
-    *(f"lossless mode {m}" for m in range(3)),
+    *(f"lossless mode {m}" for m in range(4)),
+    *(f"residuals {k}" for k in range(3)),
+    "planes 1",
+    "planes 4",
     *(f"mask mode {m}" for m in range(4)),
     *(f"flag {f}" for f in (1, 2, 4, 8, 16, 32, 64)),
     *("shuffle 0", "shuffle 1", "chunk kind 0", "chunk kind 1", "domain linear", "domain log", "packing"),

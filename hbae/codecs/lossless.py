@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Lossless arrays: difference or XOR along an axis, byte shuffle, zstd; the smallest of a few is kept.
+"""Lossless arrays: the smallest of bytes (differences or XOR, byte shuffle, zstd) and predicted words.
 
-Works on the stored bytes (seen as unsigned little-endian words), so every bit pattern comes back: NaN payloads, -0.0,
-denormals.
+Works on the stored bytes (seen as unsigned words), so every bit pattern comes back: NaN payloads, -0.0, denormals.
 """
 
 from __future__ import annotations
@@ -15,9 +14,12 @@ import numpy as np
 import zstandard
 
 from hbae.arrays import Array
-from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack
+from hbae.codecs.bytes_ import ByteReader, pack, unpack
+from hbae.codecs.planes import BYTES, CODED, SHUFFLED, Prediction, decode_predicted, find_predictions
+from hbae.codecs.words import common_zeros, from_order, number_of, split_words, to_order, word_of
 from hbae.errors import FormatError
 
+_PREDICTED = 3
 _TRIAL = 1 << 18
 # zstd levels: as a rule, of a search, of a search where time does not matter.
 _LEVEL, _LEVEL_SEARCH, _LEVEL_SMALL = 12, 16, 19
@@ -26,36 +28,79 @@ _SMALL = 1 << 18
 # a level that is three times as fast.
 _MOST = 3
 _TINY, _LAST, _LEVEL_TRIAL = 1 << 16, 2, 9
+# How up to so many words predict each other is found out on all of them.
+_ALL = 1 << 20
+# Without a search, predicted words have to be smaller by so much: they take longer to read.
+_WORTH = 0.95
 
 
 def encode_lossless(a: Array, *, search: bool = False) -> bytes:
     """Encode any array of fixed-size elements; :func:`decode_lossless` gives the same bytes.
 
     ``search`` codes the whole array in the ways that promise most, at a high level, and keeps the smallest: for small
-    arrays, as it takes a quarter of a second a MiB.
+    arrays, as it takes half a second a MiB.
 
     Layout: one byte mode (0 none, 1 difference, 2 XOR), one byte axis, one byte shuffle (0/1), then a part as made by
     ``pack``. Words are the elements' bytes read as unsigned integers of 1, 2, 4 or 8 bytes (16-byte elements as two
-    words, other sizes as bytes, on an added last axis).
+    words, other sizes as bytes, on an added last axis). Mode 3: one byte, how many low bits of all words are zero, then
+    what :meth:`Prediction.encode` gives.
     """
-    words = _words(a)
+    words = split_words(a, *word_of(a.dtype))
     part = _middle(words)
     ways = sorted(_candidates(words), key=lambda c: _trial_size(part, *c))
-    if not search:
-        return _coded(words, ways[0], _LEVEL)
+    if search:
+        return _searched(a, words, ways)
+    if words.size <= _ALL:
+        plain, found = _coded(words, ways[0], _LEVEL), _best_predicted(a)
+        return plain if found is None or len(found[0]) > _WORTH * len(plain) else found[0]
+    found = _best_predicted(_middle(a))
+    if found is not None and len(found[0]) < _WORTH * _trial_size(part, *ways[0]):
+        coded = _predicted(a, found[1], (CODED,), _LEVEL)
+        if coded is not None:
+            return coded
+    return _coded(words, ways[0], _LEVEL)
+
+
+def _searched(a: Array, words: Array, ways: list[tuple[int, int, int]]) -> bytes:
     # Part and low level mislead most where values repeat far away: unshuffled, at a high level, zstd finds them.
     chosen = [c for s in (0, 1) for c in [w for w in ways if w[2] == s][:_MOST]]
     if words.nbytes > _TINY:
         chosen = sorted(chosen, key=lambda c: len(_coded(words, c, _LEVEL_TRIAL)))[:_LAST]
     level = _LEVEL_SMALL if words.nbytes <= _SMALL else _LEVEL_SEARCH
-    return min((_coded(words, c, level) for c in chosen), key=len)
+    # Of few bytes, a lower level is smaller now and then.
+    levels = (level, _LEVEL) if words.nbytes <= _TINY else (level,)
+    coded: list[bytes | None] = [_coded(words, c, v) for c in chosen for v in levels]
+    kinds = (BYTES, SHUFFLED, CODED) if words.itemsize > 1 else (BYTES, CODED)
+    coded += [_predicted(a, p, kinds, level) for p in _predictions(a if words.size <= _ALL else _middle(a))]
+    return min((c for c in coded if c is not None), key=len)
 
 
 def _coded(words: Array, way: tuple[int, int, int], level: int) -> bytes:
-    w = ByteWriter()
-    w.raw(bytes(way))
-    w.raw(pack(_forward(words, *way), level))
-    return w.getvalue()
+    return bytes(way) + pack(_forward(words, *way), level)
+
+
+def _predictions(a: Array) -> list[Prediction]:
+    """Find out how words of an array predict each other; nothing where they are no numbers."""
+    number = number_of(a.dtype)
+    if number is None or not a.ndim or not a.size:
+        return []
+    words = split_words(a, *number[:2])
+    return find_predictions(to_order(words, common_zeros(words), number[2]))
+
+
+def _predicted(a: Array, prediction: Prediction, kinds: tuple[int, ...], level: int) -> bytes | None:
+    number = number_of(a.dtype)
+    assert number is not None
+    words = split_words(a, *number[:2])
+    zeros = common_zeros(words)
+    coded = prediction.encode(to_order(words, zeros, number[2]), kinds, level)
+    return None if coded is None else bytes([_PREDICTED, zeros]) + coded
+
+
+def _best_predicted(a: Array) -> tuple[bytes, Prediction] | None:
+    """Give the smallest code of predicted words, and the prediction; None where there is none."""
+    tried = [(_predicted(a, p, (CODED,), _LEVEL), p) for p in _predictions(a)]
+    return min(((c, p) for c, p in tried if c is not None), key=lambda t: len(t[0]), default=None)
 
 
 def decode_lossless(reader: ByteReader, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -66,15 +111,18 @@ def decode_lossless(reader: ByteReader, shape: tuple[int, ...], dtype: np.dtype[
     FormatError
         When the bytes are damaged.
     """
-    mode, axis, shuffle = reader.raw(3)
+    mode = reader.raw(1)[0]
+    if mode == _PREDICTED:
+        return _decode_predicted(reader, shape, dtype)
+    axis, shuffle = reader.raw(2)
     nbytes = math.prod(shape) * dtype.itemsize
     data = unpack(reader, nbytes)
     if len(data) != nbytes:
         raise FormatError("lossless array of a wrong size")
-    unit, tail = _unit(dtype)
+    unit, tail = word_of(dtype)
     full = (*shape, *tail)
     size = np.dtype(unit).itemsize
-    if mode > 2 or shuffle > (size > 1) or (axis >= len(full) if mode else axis):
+    if mode > _PREDICTED or shuffle > (size > 1) or (axis >= len(full) if mode else axis):
         raise FormatError("unknown lossless mode")
     raw = np.frombuffer(data, np.uint8)
     if shuffle:
@@ -85,18 +133,17 @@ def decode_lossless(reader: ByteReader, shape: tuple[int, ...], dtype: np.dtype[
     return words.astype(unit, copy=False).view(dtype).reshape(shape)
 
 
-def _unit(dtype: np.dtype[Any]) -> tuple[str, tuple[int, ...]]:
-    if dtype.itemsize in (1, 2, 4, 8):
-        order = ">" if dtype.byteorder == ">" else "<"
-        return f"{order}u{dtype.itemsize}", ()
-    if dtype.itemsize == 16 and dtype.kind == "c":
-        return (">u8" if dtype.byteorder == ">" else "<u8"), (2,)
-    return "<u1", (dtype.itemsize,)
-
-
-def _words(a: Array) -> Array:
-    unit, tail = _unit(a.dtype)
-    return np.frombuffer(np.ascontiguousarray(a).tobytes(), unit).reshape((*a.shape, *tail))
+def _decode_predicted(reader: ByteReader, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    number = number_of(dtype)
+    if number is None or not shape or not math.prod(shape):
+        raise FormatError("an array without numbers cannot be predicted")
+    word, tail, floating = number
+    size = np.dtype(word).itemsize
+    zeros = reader.raw(1)[0]
+    if zeros >= 8 * size:
+        raise FormatError("more zero bits than a word has")
+    words = from_order(decode_predicted(reader, (*shape, *tail), size), zeros, floating)
+    return np.ascontiguousarray(words.astype(word, copy=False)).view(dtype).reshape(shape)
 
 
 def _candidates(words: Array) -> list[tuple[int, int, int]]:
@@ -120,15 +167,15 @@ def _forward(words: Array, mode: int, axis: int, shuffle: int) -> bytes:
     return data.tobytes()
 
 
-def _middle(words: Array) -> Array:
+def _middle(a: Array) -> Array:
     """A part from the middle that stands for the whole."""
-    part = words
-    long = [a for a, n in enumerate(words.shape) if n > 1]
-    for a, least, room in zip(long, (1, 2), (_TRIAL, 4 * _TRIAL), strict=False):
+    part = a
+    long = [axis for axis, n in enumerate(a.shape) if n > 1]
+    for axis, least, room in zip(long, (1, 2), (_TRIAL, 4 * _TRIAL), strict=False):
         if part.nbytes > room:
-            kept = max(least, int(part.shape[a] * room / part.nbytes))
-            start = (part.shape[a] - kept) // 2
-            part = part[(slice(None),) * a + (slice(start, start + kept),)]
+            kept = max(least, int(part.shape[axis] * room / part.nbytes))
+            start = (part.shape[axis] - kept) // 2
+            part = part[(slice(None),) * axis + (slice(start, start + kept),)]
     return part
 
 
@@ -139,16 +186,17 @@ def _trial_size(part: Array, mode: int, axis: int, shuffle: int) -> int:
 
 def estimate_lossless(a: Array) -> int:
     """Estimate from a part of the array how many bytes :func:`encode_lossless` would need."""
-    words = _words(a)
-    if not words.nbytes:
+    if not a.nbytes:
         return 3
-    part = _middle(words)
-    size = _smallest(part.tobytes(), part.dtype.str, part.shape, tuple(_candidates(words)))
-    return int(size * words.size / max(part.size, 1))
+    part = _middle(a)
+    return int(_smallest(part.tobytes(), part.dtype.str, part.shape) * a.size / max(part.size, 1))
 
 
 @lru_cache(maxsize=16)
-def _smallest(data: bytes, dtype: str, shape: tuple[int, ...], ways: tuple[tuple[int, int, int], ...]) -> int:
+def _smallest(data: bytes, dtype: str, shape: tuple[int, ...]) -> int:
     """Every plan that is weighed on a box asks for the same."""
     part = np.frombuffer(data, dtype).reshape(shape)
-    return min(_trial_size(part, *way) for way in ways)
+    words = split_words(part, *word_of(part.dtype))
+    plain = min(_trial_size(words, *way) for way in _candidates(words))
+    found = _best_predicted(part)
+    return plain if found is None or len(found[0]) > _WORTH * plain else len(found[0])

@@ -29,6 +29,8 @@ from hbae.codecs import (
     pack,
     unpack,
 )
+from hbae.codecs.planes import BYTES, CODED, MOST_PLANES, SHUFFLED, Plane, Prediction, decode_predicted
+from hbae.codecs.words import common_zeros, from_order, to_order
 from hbae.errors import FormatError
 
 SHAPES = st.lists(st.integers(1, 7), min_size=1, max_size=5).map(tuple)
@@ -166,14 +168,96 @@ def test_lossless_keeps_every_bit(dtype: str, shape: tuple[int, ...], repeated: 
     assert back.tobytes() == a.tobytes()
 
 
-def test_a_search_finds_values_that_repeat_far_away() -> None:
-    """Corners of cells: each value comes four times, rows apart."""
+def corners_of(nodes: np.ndarray) -> np.ndarray:
+    """Values at the corners of cells: each comes four times, rows apart."""
+    return np.stack([nodes[:-1, :-1], nodes[:-1, 1:], nodes[1:, 1:], nodes[1:, :-1]], axis=-1)
+
+
+@pytest.mark.parametrize("dtype", ["<f8", ">f4", "<i4", "<u8"])
+def test_corners_of_cells_take_little_more_than_their_values(dtype: str) -> None:
     y, x = np.meshgrid(np.arange(121), np.arange(161), indexing="ij")
-    lat = 90 * np.sin((y + 0.1 * np.sin(x / 9)) / 121) + 1e-3 * np.cos(x * y)
-    corners = np.stack([lat[:-1, :-1], lat[:-1, 1:], lat[1:, 1:], lat[1:, :-1]], axis=-1)
-    found = encode_lossless(corners, search=True)
-    assert len(found) < 0.75 * len(encode_lossless(corners))
-    assert np.array_equal(decode_lossless(ByteReader(found), corners.shape, corners.dtype), corners)
+    lat = (90 * np.sin((y + 0.1 * np.sin(x / 9)) / 121) + 1e-3 * np.cos(x * y)).astype("<f4")
+    a = (lat if dtype[1] == "f" else 1000 * (lat + 1)).astype(dtype)
+    corners = corners_of(a)
+    for search in (False, True):
+        coded = encode_lossless(corners, search=search)
+        assert len(coded) < 1.08 * len(encode_lossless(a, search=True))
+        assert decode_lossless(ByteReader(coded), corners.shape, corners.dtype).tobytes() == corners.tobytes()
+
+
+def test_smooth_values_are_predicted_along_all_axes() -> None:
+    """A field that is smooth to its last digits, of both signs, its edges included."""
+    z, y, x = (np.linspace(0, 1, n).reshape(-1, *(1,) * k) for k, n in enumerate((41, 31, 21)))
+    a = np.rint(3e6 * np.sin(x * 1.7 + y * z - z**2 * 1.1 - 0.2)).astype("<i4")
+    for dtype in ("<i4", ">i8"):
+        for search in (False, True):
+            assert len(encode_lossless(a.astype(dtype), search=search)) < a.nbytes / 7
+    for dtype in ("<f4", "<f8"):
+        assert len(encode_lossless(a.astype(dtype), search=True)) < a.nbytes / 3
+
+
+def test_a_large_array_is_predicted_without_a_search() -> None:
+    """How is found out on a part of more than 2**20 words."""
+    y, x = np.meshgrid(np.arange(1100.0), np.arange(1200.0), indexing="ij")
+    a = np.rint(2.0**20 * np.sin(x / 70 + y * y / 90000)).astype("<f4")
+    coded = encode_lossless(a)
+    assert len(coded) < a.nbytes / 4
+    assert decode_lossless(ByteReader(coded), a.shape, a.dtype).tobytes() == a.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_words_of_floats_are_in_the_order_of_their_values(dtype: str) -> None:
+    """Zeros of both signs, NaN of both signs, infinities and denormals are different integers."""
+    info = np.finfo(dtype)
+    x = np.array([-np.nan, -np.inf, -2.5, -info.tiny, -0.0, 0.0, info.tiny, 1, np.inf, np.nan], dtype)
+    words = x.view(f"u{x.itemsize}")
+    for zeros in range(common_zeros(words) + 1):
+        values = to_order(words, zeros, True)
+        assert (np.diff(values) > 0).all()
+        assert np.array_equal(from_order(values, zeros, True), words)
+
+
+def test_residuals_too_large_for_integers_are_kept_as_bytes() -> None:
+    a = np.array([[2**63 - 1, -(2**63)] * 40, [5, 7] * 40], "<i8")
+    for search in (False, True):
+        coded = encode_lossless(a, search=search)
+        assert np.array_equal(decode_lossless(ByteReader(coded), a.shape, a.dtype), a)
+    prediction = Prediction(False, (Plane(0, None, (), (0, 1)),))
+    assert prediction.encode(a, (CODED,), 3) is None
+    kept = prediction.encode(a, (CODED, BYTES), 3)
+    assert kept is not None
+    assert np.array_equal(decode_predicted(ByteReader(kept), a.shape, 8), a)
+
+
+@settings(max_examples=60)
+@given(
+    shape=st.lists(st.integers(1, 40), min_size=1, max_size=4).map(tuple),
+    dtype=st.sampled_from(["i1", "i2", "i4", "i8"]),
+    kind=st.sampled_from([BYTES, SHUFFLED, CODED]),
+    split=st.booleans(),
+    seed=st.integers(0, 999),
+    data=st.data(),
+)
+def test_any_prediction(
+    shape: tuple[int, ...], dtype: str, kind: int, split: bool, seed: int, data: st.DataObject
+) -> None:
+    """Any order of planes, sources, moves and orders gives the same integers back, whatever they are."""
+    rng = np.random.default_rng(seed)
+    t = np.dtype(dtype)
+    a = np.frombuffer(rng.bytes(int(np.prod(shape)) * t.itemsize), t).reshape(shape) >> (seed % (8 * t.itemsize))
+    split = split and len(shape) > 1 and 1 < shape[-1] <= MOST_PLANES
+    axes, planes = len(shape) - split, []
+    for i, number in enumerate(rng.permutation(shape[-1] if split else 1).tolist()):
+        source = data.draw(st.sampled_from([None, *(p.number for p in planes)])) if i else None
+        moves = () if source is None else tuple(rng.integers(-1, 2, axes).tolist())
+        planes.append(Plane(number, source, moves, tuple(rng.integers(0, 4, axes).tolist())))
+    coded = Prediction(split, tuple(planes)).encode(a, (kind,) if t.itemsize > 1 else (BYTES,), 3)
+    if coded is None:
+        assert t.itemsize == 8
+        return
+    r = ByteReader(coded)
+    assert np.array_equal(decode_predicted(r, shape, t.itemsize), a)
+    r.end()
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 2**14, 2**40])

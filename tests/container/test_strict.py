@@ -160,6 +160,36 @@ def test_heads_of_lossless_arrays() -> None:
         decode_lossless(ByteReader(b"\0\0\1" + encode_lossless(letters)[3:]), letters.shape, letters.dtype)
 
 
+def test_heads_of_predicted_arrays() -> None:
+    a = np.arange(12, dtype="<i2").reshape(4, 3)
+    rests = b"\0" + pack(a.tobytes())
+    whole, planes = b"\3\0\0\0\0", b"\3\0\3" + b"\0\0\0" + b"\2\1\1\0" + b"\1\3\2\0"
+    for head in (whole, planes):
+        decode_lossless(ByteReader(head + rests), a.shape, a.dtype)
+    for head, text in {
+        b"\3\x10\0\0\0": "zero bits",
+        b"\3\0\2" + b"\0\0\0" + b"\1\0\0": "number of planes",
+        b"\3\0\0\4\0": "prediction",
+        planes[:4] + b"\1" + planes[5:]: "not known",
+        planes[:6] + b"\3" + planes[7:]: "not known",
+        planes[:6] + b"\0" + planes[7:]: "not known",
+        planes[:8] + b"\3" + planes[9:]: "prediction",
+        planes[:7] + b"\2" + planes[8:]: "not known",
+    }.items():
+        with pytest.raises(FormatError, match=text):
+            decode_lossless(ByteReader(head + rests), a.shape, a.dtype)
+    for kind in (b"\3", b"\xff"):
+        with pytest.raises(FormatError, match="kind of residuals"):
+            decode_lossless(ByteReader(whole + kind + rests[1:]), a.shape, a.dtype)
+    with pytest.raises(FormatError, match="size"):
+        decode_lossless(ByteReader(whole + b"\0" + pack(a.tobytes()[1:])), a.shape, a.dtype)
+    with pytest.raises(FormatError, match="kind of residuals"):
+        decode_lossless(ByteReader(b"\3\0\0\0\1" + pack(bytes(9))), (9,), np.dtype("u1"))
+    for shape, dtype in (((), "<f4"), ((0, 2), "<f4"), ((2,), "S4"), ((2,), "<U1")):
+        with pytest.raises(FormatError, match="cannot be predicted"):
+            decode_lossless(ByteReader(b"\3\0\0\0" + rests), shape, np.dtype(dtype))
+
+
 def test_arrays_that_are_not_used() -> None:
     basis = AxisBasis("klt", 2, np.array([[3, 1], [1, 3]]), np.zeros(2, np.int64))
     doc, arrays = decode_arrays(encode_transform(Transform((basis,))))

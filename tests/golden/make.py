@@ -41,6 +41,7 @@ GOLDEN = {
     "lossless",
     "lossless_chunks",
     "exact_chunks",
+    "lossless_predicted",
     "transform_gae",
     "transform_columns",
     "transform_rounded",
@@ -206,6 +207,26 @@ def lossless_chunks(path: Path) -> None:
 def exact_chunks(path: Path) -> None:
     """Large variables kept without loss lie in chunks."""
     compress(path, {"n": (np.arange(70000, dtype="<i4") // 7).reshape(7, -1), "k": np.zeros(10**5, "<u1")}, "abs=1")
+
+
+@case
+def lossless_predicted(path: Path) -> None:
+    """Coordinates and meshes, of which neighbours tell: corners of cells, nodes of elements, smooth values."""
+    y, x = np.meshgrid(np.arange(41.0), np.arange(52.0), indexing="ij")
+    lat = (90 * np.sin((y - 20 + 3 * np.sin(x / 9)) / 31)).astype("<f4")
+    nodes = np.arange(9 * 31).reshape(9, 31)
+    quads = np.stack([nodes[:-1, :-1], nodes[:-1, 1:], nodes[1:, 1:], nodes[1:, :-1]], axis=-1).reshape(-1, 4)
+    order = np.random.default_rng(3).permutation(len(quads) // 5)
+    data = {
+        "T": wave(9, 11),
+        "lat": lat[:-1, :-1].astype("<f8"),
+        "corners": np.stack([lat[:-1, :-1], lat[:-1, 1:], lat[1:, 1:], lat[1:, :-1]], axis=-1).astype(">f8"),
+        "nodes": np.concatenate([quads.reshape(-1, 5, 4)[k] for k in order]).astype("<i4"),
+        "spectrum": np.exp(1j * (x + y * y) / 90).astype("<c8"),
+        "starts": np.cumsum(np.cumsum(np.tile(np.random.default_rng(5).integers(0, 900, 41), 12))).astype("<i8"),
+        "orders": np.rint(900 * np.sin(x / 7) * np.cos(y / 5)).astype("<i2"),
+    }
+    compress(path, data, "T:nrmse=1e-2")
 
 
 @case

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""Elements of arrays as unsigned words, and words as signed integers in the order of their values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hbae.arrays import Array
+
+
+def word_of(dtype: np.dtype[Any]) -> tuple[str, tuple[int, ...]]:
+    """Give the type of the words of an element, and the axes that are added where it has several."""
+    if dtype.itemsize in (1, 2, 4, 8):
+        order = ">" if dtype.byteorder == ">" else "<"
+        return f"{order}u{dtype.itemsize}", ()
+    if dtype.itemsize == 16 and dtype.kind == "c":
+        return (">u8" if dtype.byteorder == ">" else "<u8"), (2,)
+    return "<u1", (dtype.itemsize,)
+
+
+def number_of(dtype: np.dtype[Any]) -> tuple[str, tuple[int, ...], bool] | None:
+    """Give the same for numbers: the two parts of complex ones are words; with it, whether they are floats.
+
+    None for text, and for numbers whose words are larger than 8 bytes.
+    """
+    parts = 2 if dtype.kind == "c" else 1
+    size = dtype.itemsize // parts
+    if dtype.kind not in "biufc" or size not in (1, 2, 4, 8):
+        return None
+    order = ">" if dtype.byteorder == ">" else "<"
+    return f"{order}u{size}", (2,) * (parts == 2), dtype.kind in "fc"
+
+
+def split_words(a: Array, word: str, tail: tuple[int, ...]) -> Array:
+    """Give the words of an array, on added last axes."""
+    return np.frombuffer(np.ascontiguousarray(a).tobytes(), word).reshape((*a.shape, *tail))
+
+
+def common_zeros(words: Array) -> int:
+    """How many low bits no word has; 0 where all words are 0."""
+    used = int(np.bitwise_or.reduce(words, axis=None)) if words.size else 0
+    return (used & -used).bit_length() - 1 if used else 0
+
+
+def to_order(words: Array, zeros: int, floating: bool) -> Array:
+    """Give words (unsigned) without low zeros as signed integers; those of floats in the order of their values."""
+    native = np.ascontiguousarray(words, words.dtype.newbyteorder("="))
+    signed = native.view(f"i{native.itemsize}")
+    if not floating:
+        return signed >> zeros
+    low = np.array((1 << (8 * native.itemsize - 1)) - 1, signed.dtype)
+    # A negative float has its magnitude behind the sign: -1 for -0.0, and down from there.
+    return np.where(signed < 0, ~((signed & low) >> zeros), signed >> zeros)
+
+
+def from_order(values: Array, zeros: int, floating: bool) -> Array:
+    """Undo :func:`to_order`, giving unsigned words in this machine's order."""
+    unsigned = np.dtype(f"u{values.itemsize}")
+    values = np.ascontiguousarray(values)
+    if not floating:
+        return (values << zeros).view(unsigned)
+    top = unsigned.type(1 << (8 * values.itemsize - 1))
+    magnitudes = np.where(values < 0, ~values, values).view(unsigned) << unsigned.type(zeros)
+    words: Array = np.where(values < 0, magnitudes | top, magnitudes & ~top)
+    return words

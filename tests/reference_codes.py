@@ -105,7 +105,9 @@ def predicted(r, shape, dtype):
     need(dtype.kind in "biufc" and size in (1, 2, 4, 8) and shape and math.prod(shape), "nothing to predict")
     full = (*shape, 2) if parts == 2 else shape
     zeros, count = r.raw(2)
-    need(zeros < 8 * size and (count == 0 or (count == full[-1] and 2 <= count <= 32)), "bad prediction")
+    places = zeros - 64 if zeros >= 64 and dtype.kind in "fc" else -1
+    need(zeros < 8 * size or 0 <= places <= 9, "bad form of a prediction")
+    need(count == 0 or (count == full[-1] and 2 <= count <= 32), "bad number of planes")
     grid, ways, seen = (full[:-1] if count else full), [], set()
     for _ in range(max(count, 1)):
         number, source = r.raw(2) if count else (0, 0)
@@ -129,8 +131,8 @@ def predicted(r, shape, dtype):
             plane = plane + known
         out[(..., number) if count else ...] = plane
     high = -(1 << (8 * size - 1))
-    words = out << zeros
-    if dtype.kind in "fc":
+    words = out << zeros if places < 0 else (out / 10.0**places).astype(f"f{size}").view(f"i{size}")
+    if dtype.kind in "fc" and places < 0:
         words = np.where(out < 0, ((-1 - out) << zeros) | high, words & ~np.array(high, out.dtype))
     order = ">" if dtype.byteorder == ">" else "<"
     return np.frombuffer(words.astype(f"{order}i{size}").tobytes(), dtype).reshape(shape)

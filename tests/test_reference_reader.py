@@ -79,6 +79,8 @@ class Watch:
         self.seen.add(f"lossless mode {mode}")
         if mode < 3:
             self.seen.add(f"shuffle {shuffle}")
+        elif r.data[r.at + 1] >= 64:
+            self.seen.add("places")
 
     def _residuals(self, r, planes, grid, size):
         self.seen |= {f"residuals {r.data[r.at]}", f"planes {planes}"}
@@ -118,6 +120,7 @@ MUST = {
     *(f"lossless mode {m}" for m in range(4)),
     *(f"residuals {k}" for k in range(3)),
     "planes 1",
+    "places",
     "planes 4",
     *(f"mask mode {m}" for m in range(4)),
     *(f"flag {f}" for f in (1, 2, 4, 8, 16, 32, 64)),

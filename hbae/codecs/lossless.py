@@ -16,10 +16,23 @@ import zstandard
 from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, pack, unpack
 from hbae.codecs.planes import BYTES, CODED, SHUFFLED, Prediction, decode_predicted, find_predictions
-from hbae.codecs.words import common_zeros, from_order, number_of, split_words, to_order, word_of
+from hbae.codecs.words import (
+    MOST_PLACES,
+    common_zeros,
+    find_places,
+    from_order,
+    from_places,
+    number_of,
+    split_words,
+    to_order,
+    to_places,
+    word_of,
+)
 from hbae.errors import FormatError
 
 _PREDICTED = 3
+# What integers are predicted: words without so many low zeros, or, from here on, units of decimal places.
+_DECIMAL = 64
 _TRIAL = 1 << 18
 # zstd levels: as a rule, of a search, of a search where time does not matter.
 _LEVEL, _LEVEL_SEARCH, _LEVEL_SMALL = 12, 16, 19
@@ -42,8 +55,8 @@ def encode_lossless(a: Array, *, search: bool = False) -> bytes:
 
     Layout: one byte mode (0 none, 1 difference, 2 XOR), one byte axis, one byte shuffle (0/1), then a part as made by
     ``pack``. Words are the elements' bytes read as unsigned integers of 1, 2, 4 or 8 bytes (16-byte elements as two
-    words, other sizes as bytes, on an added last axis). Mode 3: one byte, how many low bits of all words are zero, then
-    what :meth:`Prediction.encode` gives.
+    words, other sizes as bytes, on an added last axis). Mode 3: one byte, how many low bits of all words are zero, or
+    64 and more for floats with so many decimal places, then what :meth:`Prediction.encode` gives.
     """
     words = split_words(a, *word_of(a.dtype))
     part = _middle(words)
@@ -54,7 +67,7 @@ def encode_lossless(a: Array, *, search: bool = False) -> bytes:
         plain, found = _coded(words, ways[0], _LEVEL), _best_predicted(a)
         return plain if found is None or len(found[0]) > _WORTH * len(plain) else found[0]
     found = _best_predicted(_middle(a))
-    if found is not None and len(found[0]) < _WORTH * _trial_size(part, *ways[0]):
+    if found is not None and len(found[0]) < _WORTH * len(_coded(part, ways[0], _LEVEL)):
         coded = _predicted(a, found[1], (CODED,), _LEVEL)
         if coded is not None:
             return coded
@@ -79,26 +92,43 @@ def _coded(words: Array, way: tuple[int, int, int], level: int) -> bytes:
     return bytes(way) + pack(_forward(words, *way), level)
 
 
-def _predictions(a: Array) -> list[Prediction]:
-    """Find out how words of an array predict each other; nothing where they are no numbers."""
+def _predictions(a: Array) -> list[tuple[int | None, Prediction]]:
+    """Find out how words of an array predict each other (None), and its decimal places; nothing for no numbers."""
     number = number_of(a.dtype)
     if number is None or not a.ndim or not a.size:
         return []
-    words = split_words(a, *number[:2])
-    return find_predictions(to_order(words, common_zeros(words), number[2]))
+    word, tail, floating = number
+    ways: list[int | None] = [None]
+    if floating:
+        places = find_places(split_words(a, word.replace("u", "f"), tail))
+        ways += [] if places is None else [places]
+    return [(w, p) for w in ways for p in find_predictions(_integers(a, w)[1])]
 
 
-def _predicted(a: Array, prediction: Prediction, kinds: tuple[int, ...], level: int) -> bytes | None:
+def _integers(a: Array, places: int | None) -> tuple[int, Array]:
+    """Give signed integers of an array's words, or of its decimal places, and the byte that says which they are.
+
+    Words where not all values have so few places.
+    """
     number = number_of(a.dtype)
     assert number is not None
-    words = split_words(a, *number[:2])
+    word, tail, floating = number
+    values = None if places is None else to_places(split_words(a, word.replace("u", "f"), tail), places)
+    if values is not None and places is not None:
+        return _DECIMAL + places, values
+    words = split_words(a, word, tail)
     zeros = common_zeros(words)
-    coded = prediction.encode(to_order(words, zeros, number[2]), kinds, level)
-    return None if coded is None else bytes([_PREDICTED, zeros]) + coded
+    return zeros, to_order(words, zeros, floating)
 
 
-def _best_predicted(a: Array) -> tuple[bytes, Prediction] | None:
-    """Give the smallest code of predicted words, and the prediction; None where there is none."""
+def _predicted(a: Array, way: tuple[int | None, Prediction], kinds: tuple[int, ...], level: int) -> bytes | None:
+    form, values = _integers(a, way[0])
+    coded = way[1].encode(values, kinds, level)
+    return None if coded is None else bytes([_PREDICTED, form]) + coded
+
+
+def _best_predicted(a: Array) -> tuple[bytes, tuple[int | None, Prediction]] | None:
+    """Give the smallest code of predicted integers, and how they are; None where there is none."""
     tried = [(_predicted(a, p, (CODED,), _LEVEL), p) for p in _predictions(a)]
     return min(((c, p) for c, p in tried if c is not None), key=lambda t: len(t[0]), default=None)
 
@@ -139,11 +169,16 @@ def _decode_predicted(reader: ByteReader, shape: tuple[int, ...], dtype: np.dtyp
         raise FormatError("an array without numbers cannot be predicted")
     word, tail, floating = number
     size = np.dtype(word).itemsize
-    zeros = reader.raw(1)[0]
-    if zeros >= 8 * size:
+    form = reader.raw(1)[0]
+    places = form - _DECIMAL
+    if form >= 8 * size and not (floating and 0 <= places <= MOST_PLACES):
         raise FormatError("more zero bits than a word has")
-    words = from_order(decode_predicted(reader, (*shape, *tail), size), zeros, floating)
-    return np.ascontiguousarray(words.astype(word, copy=False)).view(dtype).reshape(shape)
+    values = decode_predicted(reader, (*shape, *tail), size)
+    if places >= 0:
+        parts = from_places(values, places).view(f"u{size}")
+    else:
+        parts = from_order(values, form, floating)
+    return np.ascontiguousarray(parts.astype(word, copy=False)).view(dtype).reshape(shape)
 
 
 def _candidates(words: Array) -> list[tuple[int, int, int]]:

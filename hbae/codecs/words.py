@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Elements of arrays as unsigned words, and words as signed integers in the order of their values."""
+"""Elements of arrays as unsigned words; words as signed integers in the order of their values, or of decimal places."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from typing import Any
 import numpy as np
 
 from hbae.arrays import Array
+
+MOST_PLACES = 9
+# Floats that are looked at first.
+_SOME = 64
+# Floats are exact integers up to there, and all quotients are rounded once.
+_EXACT = 1 << 53
 
 
 def word_of(dtype: np.dtype[Any]) -> tuple[str, tuple[int, ...]]:
@@ -65,3 +71,29 @@ def from_order(values: Array, zeros: int, floating: bool) -> Array:
     magnitudes = np.where(values < 0, ~values, values).view(unsigned) << unsigned.type(zeros)
     words: Array = np.where(values < 0, magnitudes | top, magnitudes & ~top)
     return words
+
+
+def find_places(x: Array) -> int | None:
+    """Give how many decimal places floats have, all of them at most; None where some have too many."""
+    some = x.ravel()[:: max(1, x.size // _SOME)]
+    for places in range(MOST_PLACES + 1):
+        if to_places(some, places) is not None and to_places(x, places) is not None:
+            return places
+    return None
+
+
+def to_places(x: Array, places: int) -> Array | None:
+    """Give floats as signed integers of their size, in units of 10**-places; None where :func:`from_places` differs."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = np.rint(x.astype(np.float64) * 10.0**places)
+    if not (np.abs(scaled) < min(_EXACT, 1 << (8 * x.itemsize - 1))).all():
+        return None
+    values = scaled.astype(f"i{x.itemsize}")
+    back = from_places(values, places)
+    return values if back.tobytes() == x.astype(back.dtype).tobytes() else None
+
+
+def from_places(values: Array, places: int) -> Array:
+    """Give floats of the integers' size, as many units of 10**-places; a quotient in float64, rounded to that size."""
+    with np.errstate(over="ignore"):
+        return (values.astype(np.float64) / 10.0**places).astype(f"f{values.itemsize}")

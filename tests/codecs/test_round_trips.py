@@ -30,7 +30,7 @@ from hbae.codecs import (
     unpack,
 )
 from hbae.codecs.planes import BYTES, CODED, MOST_PLANES, SHUFFLED, Plane, Prediction, decode_predicted
-from hbae.codecs.words import common_zeros, from_order, to_order
+from hbae.codecs.words import common_zeros, find_places, from_order, to_order, to_places
 from hbae.errors import FormatError
 
 SHAPES = st.lists(st.integers(1, 7), min_size=1, max_size=5).map(tuple)
@@ -199,9 +199,9 @@ def test_smooth_values_are_predicted_along_all_axes() -> None:
 def test_a_large_array_is_predicted_without_a_search() -> None:
     """How is found out on a part of more than 2**20 words."""
     y, x = np.meshgrid(np.arange(1100.0), np.arange(1200.0), indexing="ij")
-    a = np.rint(2.0**20 * np.sin(x / 70 + y * y / 90000)).astype("<f4")
+    a = (3 + np.sin(x / 71.3 + y * y / 93101.7)).astype("<f4")
     coded = encode_lossless(a)
-    assert len(coded) < a.nbytes / 4
+    assert len(coded) < a.nbytes / 10
     assert decode_lossless(ByteReader(coded), a.shape, a.dtype).tobytes() == a.tobytes()
 
 
@@ -215,6 +215,30 @@ def test_words_of_floats_are_in_the_order_of_their_values(dtype: str) -> None:
         values = to_order(words, zeros, True)
         assert (np.diff(values) > 0).all()
         assert np.array_equal(from_order(values, zeros, True), words)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "<c16"])
+def test_decimal_places_are_counted(dtype: str) -> None:
+    """Values of few decimal places take little more than the integers that they are."""
+    y, x = np.meshgrid(np.arange(130.0), np.arange(120.0), indexing="ij")
+    counts = np.rint(900 * np.sin(x / 71.3 + y * y / 9310.7)).astype("<i4")
+    a = (counts / 100).astype(dtype)
+    for search in (False, True):
+        coded = encode_lossless(a, search=search)
+        assert len(coded) < 1.3 * len(encode_lossless(counts, search=search))
+        assert decode_lossless(ByteReader(coded), a.shape, a.dtype).tobytes() == a.tobytes()
+    large = np.tile(a, (70, 2))
+    large[-1, -1] = 1e-7
+    coded = encode_lossless(large)
+    assert decode_lossless(ByteReader(coded), large.shape, large.dtype).tobytes() == large.tobytes()
+
+
+def test_what_has_no_decimal_places() -> None:
+    assert find_places(np.array([1.5, -2.25, 3])) == 2
+    assert find_places(np.array([0.1, 0.7], "f4")) == 1
+    for x in (-0.0, np.nan, np.inf, 1e20, np.pi, 1e-12, 2.0**53 + 2):
+        assert find_places(np.array([1.5, x])) is None
+    assert to_places(np.array([0.125]), 2) is None
 
 
 def test_residuals_too_large_for_integers_are_kept_as_bytes() -> None:

@@ -168,6 +168,7 @@ def test_heads_of_predicted_arrays() -> None:
         decode_lossless(ByteReader(head + rests), a.shape, a.dtype)
     for head, text in {
         b"\3\x10\0\0\0": "zero bits",
+        b"\3\x40\0\0\0": "zero bits",
         b"\3\0\2" + b"\0\0\0" + b"\1\0\0": "number of planes",
         b"\3\0\0\4\0": "prediction",
         planes[:4] + b"\1" + planes[5:]: "not known",
@@ -185,6 +186,8 @@ def test_heads_of_predicted_arrays() -> None:
         decode_lossless(ByteReader(whole + b"\0" + pack(a.tobytes()[1:])), a.shape, a.dtype)
     with pytest.raises(FormatError, match="kind of residuals"):
         decode_lossless(ByteReader(b"\3\0\0\0\1" + pack(bytes(9))), (9,), np.dtype("u1"))
+    with pytest.raises(FormatError, match="zero bits"):
+        decode_lossless(ByteReader(b"\3\x4a\0\0\0" + b"\0" + pack(bytes(24))), (4, 3), np.dtype("<f2"))
     for shape, dtype in (((), "<f4"), ((0, 2), "<f4"), ((2,), "S4"), ((2,), "<U1")):
         with pytest.raises(FormatError, match="cannot be predicted"):
             decode_lossless(ByteReader(b"\3\0\0\0" + rests), shape, np.dtype(dtype))

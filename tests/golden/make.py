@@ -223,6 +223,7 @@ def lossless_predicted(path: Path) -> None:
         "corners": np.stack([lat[:-1, :-1], lat[:-1, 1:], lat[1:, 1:], lat[1:, :-1]], axis=-1).astype(">f8"),
         "nodes": np.concatenate([quads.reshape(-1, 5, 4)[k] for k in order]).astype("<i4"),
         "spectrum": np.exp(1j * (x + y * y) / 90).astype("<c8"),
+        "depth": (np.rint(10 * lat[::2, ::2]) / 10).astype("<f4"),
         "starts": np.cumsum(np.cumsum(np.tile(np.random.default_rng(5).integers(0, 900, 41), 12))).astype("<i8"),
         "orders": np.rint(900 * np.sin(x / 7) * np.cos(y / 5)).astype("<i2"),
     }

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ class Handle:
             with LIBRARY_LOCK:
                 self._file.close()
         self._file = None
+
+    def __del__(self) -> None:
+        # Left to the collector, netCDF4 closes files while it opens others, and crashes.
+        with suppress(Exception):
+            self.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_opener": self._opener, "_file": None, "_pid": 0}

@@ -16,6 +16,7 @@ from hbae.arrays import ArraySource, Attribute, Dimension, Field, Group, Variabl
 from hbae.errors import FieldError
 from hbae.io import open_field, same_field, write_field
 from hbae.io.boxes import whole
+from hbae.io.netcdf4_ import NetcdfSource
 
 NASTY = np.array([0x7FC00001, 0xFF800000, 0x7F800001, 0x80000000, 0x00000001, 0xFFC12345], np.uint32)
 
@@ -289,3 +290,19 @@ def test_dimensions_of_length_2_are_no_complex_numbers(name: str, with_complex: 
         assert d["v"].dimensions == ("y", name)
         assert d["w"][:].tolist() == values.tolist()
     assert same_field(open_field(tmp_path / "a.nc"), field) == []
+
+
+def test_a_file_is_closed_with_its_last_user(tmp_path: Path) -> None:
+    """Left to the collector, netCDF4 closes files while it opens others, and processes that read many of them crash."""
+    path = tmp_path / "a.nc"
+    with netCDF4.Dataset(path, "w") as f:
+        f.createDimension("x", 3)
+        f.createVariable("T", "f4", ("x",))[:] = 1, 2, 3
+    field = open_field(path)
+    source = field.variable("T").source
+    assert isinstance(source, NetcdfSource)
+    opened = source.handle.get()
+    del field
+    assert opened.isopen()
+    del source
+    assert not opened.isopen()

@@ -19,6 +19,12 @@ CACHE_BYTES = 1 << 20
 """Chunk cache of a variable. Boxes follow the stored chunks; the libraries' own 8 to 64 MiB for each of many variables
 would be gigabytes."""
 
+# Process, opener, device, inode, size, time of change.
+_Key = tuple[int, Callable[[Path], Any], int, int, int, int]
+# Open files and how many handles use each. HDF5 crashes where a file with strings is opened twice and one is closed
+# (Unidata/netcdf4-python#1444).
+_OPEN: dict[_Key, tuple[Any, int]] = {}
+
 
 class Handle:
     """A file that opens itself when it is first needed and again in every new process.
@@ -34,20 +40,32 @@ class Handle:
     def __init__(self, path: Path, opener: Callable[[Path], Any]) -> None:
         self.path, self._opener = Path(path), opener
         self._file: Any = None
-        self._pid = 0
+        self._key: _Key | None = None
 
     def get(self) -> Any:
         """Give the open file; hold the library lock while using it."""
-        if self._file is None or self._pid != os.getpid():
-            self._file, self._pid = self._opener(self.path), os.getpid()
+        with LIBRARY_LOCK:
+            if self._key is None or self._key[0] != os.getpid():
+                there = self.path.stat()
+                key = (os.getpid(), self._opener, there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns)
+                if key not in _OPEN:
+                    _OPEN[key] = self._opener(self.path), 0
+                self._file, users = _OPEN[key]
+                _OPEN[key] = self._file, users + 1
+                self._key = key
         return self._file
 
     def close(self) -> None:
-        """Close the file now; the next read opens it again."""
-        if self._file is not None and self._pid == os.getpid():
-            with LIBRARY_LOCK:
-                self._file.close()
-        self._file = None
+        """Close the file now, unless others use it; the next read opens it again."""
+        with LIBRARY_LOCK:
+            key, self._key, self._file = self._key, None, None
+            if key is None or key[0] != os.getpid():
+                return
+            file, users = _OPEN.pop(key)
+            if users > 1:
+                _OPEN[key] = file, users - 1
+            else:
+                file.close()
 
     def __del__(self) -> None:
         # Left to the collector, netCDF4 closes files while it opens others, and crashes.
@@ -55,7 +73,7 @@ class Handle:
             self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_opener": self._opener, "_file": None, "_pid": 0}
+        return {"path": self.path, "_opener": self._opener, "_file": None, "_key": None}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hbae.arrays import ArraySource, Attribute, Dimension, Field, Group, Variabl
 from hbae.errors import FieldError
 from hbae.io import open_field, same_field, write_field
 from hbae.io.boxes import whole
+from hbae.io.handles import Handle
 from hbae.io.netcdf4_ import NetcdfSource
 
 NASTY = np.array([0x7FC00001, 0xFF800000, 0x7F800001, 0x80000000, 0x00000001, 0xFFC12345], np.uint32)
@@ -292,17 +295,46 @@ def test_dimensions_of_length_2_are_no_complex_numbers(name: str, with_complex: 
     assert same_field(open_field(tmp_path / "a.nc"), field) == []
 
 
-def test_a_file_is_closed_with_its_last_user(tmp_path: Path) -> None:
-    """Left to the collector, netCDF4 closes files while it opens others, and processes that read many of them crash."""
-    path = tmp_path / "a.nc"
+def of_strings(path: Path) -> Path:
     with netCDF4.Dataset(path, "w") as f:
         f.createDimension("x", 3)
         f.createVariable("T", "f4", ("x",))[:] = 1, 2, 3
-    field = open_field(path)
+        f.createVariable("s", str, ())
+    return path
+
+
+def handle_of(field: Field) -> Handle:
     source = field.variable("T").source
     assert isinstance(source, NetcdfSource)
-    opened = source.handle.get()
-    del field
+    return source.handle
+
+
+def test_a_file_is_open_once_and_closed_with_its_last_user(tmp_path: Path) -> None:
+    """Left to the collector, netCDF4 closes files while it opens others, and processes that read many of them crash."""
+    path = of_strings(tmp_path / "a.nc")
+    first, second = open_field(path), open_field(path)
+    opened = handle_of(first).get()
+    assert handle_of(second).get() is opened
+    del first
     assert opened.isopen()
-    del source
+    del second
     assert not opened.isopen()
+    last = open_field(path)
+    with netCDF4.Dataset(tmp_path / "b.nc", "w") as f:
+        f.createVariable("T", "f4", ())[...] = 9
+    (tmp_path / "b.nc").replace(path)
+    assert open_field(path).variable("T").shape == ()
+    assert last.variable("T").source.read((slice(0, 3),)).tolist() == [1, 2, 3]
+
+
+def test_files_with_strings_may_be_opened_again_and_again(tmp_path: Path) -> None:
+    """In a process of its own, as what it guards against is a crash."""
+    code = """if True:
+        import sys
+        from hbae.io import open_field
+        kept = []
+        for i in range(200):
+            kept = [*kept[-(i % 5) :], open_field(sys.argv[1])]
+        """
+    path = of_strings(tmp_path / "a.nc")
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=120)

@@ -141,6 +141,7 @@ def predicted(r, shape, dtype):
 def residuals(r, planes, grid, size):
     kind = r.raw(1)[0]
     if kind == 2:
+        need(planes * math.prod(grid) <= 1 << 24, "too many integers")
         merged = [n for n in grid if n > 1] or [1]
         while len(merged) > 1 and merged[0] < 32:
             merged = [merged[0] * merged[1], *merged[2:]]

@@ -27,6 +27,8 @@ _MOST_MOVED = 2
 # Fewer slabs than that are merged with the next axis: the first one has no contexts.
 _SLABS = 32
 _LARGEST = 1 << 61
+# Integers of an array that is coded: they take 8 bytes each on the way.
+MOST_CODED = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Prediction:
     def encode(self, values: Array, kinds: tuple[int, ...], level: int) -> bytes | None:
         """Encode signed integers in the kind that is smallest; None where residuals are too large for it."""
         rests = self.residuals(values)
-        if rests.itemsize == 8 and max(int(rests.max()), -int(rests.min())) >= _LARGEST:
+        if rests.size > MOST_CODED or (rests.itemsize == 8 and max(int(rests.max()), -int(rests.min())) >= _LARGEST):
             kinds = tuple(k for k in kinds if k != CODED)
         coded = min((_encode_residuals(rests, k, level) for k in kinds), key=len, default=None)
         return None if coded is None else self._head() + coded
@@ -135,6 +137,8 @@ def _decode_residuals(reader: ByteReader, shape: tuple[int, ...], size: int) -> 
         raise FormatError("unknown kind of residuals")
     signed = np.dtype(f"i{size}")
     if kind == CODED:
+        if math.prod(shape) > MOST_CODED:
+            raise FormatError("too many integers in an array")
         first, *others = _merged(shape[1:])
         coded = decode_ints(reader, (first, shape[0], *others), far=1).astype(signed)
         return np.ascontiguousarray(np.moveaxis(coded, 1, 0)).reshape(shape)

@@ -173,6 +173,7 @@ def test_a_browser_draws_the_page(compared: tuple[dict, str], tmp_path: Path) ->
         pytest.skip("there is no Chromium here to open the report with")
     (tmp_path / "r.html").write_text(compared[1].replace("<body>", "<body>" + CHECK))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1300,900"]
+    flags += ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
     command = [*found[:1], *flags, f"--user-data-dir={tmp_path / 'user'}", "--dump-dom", (tmp_path / "r.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

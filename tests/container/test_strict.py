@@ -182,6 +182,8 @@ def test_heads_of_predicted_arrays() -> None:
     for kind in (b"\3", b"\xff"):
         with pytest.raises(FormatError, match="kind of residuals"):
             decode_lossless(ByteReader(whole + kind + rests[1:]), a.shape, a.dtype)
+    with pytest.raises(FormatError, match="too many"):
+        decode_lossless(ByteReader(whole + b"\2" + encode_ints(np.zeros((64, 1), int))), (1 << 12, 4097), a.dtype)
     with pytest.raises(FormatError, match="size"):
         decode_lossless(ByteReader(whole + b"\0" + pack(a.tobytes()[1:])), a.shape, a.dtype)
     with pytest.raises(FormatError, match="kind of residuals"):

@@ -7,7 +7,8 @@ Works on the stored bytes (seen as unsigned words), so every bit pattern comes b
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,16 @@ _SMALL = 1 << 18
 # Ways that a search tries with and without shuffle; where the array is larger than that, so many go on from a trial at
 # a level that is three times as fast.
 _MOST = 3
-_TINY, _LAST, _LEVEL_TRIAL = 1 << 16, 2, 9
+_TINY, _LAST, _LEVEL_TRIAL, _LEVEL_FAST = 1 << 16, 2, 9, 3
 # How up to so many words predict each other is found out on all of them.
 _ALL = 1 << 20
 # Without a search, predicted words have to be smaller by so much: they take longer to read.
 _WORTH = 0.95
+# Bytes of arrays whose codes are kept for the next plan.
+_KEPT = 1 << 20
+
+# Gives an array's code at a level of zstd; None where it cannot be coded so.
+_Code = Callable[[int], bytes | None]
 
 
 def encode_lossless(a: Array, *, search: bool = False) -> bytes:
@@ -58,34 +64,58 @@ def encode_lossless(a: Array, *, search: bool = False) -> bytes:
     words, other sizes as bytes, on an added last axis). Mode 3: one byte, how many low bits of all words are zero, or
     64 and more for floats with so many decimal places, then what :meth:`Prediction.encode` gives.
     """
+    if search:
+        return _searched(a)
+    if a.nbytes > _KEPT:
+        return _quick(a)
+    return _kept(np.ascontiguousarray(a).tobytes(), a.dtype.str, a.shape)
+
+
+@lru_cache(maxsize=16)
+def _kept(data: bytes, dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Every plan that is weighed on a box asks for the same."""
+    return _quick(np.frombuffer(data, dtype).reshape(shape))
+
+
+def _quick(a: Array) -> bytes:
     words = split_words(a, *word_of(a.dtype))
     part = _middle(words)
-    ways = sorted(_candidates(words), key=lambda c: _trial_size(part, *c))
-    if search:
-        return _searched(a, words, ways)
+    way = _sorted_ways(part)[0]
     if words.size <= _ALL:
-        plain, found = _coded(words, ways[0], _LEVEL), _best_predicted(a)
+        plain, found = _coded(words, way, _LEVEL), _best_predicted(a)
         return plain if found is None or len(found[0]) > _WORTH * len(plain) else found[0]
     found = _best_predicted(_middle(a))
-    if found is not None and len(found[0]) < _WORTH * len(_coded(part, ways[0], _LEVEL)):
+    if found is not None and len(found[0]) < _WORTH * len(_coded(part, way, _LEVEL)):
         coded = _predicted(a, found[1], (CODED,), _LEVEL)
         if coded is not None:
             return coded
-    return _coded(words, ways[0], _LEVEL)
+    return _coded(words, way, _LEVEL)
 
 
-def _searched(a: Array, words: Array, ways: list[tuple[int, int, int]]) -> bytes:
+def _searched(a: Array) -> bytes:
+    words = split_words(a, *word_of(a.dtype))
+    ways = _sorted_ways(_middle(words))
     # Part and low level mislead most where values repeat far away: unshuffled, at a high level, zstd finds them.
     chosen = [c for s in (0, 1) for c in [w for w in ways if w[2] == s][:_MOST]]
-    if words.nbytes > _TINY:
-        chosen = sorted(chosen, key=lambda c: len(_coded(words, c, _LEVEL_TRIAL)))[:_LAST]
+    codes: list[_Code] = [partial(_coded, words, c) for c in chosen]
+    found = _predictions(a if words.size <= _ALL else _middle(a))
+    codes += [partial(_predicted, a, p, (CODED,)) for p in found]
+    stored = [partial(_predicted, a, p, (k,)) for p in found for k in (BYTES, SHUFFLED) if words.itemsize > k]
+    if words.nbytes <= _TINY:
+        # Of few bytes, a lower level is smaller now and then.
+        return _shortest(code(v) for code in codes + stored for v in (_LEVEL_SMALL, _LEVEL))
+    codes += sorted(stored, key=lambda code: _length(code(_LEVEL_FAST)))[:1]
+    codes = sorted(codes, key=lambda code: _length(code(_LEVEL_TRIAL)))[:_LAST]
     level = _LEVEL_SMALL if words.nbytes <= _SMALL else _LEVEL_SEARCH
-    # Of few bytes, a lower level is smaller now and then.
-    levels = (level, _LEVEL) if words.nbytes <= _TINY else (level,)
-    coded: list[bytes | None] = [_coded(words, c, v) for c in chosen for v in levels]
-    kinds = (BYTES, SHUFFLED, CODED) if words.itemsize > 1 else (BYTES, CODED)
-    coded += [_predicted(a, p, kinds, level) for p in _predictions(a if words.size <= _ALL else _middle(a))]
+    return _shortest(code(level) for code in codes)
+
+
+def _shortest(coded: Iterable[bytes | None]) -> bytes:
     return min((c for c in coded if c is not None), key=len)
+
+
+def _length(coded: bytes | None) -> float:
+    return math.inf if coded is None else len(coded)
 
 
 def _coded(words: Array, way: tuple[int, int, int], level: int) -> bytes:
@@ -179,6 +209,10 @@ def _decode_predicted(reader: ByteReader, shape: tuple[int, ...], dtype: np.dtyp
     else:
         parts = from_order(values, form, floating)
     return np.ascontiguousarray(parts.astype(word, copy=False)).view(dtype).reshape(shape)
+
+
+def _sorted_ways(part: Array) -> list[tuple[int, int, int]]:
+    return sorted(_candidates(part), key=lambda c: _trial_size(part, *c))
 
 
 def _candidates(words: Array) -> list[tuple[int, int, int]]:

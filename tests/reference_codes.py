@@ -107,7 +107,7 @@ def predicted(r, shape, dtype):
     zeros, count = r.raw(2)
     places = zeros - 64 if zeros >= 64 and dtype.kind in "fc" else -1
     need(zeros < 8 * size or 0 <= places <= 9, "bad form of a prediction")
-    need(count == 0 or (count == full[-1] and 2 <= count <= 32), "bad number of planes")
+    need(count == 0 or (len(full) > 1 and count == full[-1] and 2 <= count <= 32), "bad number of planes")
     grid, ways, seen = (full[:-1] if count else full), [], set()
     for _ in range(max(count, 1)):
         number, source = r.raw(2) if count else (0, 0)
@@ -116,6 +116,7 @@ def predicted(r, shape, dtype):
         moves = r.raw(len(grid)) if source else ()
         orders = r.raw(len(grid))
         need(all(m < 3 for m in moves) and all(o < 4 for o in orders), "bad prediction of a plane")
+        need(sum(m != 1 for m in moves) < 3 and sum(orders) < 13, "bad prediction of a plane")
         ways.append((number, source - 1, [m - 1 for m in moves], orders))
     out = np.zeros(full, f"i{size}")
     for (number, source, moves, orders), plane in zip(ways, residuals(r, len(ways), grid, size), strict=True):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Lossless arrays: the smallest of bytes (differences or XOR, byte shuffle, zstd) and predicted words.
+"""Lossless arrays: bytes (differences or XOR, byte shuffle, zstd), or words that predict each other if that pays.
 
 Works on the stored bytes (seen as unsigned words), so every bit pattern comes back: NaN payloads, -0.0, denormals.
 """
@@ -32,7 +32,7 @@ from hbae.codecs.words import (
 from hbae.errors import FormatError
 
 _PREDICTED = 3
-# What integers are predicted: words without so many low zeros, or, from here on, units of decimal places.
+# A byte says what integers are: below this, words without so many low zeros; else units of so many places more.
 _DECIMAL = 64
 _TRIAL = 1 << 18
 # zstd levels: as a rule, of a search, of a search where time does not matter.
@@ -46,6 +46,7 @@ _TINY, _LAST, _LEVEL_TRIAL, _LEVEL_FAST = 1 << 16, 2, 9, 3
 _ALL = 1 << 20
 # Without a search, predicted words have to be smaller by so much: they take longer to read.
 _WORTH = 0.95
+_MOST_AXES = 32
 # Bytes of arrays whose codes are kept for the next plan.
 _KEPT = 1 << 20
 
@@ -79,35 +80,39 @@ def _kept(data: bytes, dtype: str, shape: tuple[int, ...]) -> bytes:
 
 def _quick(a: Array) -> bytes:
     words = split_words(a, *word_of(a.dtype))
-    part = _middle(words)
-    way = _sorted_ways(part)[0]
-    if words.size <= _ALL:
-        plain, found = _coded(words, way, _LEVEL), _best_predicted(a)
-        return plain if found is None or len(found[0]) > _WORTH * len(plain) else found[0]
-    found = _best_predicted(_middle(a))
-    if found is not None and len(found[0]) < _WORTH * len(_coded(part, way, _LEVEL)):
-        coded = _predicted(a, found[1], (CODED,), _LEVEL)
-        if coded is not None:
-            return coded
-    return _coded(words, way, _LEVEL)
+    plain = _coded(words, _sorted_ways(words)[0], _LEVEL)
+    if words.size > _ALL:
+        part = _middle(a)
+        some = split_words(part, *word_of(part.dtype))
+        least, found = min(_trial_size(some, *way) for way in _candidates(some)), _all_predicted(part)
+        ways = [p for c, p in found if len(c) < _WORTH * least]
+        # Decimal places of the part may not be those of all.
+        predicted = next((c for c in (_predicted(a, p, (CODED,), _LEVEL) for p in ways) if c is not None), None)
+    else:
+        predicted = next((c for c, _ in _all_predicted(a)), None)
+    return plain if predicted is None or len(predicted) > _WORTH * len(plain) else predicted
 
 
 def _searched(a: Array) -> bytes:
     words = split_words(a, *word_of(a.dtype))
-    ways = _sorted_ways(_middle(words))
+    ways = _sorted_ways(words)
     # Part and low level mislead most where values repeat far away: unshuffled, at a high level, zstd finds them.
     chosen = [c for s in (0, 1) for c in [w for w in ways if w[2] == s][:_MOST]]
-    codes: list[_Code] = [partial(_coded, words, c) for c in chosen]
+    plain: list[_Code] = [partial(_coded, words, c) for c in chosen]
     found = _predictions(a if words.size <= _ALL else _middle(a))
-    codes += [partial(_predicted, a, p, (CODED,)) for p in found]
-    stored = [partial(_predicted, a, p, (k,)) for p in found for k in (BYTES, SHUFFLED) if words.itemsize > k]
+    coded = [_predicted(a, p, (CODED,), _LEVEL) for p in found]
+    stored: list[_Code] = [
+        partial(_predicted, a, p, (k,)) for p in found for k in (BYTES, SHUFFLED) if words.itemsize > k
+    ]
     if words.nbytes <= _TINY:
         # Of few bytes, a lower level is smaller now and then.
-        return _shortest(code(v) for code in codes + stored for v in (_LEVEL_SMALL, _LEVEL))
-    codes += sorted(stored, key=lambda code: _length(code(_LEVEL_FAST)))[:1]
-    codes = sorted(codes, key=lambda code: _length(code(_LEVEL_TRIAL)))[:_LAST]
+        return _shortest([*coded, *(code(v) for code in plain + stored for v in (_LEVEL_SMALL, _LEVEL))])
+    plain = sorted(plain, key=lambda code: _length(code(_LEVEL_TRIAL)))[:_LAST]
+    stored = sorted(stored, key=lambda code: _length(code(_LEVEL_FAST)))[:1]
+    if stored and _length(stored[0](_LEVEL_TRIAL)) > _length(plain[0](_LEVEL_TRIAL)):
+        stored = []
     level = _LEVEL_SMALL if words.nbytes <= _SMALL else _LEVEL_SEARCH
-    return _shortest(code(level) for code in codes)
+    return _shortest([*coded, *(code(level) for code in plain + stored)])
 
 
 def _shortest(coded: Iterable[bytes | None]) -> bytes:
@@ -125,27 +130,27 @@ def _coded(words: Array, way: tuple[int, int, int], level: int) -> bytes:
 def _predictions(a: Array) -> list[tuple[int | None, Prediction]]:
     """Find out how words of an array predict each other (None), and its decimal places; nothing for no numbers."""
     number = number_of(a.dtype)
-    if number is None or not a.ndim or not a.size:
+    if number is None or not 0 < a.ndim <= _MOST_AXES or not a.size:
         return []
     word, tail, floating = number
     ways: list[int | None] = [None]
     if floating:
         places = find_places(split_words(a, word.replace("u", "f"), tail))
         ways += [] if places is None else [places]
-    return [(w, p) for w in ways for p in find_predictions(_integers(a, w)[1])]
+    integers = ((w, _integers(a, w)[1]) for w in ways)
+    return [(w, p) for w, values in integers if values is not None for p in find_predictions(values)]
 
 
-def _integers(a: Array, places: int | None) -> tuple[int, Array]:
-    """Give signed integers of an array's words, or of its decimal places, and the byte that says which they are.
+def _integers(a: Array, places: int | None) -> tuple[int, Array | None]:
+    """Give signed integers of an array's words (None), or of its decimal places, and the byte that says which they are.
 
-    Words where not all values have so few places.
+    No integers where some values have more places.
     """
     number = number_of(a.dtype)
     assert number is not None
     word, tail, floating = number
-    values = None if places is None else to_places(split_words(a, word.replace("u", "f"), tail), places)
-    if values is not None and places is not None:
-        return _DECIMAL + places, values
+    if places is not None:
+        return _DECIMAL + places, to_places(split_words(a, word.replace("u", "f"), tail), places)
     words = split_words(a, word, tail)
     zeros = common_zeros(words)
     return zeros, to_order(words, zeros, floating)
@@ -153,14 +158,14 @@ def _integers(a: Array, places: int | None) -> tuple[int, Array]:
 
 def _predicted(a: Array, way: tuple[int | None, Prediction], kinds: tuple[int, ...], level: int) -> bytes | None:
     form, values = _integers(a, way[0])
-    coded = way[1].encode(values, kinds, level)
+    coded = None if values is None else way[1].encode(values, kinds, level)
     return None if coded is None else bytes([_PREDICTED, form]) + coded
 
 
-def _best_predicted(a: Array) -> tuple[bytes, tuple[int | None, Prediction]] | None:
-    """Give the smallest code of predicted integers, and how they are; None where there is none."""
+def _all_predicted(a: Array) -> list[tuple[bytes, tuple[int | None, Prediction]]]:
+    """Give codes of predicted integers, the smallest first, and how they are predicted."""
     tried = [(_predicted(a, p, (CODED,), _LEVEL), p) for p in _predictions(a)]
-    return min(((c, p) for c, p in tried if c is not None), key=lambda t: len(t[0]), default=None)
+    return sorted(((c, p) for c, p in tried if c is not None), key=lambda t: len(t[0]))
 
 
 def decode_lossless(reader: ByteReader, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -211,8 +216,10 @@ def _decode_predicted(reader: ByteReader, shape: tuple[int, ...], dtype: np.dtyp
     return np.ascontiguousarray(parts.astype(word, copy=False)).view(dtype).reshape(shape)
 
 
-def _sorted_ways(part: Array) -> list[tuple[int, int, int]]:
-    return sorted(_candidates(part), key=lambda c: _trial_size(part, *c))
+def _sorted_ways(words: Array) -> list[tuple[int, int, int]]:
+    """Sort ways by the size that a part has in them."""
+    part = _middle(words)
+    return sorted(_candidates(words), key=lambda c: _trial_size(part, *c))
 
 
 def _candidates(words: Array) -> list[tuple[int, int, int]]:
@@ -267,5 +274,5 @@ def _smallest(data: bytes, dtype: str, shape: tuple[int, ...]) -> int:
     part = np.frombuffer(data, dtype).reshape(shape)
     words = split_words(part, *word_of(part.dtype))
     plain = min(_trial_size(words, *way) for way in _candidates(words))
-    found = _best_predicted(part)
-    return plain if found is None or len(found[0]) > _WORTH * plain else len(found[0])
+    predicted = min((len(c) for c, _ in _all_predicted(part)), default=plain)
+    return plain if predicted > _WORTH * plain else predicted

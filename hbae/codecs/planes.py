@@ -21,9 +21,13 @@ from hbae.errors import FormatError
 # How residuals are stored.
 BYTES, SHUFFLED, CODED = 0, 1, 2
 MOST_PLANES = 32
-_MOST_ORDER = 3
-# Planes of more axes could be moved in too many ways.
+_MOST_ORDER, _MOST_SUMS = 3, 12
+# Axes that a plane has at most: more could be moved in too many ways.
 _MOST_MOVED = 2
+# A plane of fewer points is not worth its prediction; of so many, how planes predict each other is found out.
+_LEAST_POINTS, _POINTS = 64, 4096
+# Residuals that take more than that part of all bits are not worth coding.
+_PAYS = 0.9
 # Fewer slabs than that are merged with the next axis: the first one has no contexts.
 _SLABS = 32
 _LARGEST = 1 << 61
@@ -78,9 +82,13 @@ class Prediction:
 
 def find_predictions(values: Array) -> list[Prediction]:
     """Find out how signed integers are predicted well: as a whole, and by planes where the last axis is short."""
-    found = [Prediction(False, (Plane(0, None, (), _orders(values)[1]),))]
-    if values.ndim > 1 and 1 < values.shape[-1] <= MOST_PLANES and values.ndim - 1 <= _MOST_MOVED:
-        found.append(Prediction(True, _find_planes(values)))
+    bits = _PAYS * 8 * values.nbytes
+    cost, orders = _orders(values)
+    found = [Prediction(False, (Plane(0, None, (), orders),))] if cost < bits else []
+    points = values.size // max(values.shape[-1], 1)
+    if 1 < values.ndim <= _MOST_MOVED + 1 and 1 < values.shape[-1] <= MOST_PLANES and points >= _LEAST_POINTS:
+        cost, planes = _find_planes([np.ascontiguousarray(values[..., k]) for k in range(values.shape[-1])])
+        found += [Prediction(True, planes)] if cost < bits else []
     return found
 
 
@@ -93,7 +101,7 @@ def decode_predicted(reader: ByteReader, shape: tuple[int, ...], size: int) -> A
         When the bytes are damaged.
     """
     count = reader.raw(1)[0]
-    if count and (not shape or count != shape[-1] or not 1 < count <= MOST_PLANES):
+    if count and (len(shape) < 2 or count != shape[-1] or not 1 < count <= MOST_PLANES):
         raise FormatError("number of planes does not fit")
     grid = shape[:-1] if count else shape
     planes = _read_planes(reader, count, len(grid))
@@ -116,7 +124,8 @@ def _read_planes(reader: ByteReader, count: int, axes: int) -> list[Plane]:
             raise FormatError("a plane is predicted by one that is not known")
         moves = tuple(m - 1 for m in reader.raw(axes * (source > 0)))
         orders = tuple(reader.raw(axes))
-        if max(moves, default=0) > 1 or max(orders, default=0) > _MOST_ORDER:
+        many = len(moves) - moves.count(0) > _MOST_MOVED or sum(orders) > _MOST_SUMS
+        if many or max(moves, default=0) > 1 or max(orders, default=0) > _MOST_ORDER:
             raise FormatError("unknown prediction of a plane")
         known[number] = Plane(number, source - 1 if source else None, moves, orders)
     return list(known.values())
@@ -166,7 +175,10 @@ def _merged(grid: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _moved(plane: Array, moves: tuple[int, ...]) -> Array:
-    return np.roll(plane, moves, tuple(range(len(moves)))) if any(moves) else plane
+    for axis, m in enumerate(moves):
+        if m:
+            plane = np.roll(plane, m, axis)
+    return plane
 
 
 def _residual(values: Array, p: Plane, split: bool) -> Array:
@@ -191,14 +203,18 @@ def _difference(a: Array, axis: int, done: int) -> Array:
 
 
 def _cost(a: Array) -> float:
-    """About how many bits integers take."""
-    return float(np.log2(2 * np.abs(a.astype(np.float32)) + 1).sum(dtype=np.float64))
+    """About how many bits integers take: the logarithm, in straight lines between powers of two.
+
+    That is what the bits of a float hold, so no machine's logarithm decides.
+    """
+    held = (2 * np.abs(a.astype(np.float32)) + 1).view(np.int32).sum(dtype=np.int64)
+    return float(held) / 2**23 - 127 * a.size
 
 
 def _orders(values: Array) -> tuple[float, tuple[int, ...]]:
     """Find out how often to take differences along each axis, one after the other; with the bits of the residual."""
     best, orders, rest = _cost(values), [0] * values.ndim, values
-    while True:
+    while sum(orders) < _MOST_SUMS:
         found = None
         for axis, n in enumerate(values.shape):
             if n > 1 and orders[axis] < _MOST_ORDER:
@@ -207,31 +223,58 @@ def _orders(values: Array) -> tuple[float, tuple[int, ...]]:
                 if cost < best:
                     best, found = cost, (axis, tried)
         if found is None:
-            return best, tuple(orders)
+            break
         orders[found[0]] += 1
         rest = found[1]
+    return best, tuple(orders)
 
 
-def _find_planes(values: Array) -> tuple[Plane, ...]:
-    """Find planes of the last axis in turn: the one that those before it predict best comes next."""
-    planes = [np.ascontiguousarray(values[..., k]) for k in range(values.shape[-1])]
-    best = []
-    for k, v in enumerate(planes):
-        cost, orders = _orders(v)
-        best.append((cost, Plane(k, None, (), orders)))
-    left, found = set(range(len(planes))), []
+def _find_planes(planes: list[Array]) -> tuple[float, tuple[Plane, ...]]:
+    """Find planes in turn: the one that those before it predict best comes next; with the bits of all."""
+    alone = [_orders(v) for v in planes]
+    best = [(alone[k][0], Plane(k, None, (), alone[k][1])) for k in range(len(planes))]
+    looks = _Looks(planes[0].shape)
+    left, found, total = set(range(len(planes))), [], 0.0
     while left:
         k = min(left, key=lambda i: best[i][0])
         left.remove(k)
-        found.append(best[k][1])
+        cost, plane = best[k]
+        if plane.source is not None:
+            cost, orders = _orders(planes[k] - _moved(planes[plane.source], plane.moves))
+            plane = Plane(k, plane.source, plane.moves, orders)
+            if cost >= alone[k][0]:
+                cost, plane = alone[k][0], Plane(k, None, (), alone[k][1])
+        found.append(plane)
+        total += cost
         for i in left:
-            moves = _best_moves(planes[i], planes[k])
-            cost, orders = _orders(planes[i] - _moved(planes[k], moves))
-            if cost < best[i][0]:
-                best[i] = cost, Plane(i, k, moves, orders)
-    return tuple(found)
+            tried = looks.cost(planes[i], planes[k])
+            if tried[0] < best[i][0]:
+                best[i] = tried[0], Plane(i, k, tried[1], ())
+    return total, tuple(found)
 
 
-def _best_moves(plane: Array, source: Array) -> tuple[int, ...]:
-    ways = itertools.product(*((-1, 0, 1) if n > 1 else (0,) for n in plane.shape))
-    return min(ways, key=lambda m: _cost(plane - _moved(source, m)))
+class _Looks:
+    """Points of planes of one shape, and where they and those before them come from in a plane that is moved."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        size = math.prod(shape)
+        # Anywhere: even steps may meet the same column of every row.
+        points = np.arange(size) if size <= _POINTS else np.random.default_rng(0).integers(0, size, _POINTS)
+        self._scale = size / len(points)
+        self._places = [self._moved(shape, p, (0,) * len(shape)) for p in (points, np.maximum(points - 1, 0))]
+        ways = itertools.product(*((-1, 0, 1) if n > 1 else (0,) for n in shape))
+        self._ways = [(m, [self._moved(shape, p, m) for p in self._places]) for m in ways]
+
+    @staticmethod
+    def _moved(shape: tuple[int, ...], points: Array, moves: tuple[int, ...]) -> Array:
+        index = [(i - m) % n for i, m, n in zip(np.unravel_index(points, shape), moves, shape, strict=True)]
+        return np.ravel_multi_index(tuple(index), shape)
+
+    def cost(self, plane: Array, source: Array) -> tuple[float, tuple[int, ...]]:
+        """Estimate the bits that a plane takes when another predicts it, and the moves that are best."""
+        here, before = (plane.ravel()[p] for p in self._places)
+        found = []
+        for moves, places in self._ways:
+            rest, last = (a - source.ravel()[p] for a, p in zip((here, before), places, strict=True))
+            found.append((min(_cost(rest), _cost(rest - last)) * self._scale, moves))
+        return min(found)

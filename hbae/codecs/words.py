@@ -12,7 +12,7 @@ from hbae.arrays import Array
 MOST_PLACES = 9
 # Floats that are looked at first.
 _SOME = 64
-# Floats are exact integers up to there, and all quotients are rounded once.
+# Integers below that are exact floats: nothing but the quotient is rounded.
 _EXACT = 1 << 53
 
 
@@ -27,7 +27,7 @@ def word_of(dtype: np.dtype[Any]) -> tuple[str, tuple[int, ...]]:
 
 
 def number_of(dtype: np.dtype[Any]) -> tuple[str, tuple[int, ...], bool] | None:
-    """Give the same for numbers: the two parts of complex ones are words; with it, whether they are floats.
+    """Give type and added axes of the words of a number, and whether they are floats; complex ones have two words.
 
     None for text, and for numbers whose words are larger than 8 bytes.
     """
@@ -74,7 +74,7 @@ def from_order(values: Array, zeros: int, floating: bool) -> Array:
 
 
 def find_places(x: Array) -> int | None:
-    """Give how many decimal places floats have, all of them at most; None where some have too many."""
+    """Give the least number of decimal places with which all floats can be written; None if that is too many."""
     some = x.ravel()[:: max(1, x.size // _SOME)]
     for places in range(MOST_PLACES + 1):
         if to_places(some, places) is not None and to_places(x, places) is not None:

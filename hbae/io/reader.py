@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hbae.arrays import Field
-from hbae.errors import FieldError, told_as_input
+from hbae.errors import FieldError, InputError, told_as_input
 from hbae.io.targets import SUFFIXES
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -79,6 +79,8 @@ def _open_hdf5(path: Path) -> Field:
             return open_hdf5(path)
         try:
             return open_netcdf4(path)
+        except InputError:
+            raise
         except (FieldError, OSError):
             # Some libraries write types into netCDF-4 files that netCDF-C does not know (bool, float16).
             try:
@@ -88,6 +90,8 @@ def _open_hdf5(path: Path) -> Field:
             raise
     except FieldError as e:
         raise FieldError(f"{path}: {e}") from e
+    except InputError:
+        raise
     except OSError as e:
         raise FieldError(f"{path}: the file is damaged: {e}") from e
 

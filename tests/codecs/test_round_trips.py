@@ -26,6 +26,7 @@ from hbae.codecs import (
     encode_mask,
     estimate_lossless,
     integrate,
+    lossless,
     pack,
     unpack,
 )
@@ -233,6 +234,33 @@ def test_decimal_places_are_counted(dtype: str) -> None:
     assert decode_lossless(ByteReader(coded), large.shape, large.dtype).tobytes() == large.tobytes()
 
 
+def without_predictions(a: np.ndarray, monkeypatch: pytest.MonkeyPatch, *, search: bool) -> int:
+    with monkeypatch.context() as m:
+        m.setattr(lossless, "find_predictions", lambda _: [])
+        lossless._kept.cache_clear()
+        size = len(encode_lossless(a, search=search))
+    lossless._kept.cache_clear()
+    return size
+
+
+def test_what_a_part_promises_is_compared_with_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decimal places that one value lacks, and repeats that a part does not show."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:1100, 0:1000]
+    a = (np.rint(100 * (20 + 5 * np.sin(x / 90) + rng.normal(0, 0.05, x.shape))) / 100).astype("f4")
+    a[0, 0] = np.nan
+    fields = np.tile(np.rint(1e5 * np.sin(x[:300] / 91.7 + y[:300] ** 2 / 9310.3)).astype("<i4"), (12, 1))
+    lagging = (
+        rng.integers(-(2**31), 2**31, 600000) + np.arange(3)[:, None] * 7 + rng.integers(0, 3, (3, 600000))
+    ).astype("<i4")
+    for array in (a, fields, lagging):
+        for search in (False, True):
+            coded = encode_lossless(array, search=search)
+            assert len(coded) <= without_predictions(array, monkeypatch, search=search)
+            assert decode_lossless(ByteReader(coded), array.shape, array.dtype).tobytes() == array.tobytes()
+    assert len(encode_lossless(lagging, search=True)) < 0.4 * lagging.nbytes
+
+
 def test_what_has_no_decimal_places() -> None:
     assert find_places(np.array([1.5, -2.25, 3])) == 2
     assert find_places(np.array([0.1, 0.7], "f4")) == 1
@@ -273,7 +301,7 @@ def test_any_prediction(
     axes, planes = len(shape) - split, []
     for i, number in enumerate(rng.permutation(shape[-1] if split else 1).tolist()):
         source = data.draw(st.sampled_from([None, *(p.number for p in planes)])) if i else None
-        moves = () if source is None else tuple(rng.integers(-1, 2, axes).tolist())
+        moves = () if source is None else tuple((rng.integers(-1, 2, axes) * (np.arange(axes) < 2)).tolist())
         planes.append(Plane(number, source, moves, tuple(rng.integers(0, 4, axes).tolist())))
     coded = Prediction(split, tuple(planes)).encode(a, (kind,) if t.itemsize > 1 else (BYTES,), 3)
     if coded is None:

@@ -179,6 +179,17 @@ def test_heads_of_predicted_arrays() -> None:
     }.items():
         with pytest.raises(FormatError, match=text):
             decode_lossless(ByteReader(head + rests), a.shape, a.dtype)
+    for shape, head, text in (
+        ((12,), b"\3\0\x0c" + b"\0" * 12 * 2, "number of planes"),
+        ((12, 1), b"\3\0\1" + b"\0\0\0", "number of planes"),
+        ((1, 33), b"\3\0\x21" + b"\0" * 33 * 3, "number of planes"),
+        ((2, 2, 2, 2), b"\3\0\2" + b"\0" * 5 + b"\1\1" + b"\2" * 3 + b"\0" * 3, "prediction"),
+        ((2,) * 5, b"\3\0\0" + b"\3" * 5, "prediction"),
+    ):
+        a = np.zeros(shape, "<i2")
+        with pytest.raises(FormatError, match=text):
+            decode_lossless(ByteReader(head + b"\0" + pack(a.tobytes())), a.shape, a.dtype)
+    a = np.arange(12, dtype="<i2").reshape(4, 3)
     for kind in (b"\3", b"\xff"):
         with pytest.raises(FormatError, match="kind of residuals"):
             decode_lossless(ByteReader(whole + kind + rests[1:]), a.shape, a.dtype)

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ import pytest
 from scipy.io import netcdf_file
 
 from hbae.arrays import ArraySource, Attribute, Dimension, Field, Group, Variable
-from hbae.errors import FieldError
+from hbae.errors import FieldError, InputError
 from hbae.io import open_field, same_field, write_field
 from hbae.io.boxes import whole
-from hbae.io.handles import Handle
+from hbae.io.handles import LIBRARY_LOCK, Handle
 from hbae.io.netcdf4_ import NetcdfSource
 
 NASTY = np.array([0x7FC00001, 0xFF800000, 0x7F800001, 0x80000000, 0x00000001, 0xFFC12345], np.uint32)
@@ -325,6 +327,63 @@ def test_a_file_is_open_once_and_closed_with_its_last_user(tmp_path: Path) -> No
     (tmp_path / "b.nc").replace(path)
     assert open_field(path).variable("T").shape == ()
     assert last.variable("T").source.read((slice(0, 3),)).tolist() == [1, 2, 3]
+
+
+def test_a_file_that_changed_while_it_is_open_is_refused(tmp_path: Path) -> None:
+    """HDF5 would go on with what it knows of it."""
+    path = of_strings(tmp_path / "a.nc")
+    kept = open_field(path)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(InputError, match="changed while it is open"):
+        open_field(path)
+    del kept
+    assert open_field(path).variable("T").shape == (3,)
+    tangled: list[Any] = [open_field(path)]
+    tangled.append(tangled)
+    del tangled
+    os.utime(path, ns=(2, 2))
+    assert open_field(path).variable("T").shape == (3,)
+
+
+def test_a_file_is_closed_later_where_another_thread_is_at_work(tmp_path: Path) -> None:
+    field = open_field(of_strings(tmp_path / "a.nc"))
+    opened = handle_of(field).get()
+    inside, leave = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with LIBRARY_LOCK:
+            inside.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    inside.wait(60)
+    del field
+    assert opened.isopen()
+    leave.set()
+    thread.join()
+    open_field(of_strings(tmp_path / "b.nc"))
+    assert not opened.isopen()
+
+
+def test_a_forked_process_opens_files_of_its_own(tmp_path: Path) -> None:
+    code = """if True:
+        import os, sys
+        from hbae.io import open_field
+        field = open_field(sys.argv[1])
+        handle = field.variable("T").source.handle
+        before = handle.get()
+        child = os.fork()
+        if not child:
+            again = handle.get()
+            good = again is not before and field.variable("T").source.read((slice(0, 3),)).tolist() == [1, 2, 3]
+            handle.close()
+            os._exit(0 if good and before.isopen() and not again.isopen() else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert handle.get() is before and before.isopen()
+        """
+    path = of_strings(tmp_path / "a.nc")
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=120)
 
 
 def test_files_with_strings_may_be_opened_again_and_again(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -358,7 +359,9 @@ def test_a_file_is_closed_later_where_another_thread_is_at_work(tmp_path: Path) 
     thread = threading.Thread(target=work)
     thread.start()
     inside.wait(60)
+    begin = time.monotonic()
     del field
+    assert time.monotonic() - begin < 10
     assert opened.isopen()
     leave.set()
     thread.join()

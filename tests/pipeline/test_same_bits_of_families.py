@@ -69,7 +69,7 @@ CASES = {
     "transform": Case("nrmse=2e-3", lambda p: p.transform is not None, LINEAR),
     "transform, gae": Case("block_nrmse=2e-3", lambda p: p.transform is not None and p.gae is not None, LINEAR),
     "log": Case("pw_rel=1e-2", lambda p: p.domain == "log", LINEAR),
-    "model": Case("nrmse=3e-2", lambda p: p.decoder is not None, {"method": "hbae", "budget": "1ep"}),
+    "model": Case("nrmse=1e-1", lambda p: p.decoder is not None, {"method": "hbae", "budget": "1ep"}),
     "lossless": Case("nrmse=2e-3", lambda p: True, {"method": "lossless"}),
 }
 DECODE = """

@@ -27,7 +27,7 @@ _MOST_MOVED = 2
 # A plane of fewer points is not worth its prediction; of so many, how planes predict each other is found out.
 _LEAST_POINTS, _POINTS = 64, 4096
 # Residuals that take more than that part of all bits are not worth coding.
-_PAYS = 0.9
+_PAYS = 0.8
 # Fewer slabs than that are merged with the next axis: the first one has no contexts.
 _SLABS = 32
 _LARGEST = 1 << 61

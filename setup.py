@@ -20,7 +20,7 @@ KERNELS = [
 ]
 # What a kernel holds besides its own.
 PARTS = {
-    "hbae/codecs/_sets.c": ["hbae/codecs/_neighbours.c", "hbae/codecs/_related.c", "hbae/codecs/_symbols.c"],
+    "hbae/codecs/_sets.c": [f"hbae/codecs/_{part}.c" for part in ("hints", "neighbours", "related", "symbols")],
     "hbae/codecs/_slabs.c": ["hbae/codecs/_neighbours.c", "hbae/codecs/_symbols.c"],
 }
 

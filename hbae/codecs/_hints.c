@@ -3,52 +3,32 @@
  * What bands and variables before tell of the sizes of a band's set of variables, and the guide after it. Integers only, the
  * same as the NumPy code in hbae/codecs/hints.py.
  */
-#include "../_kernel.h"
+#include "_sets.h"
 
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_AXES 8
-#define MOST_VIEWS 66
 /* As in neighbours.py and hints.py. */
-#define CLIP 511
 #define GUIDE_BITS 3
 #define BAND 2
 #define GUIDE 1
-/* Of lengths that are looked at. */
-#define MOST ((Py_ssize_t)1 << 40)
-
-/* Sizes of another band: by axis, where each index of the band is seen there. */
-typedef struct {
-    Py_buffer sizes, there;
-    Py_ssize_t shape[MOST_AXES], ratios[MOST_AXES], *index[MOST_AXES], all, factor;
-    /* Whether the last axis is seen as it is. */
-    int plain;
-} View;
-
-typedef struct {
-    View views[MOST_VIEWS];
-    int num_views, num_siblings;
-    Py_ssize_t rank, shape[MOST_AXES], at[MOST_AXES], first, variables;
-    const uint16_t *guide, *classes;
-    uint16_t *out;
-    uint32_t *sums, *siblings;
-} Work;
 
 FOR_ANY_UNIT static void add_plain(uint32_t *sums, const uint16_t *from, uint32_t factor, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++) sums[i] += factor * from[i];
 }
 
-static void add_seen(const Work *k, const View *v, Py_ssize_t variable, uint32_t *sums, uint32_t factor) {
+/* Add a row of what a view tells; gives whether there is anything. */
+static int add_seen(const Views *k, const View *v, Py_ssize_t variable, uint32_t *sums, uint32_t factor) {
     Py_ssize_t row = (Py_ssize_t)((const int64_t *)v->there.buf)[variable], last = k->rank - 1, n = k->shape[last];
-    if (row < 0) return;
+    if (row < 0) return 0;
     const uint16_t *from = (const uint16_t *)v->sizes.buf + row * v->all;
     for (Py_ssize_t a = 0; a < last; a++) from += v->index[a][k->at[a]];
+    if (!any_byte(from, 2 * v->shape[last])) return 0;
     if (v->plain)
         add_plain(sums, from, factor, n);
     else
         for (Py_ssize_t i = 0; i < n; i++) sums[i] += factor * from[v->index[last][i]];
+    return 1;
 }
 
 /* Quotients by multiplication: exact for numbers below 2^32 / divisor. */
@@ -70,28 +50,31 @@ FOR_ANY_UNIT static void finish(uint16_t *out, const uint32_t *sums, const uint1
     }
 }
 
-static void walk(Work *k) {
+void join_views(Views *k, Py_ssize_t first, Py_ssize_t variables, const uint16_t *guide, const uint16_t *classes, uint16_t *out,
+                uint8_t *live) {
     Py_ssize_t n = k->shape[k->rank - 1], rows = 1;
-    uint32_t weight = (uint32_t)(k->num_views - k->num_siblings + (k->num_siblings > 0)) * BAND + (k->guide ? GUIDE : 0);
+    uint32_t weight = (uint32_t)(k->num_views - k->num_siblings + (k->num_siblings > 0)) * BAND + (guide ? GUIDE : 0);
     for (Py_ssize_t a = 0; a < k->rank - 1; a++) rows *= k->shape[a];
-    for (Py_ssize_t v = 0; v < k->variables; v++)
-        for (Py_ssize_t row = 0; row < rows; row++, k->out += n) {
+    for (Py_ssize_t v = 0; v < variables; v++)
+        for (Py_ssize_t row = 0; row < rows; row++, out += n) {
             memset(k->sums, 0, (size_t)n * sizeof(uint32_t));
-            int i = 0;
+            int i = 0, any = guide && any_byte(guide + row * n, 2 * n), beside = 0;
             for (; i < k->num_views - k->num_siblings; i++)
-                add_seen(k, k->views + i, k->first + v, k->sums, BAND * (uint32_t)k->views[i].factor);
-            if (k->num_siblings) {
-                memset(k->siblings, 0, (size_t)n * sizeof(uint32_t));
-                for (; i < k->num_views; i++) add_seen(k, k->views + i, k->first + v, k->siblings, 1);
-                add_mean(k->sums, k->siblings, (uint32_t)k->num_siblings, n);
-            }
-            finish(k->out, k->sums, k->guide ? k->guide + row * n : NULL, k->classes, weight, n);
+                any |= add_seen(k, k->views + i, first + v, k->sums, BAND * (uint32_t)k->views[i].factor);
+            if (k->num_siblings) memset(k->siblings, 0, (size_t)n * sizeof(uint32_t));
+            for (; i < k->num_views; i++) beside |= add_seen(k, k->views + i, first + v, k->siblings, 1);
+            if (beside) add_mean(k->sums, k->siblings, (uint32_t)k->num_siblings, n);
+            if (any || beside)
+                finish(out, k->sums, guide ? guide + row * n : NULL, classes, weight, n);
+            else
+                for (Py_ssize_t j = 0; j < n; j++) out[j] = guide ? classes[0] : 0;
+            if (live) *live++ = (uint8_t)(any || beside || (guide && classes[0]));
             for (Py_ssize_t a = k->rank - 2; a >= 0 && ++k->at[a] == k->shape[a]; a--) k->at[a] = 0;
         }
 }
 
 /* Fill in one view; its buffers are held from then on, if it gives 1. */
-static int read_view(const Work *k, PyObject *t, View *v) {
+static int read_view(const Views *k, PyObject *t, View *v) {
     if (!PyTuple_Check(t) || PyTuple_Size(t) != 5) return 0;
     v->factor = PyLong_AsSsize_t(PyTuple_GetItem(t, 4));
     if (PyErr_Occurred() || v->factor < 0 || v->factor > 16) return 0;
@@ -104,8 +87,8 @@ static int read_view(const Work *k, PyObject *t, View *v) {
     return 1;
 }
 
-/* Whether a view's buffers hold what it needs; its indices are made. */
-static int check_view(const Work *k, View *v) {
+/* Whether a view's buffers hold what it needs for so many variables of the band; its indices are made. */
+static int check_view(const Views *k, View *v, Py_ssize_t variables) {
     Py_ssize_t rows = v->there.len / 8, last = k->rank - 1;
     v->all = 1;
     for (Py_ssize_t a = last; a >= 0; a--) {
@@ -121,12 +104,56 @@ static int check_view(const Work *k, View *v) {
         v->all *= n;
     }
     v->plain = v->ratios[last] == 1 && v->shape[last] >= k->shape[last];
-    if (v->there.len % 8 || k->first > rows || k->variables > rows - k->first || v->sizes.len % (2 * v->all)) return 0;
+    if (v->there.len % 8 || variables > rows || v->sizes.len % (2 * v->all)) return 0;
     for (Py_ssize_t r = 0; r < rows; r++) {
         int64_t there = ((const int64_t *)v->there.buf)[r];
         if (there < -1 || there >= v->sizes.len / 2 / v->all) return 0;
     }
     return 1;
+}
+
+Views *hold_views(PyObject *views, int siblings, PyObject *shape) {
+    Views *k = calloc(1, sizeof(Views));
+    if (!k) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    Py_ssize_t num = PyTuple_Check(views) ? PyTuple_Size(views) : MOST_VIEWS + 1;
+    k->rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0, k->all = 1;
+    int good = num <= MOST_VIEWS && siblings >= 0 && siblings <= num && k->rank >= 1 && k->rank <= MOST_AXES &&
+               read_tuple(shape, k->rank, k->shape);
+    for (Py_ssize_t a = 0; good && a < k->rank; a++) {
+        good = k->shape[a] >= 1 && k->shape[a] <= MOST && k->all <= PY_SSIZE_T_MAX / 8 / k->shape[a];
+        k->all *= good ? k->shape[a] : 1;
+    }
+    for (; good && k->num_views < num; k->num_views += good)
+        good = read_view(k, PyTuple_GetItem(views, k->num_views), k->views + k->num_views);
+    k->num_siblings = siblings;
+    if (good) return k;
+    release_views(k);
+    return NULL;
+}
+
+int check_views(Views *k, Py_ssize_t variables) {
+    for (int i = 0; i < k->num_views; i++)
+        if (!check_view(k, k->views + i, variables)) return 0;
+    size_t n = (size_t)k->shape[k->rank - 1];
+    k->sums = malloc(n * sizeof(uint32_t)), k->siblings = malloc(n * sizeof(uint32_t));
+    if (k->sums && k->siblings) return 1;
+    PyErr_NoMemory();
+    return 0;
+}
+
+void release_views(Views *k) {
+    if (!k) return;
+    for (int i = 0; i < k->num_views; i++) {
+        for (Py_ssize_t a = 0; a < k->rank; a++) free(k->views[i].index[a]);
+        PyBuffer_Release(&k->views[i].sizes);
+        PyBuffer_Release(&k->views[i].there);
+    }
+    free(k->sums);
+    free(k->siblings);
+    free(k);
 }
 
 PyDoc_STRVAR(join_doc,
@@ -139,51 +166,21 @@ PyDoc_STRVAR(join_doc,
 static PyObject *join(PyObject *self, PyObject *args) {
     Py_buffer guide, classes, out;
     PyObject *views, *shape;
-    int siblings, held = 0;
-    Py_ssize_t first, all = 1;
+    int siblings;
+    Py_ssize_t first;
     if (!PyArg_ParseTuple(args, "OiOny*y*w*", &views, &siblings, &shape, &first, &guide, &classes, &out)) return NULL;
-    Work *k = calloc(1, sizeof(Work));
-    Py_ssize_t num = PyTuple_Check(views) ? PyTuple_Size(views) : MOST_VIEWS + 1;
-    if (!k) PyErr_NoMemory();
-    int good = k && num <= MOST_VIEWS && siblings >= 0 && siblings <= num && first >= 0 && (num > 0 || guide.len > 0);
+    Views *k = hold_views(views, siblings, shape);
+    Py_ssize_t variables = k ? out.len / 2 / k->all : 0;
+    int good = k && (k->num_views > 0 || guide.len > 0) && out.len % (2 * k->all) == 0 &&
+               (guide.len == 0 || guide.len == 2 * k->all) && classes.len == (16 * CLIP + 1) * 2 && first >= 0 &&
+               first <= PY_SSIZE_T_MAX - variables && check_views(k, first + variables);
     if (good) {
-        k->rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
-        k->num_views = (int)num, k->num_siblings = siblings, k->first = first;
-        good = k->rank >= 1 && k->rank <= MOST_AXES && read_tuple(shape, k->rank, k->shape);
-        for (Py_ssize_t a = 0; good && a < k->rank; a++) {
-            good = k->shape[a] >= 1 && k->shape[a] <= MOST && all <= PY_SSIZE_T_MAX / 8 / k->shape[a];
-            all *= good ? k->shape[a] : 1;
-        }
-        good = good && out.len % (2 * all) == 0 && (guide.len == 0 || guide.len == 2 * all) && classes.len == (16 * CLIP + 1) * 2;
-        k->variables = good ? out.len / 2 / all : 0;
-    }
-    for (; good && held < num; held++) good = read_view(k, PyTuple_GetItem(views, held), k->views + held);
-    /* The last one that was tried holds nothing when it was refused. */
-    if (!good && held) held--;
-    for (int i = 0; good && i < num; i++) good = check_view(k, k->views + i);
-    if (good) {
-        Py_ssize_t n = k->shape[k->rank - 1];
-        k->sums = malloc((size_t)n * sizeof(uint32_t)), k->siblings = malloc((size_t)n * sizeof(uint32_t));
-        good = k->sums && k->siblings;
-        if (!good) PyErr_NoMemory();
-    }
-    if (good) {
-        k->guide = guide.len ? guide.buf : NULL, k->classes = classes.buf, k->out = out.buf;
         Py_BEGIN_ALLOW_THREADS;
-        walk(k);
+        join_views(k, first, variables, guide.len ? guide.buf : NULL, classes.buf, out.buf, NULL);
         Py_END_ALLOW_THREADS;
     } else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "join: shapes and buffers do not fit");
-    for (int i = 0; i < held; i++) {
-        for (Py_ssize_t a = 0; a < k->rank; a++) free(k->views[i].index[a]);
-        PyBuffer_Release(&k->views[i].sizes);
-        PyBuffer_Release(&k->views[i].there);
-    }
-    if (k) {
-        free(k->sums);
-        free(k->siblings);
-    }
-    free(k);
+    release_views(k);
     PyBuffer_Release(&guide);
     PyBuffer_Release(&classes);
     PyBuffer_Release(&out);
@@ -195,11 +192,39 @@ FOR_ANY_UNIT static void add_row(uint32_t *sums, const uint16_t *from, Py_ssize_
     for (Py_ssize_t i = 0; i < n; i++) sums[i] += from[i];
 }
 
-static void next_guide(uint16_t *out, const uint16_t *guide, const uint32_t *sums, uint32_t count, Py_ssize_t n) {
+/* Means by multiplication are exact up to so many sizes, which are CLIP at most: 16 * CLIP * 512 is below 2^32 / 512. */
+#define FEW 512
+
+FOR_ANY_UNIT static void next_guide(uint16_t *out, const uint16_t *guide, const uint32_t *sums, uint32_t count, Py_ssize_t n) {
+    uint64_t inverse = (1ULL << 32) / count + 1;
     for (Py_ssize_t i = 0; i < n; i++) {
-        uint32_t mean = 16 * sums[i] / count;
+        uint32_t mean = count <= FEW ? (uint32_t)(16 * sums[i] * inverse >> 32) : 16 * sums[i] / count;
         out[i] = (uint16_t)(guide ? (3 * mean + guide[i]) >> 2 : mean);
     }
+}
+
+void settle_sizes(const uint16_t *known, const uint8_t *live, Py_ssize_t rank, const Py_ssize_t *shape, Py_ssize_t variables,
+                  const uint16_t *guide, uint32_t *sums, uint16_t *sizes, uint16_t *out) {
+    Py_ssize_t steps[MOST_AXES], at[MOST_AXES] = {0}, all = 1, wide = 1, first = 0, n = shape[rank - 1];
+    for (Py_ssize_t a = rank - 1; a >= 0; a--) {
+        steps[a] = wide;
+        first += wide;
+        wide *= shape[a] + 2;
+        all *= shape[a];
+    }
+    memset(sums, 0, (size_t)all * sizeof(uint32_t));
+    for (Py_ssize_t v = 0; v < variables; v++)
+        for (Py_ssize_t row = 0; row < all; row += n, sizes += n) {
+            Py_ssize_t place = first + v * wide;
+            for (Py_ssize_t a = 0; a < rank - 1; a++) place += at[a] * steps[a];
+            if (!live || live[place / (n + 2)]) {
+                memcpy(sizes, known + place, (size_t)n * sizeof(uint16_t));
+                add_row(sums + row, known + place, n);
+            } else
+                memset(sizes, 0, (size_t)n * sizeof(uint16_t));
+            for (Py_ssize_t a = rank - 2; a >= 0 && ++at[a] == shape[a]; a--) at[a] = 0;
+        }
+    next_guide(out, guide, sums, (uint32_t)variables, all);
 }
 
 PyDoc_STRVAR(settle_doc,
@@ -212,34 +237,21 @@ static PyObject *settle(PyObject *self, PyObject *args) {
     Py_buffer known, guide, sizes, out;
     PyObject *shape;
     if (!PyArg_ParseTuple(args, "y*Oy*w*w*", &known, &shape, &guide, &sizes, &out)) return NULL;
-    Py_ssize_t n[MOST_AXES], steps[MOST_AXES], at[MOST_AXES] = {0}, all = 1, wide = 1, first = 0;
-    Py_ssize_t rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
+    Py_ssize_t n[MOST_AXES], all = 1, wide = 1, rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
     int good = rank >= 1 && rank <= MOST_AXES && read_tuple(shape, rank, n);
     for (Py_ssize_t a = rank - 1; good && a >= 0; a--) {
         good = n[a] >= 1 && n[a] <= MOST && wide <= PY_SSIZE_T_MAX / 8 / (n[a] + 2);
         if (!good) break;
-        steps[a] = wide;
-        first += wide;
         wide *= n[a] + 2;
         all *= n[a];
     }
     Py_ssize_t variables = good ? known.len / 2 / wide : 0;
     good = good && variables >= 1 && known.len == 2 * wide * variables && sizes.len == 2 * all * variables &&
            (guide.len == 0 || guide.len == 2 * all) && out.len == 2 * all;
-    uint32_t *sums = good ? calloc((size_t)all, sizeof(uint32_t)) : NULL;
+    uint32_t *sums = good ? malloc((size_t)all * sizeof(uint32_t)) : NULL;
     if (sums) {
-        Py_ssize_t length = n[rank - 1];
-        uint16_t *to = sizes.buf;
         Py_BEGIN_ALLOW_THREADS;
-        for (Py_ssize_t v = 0; v < variables; v++)
-            for (Py_ssize_t row = 0; row < all; row += length, to += length) {
-                const uint16_t *from = (const uint16_t *)known.buf + v * wide + first;
-                for (Py_ssize_t a = 0; a < rank - 1; a++) from += at[a] * steps[a];
-                memcpy(to, from, (size_t)length * sizeof(uint16_t));
-                add_row(sums + row, from, length);
-                for (Py_ssize_t a = rank - 2; a >= 0 && ++at[a] == n[a]; a--) at[a] = 0;
-            }
-        next_guide(out.buf, guide.len ? guide.buf : NULL, sums, (uint32_t)variables, all);
+        settle_sizes(known.buf, NULL, rank, n, variables, guide.len ? guide.buf : NULL, sums, sizes.buf, out.buf);
         Py_END_ALLOW_THREADS;
         free(sums);
     } else if (good)

@@ -17,6 +17,8 @@ typedef struct {
     uint16_t *out, *sums;
     Py_ssize_t rank, counts[MOST_AXES + 1], near_steps[MOST_AXES + 1], hint_steps[MOST_AXES + 1], neighbours;
     const Py_ssize_t *places;
+    /* Of rows: from one index to the next, with and without the border; those of neighbours, as steps from a point's own. */
+    Py_ssize_t near_lines[MOST_AXES + 1], hint_lines[MOST_AXES + 1], near_rows, rows[MOST_NEIGHBOURS];
     uint32_t parts;
     uint16_t base;
     /* What is told in the place of the guide, if anything (no values: all in class 0). */
@@ -24,8 +26,23 @@ typedef struct {
     int related;
 } Phase;
 
-FOR_ANY_UNIT static void add_sizes(uint16_t *sums, const uint16_t *near, Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++) sums[i] = (uint16_t)(sums[i] + near[2 * i]);
+/* Sums of every second size at all places. Those between are added, too, where they are there, and left: vectors begin anywhere. */
+#define SUM_BLOCK(SIZE)                                                                                            \
+    for (; n - i > SIZE; i += SIZE) {                                                                              \
+        uint16_t all[2 * SIZE] = {0};                                                                              \
+        for (Py_ssize_t k = 0; k < neighbours; k++)                                                                \
+            for (int j = 0; j < 2 * SIZE; j++) all[j] = (uint16_t)(all[j] + near[places[k] + 2 * i + j]);          \
+        for (int j = 0; j < SIZE; j++) sums[i + j] = all[2 * j];                                                   \
+    }
+FOR_ANY_UNIT static void sum_sizes(uint16_t *sums, const uint16_t *near, const Py_ssize_t *places, Py_ssize_t neighbours, Py_ssize_t n) {
+    Py_ssize_t i = 0;
+    SUM_BLOCK(16)
+    SUM_BLOCK(4)
+    for (; i < n; i++) {
+        uint16_t all = 0;
+        for (Py_ssize_t k = 0; k < neighbours; k++) all = (uint16_t)(all + near[places[k] + 2 * i]);
+        sums[i] = all;
+    }
 }
 
 /* Sizes and hints keep these limits; whatever they hold, nothing outside the tables is read. */
@@ -43,12 +60,30 @@ static inline int nothing_near(const uint16_t *sums, const uint16_t *hints) {
     return !(x[0] | x[1] | x[2] | x[3] | x[4] | x[5]);
 }
 
-static void row(Phase *p, const uint16_t *near, const uint16_t *hints) {
-    Py_ssize_t n = p->counts[p->rank - 1];
+/* Where a walk over the rows of a phase is: sizes and hints (or NULL), and of their rows whether any is not 0 (or NULL). */
+typedef struct {
+    const uint16_t *near, *hints;
+    const uint8_t *live, *live_hints;
+} Place;
+
+/* Whether any row of neighbours has a size that is not 0. */
+static int any_near(const Phase *p, const uint8_t *live) {
+    int any = !live;
+    for (Py_ssize_t k = 0; live && k < p->near_rows; k++) any |= live[p->rows[k]];
+    return any;
+}
+
+static void row(Phase *p, const Place *at) {
+    const uint16_t *near = at->near, *hints = at->hints;
+    Py_ssize_t n = p->counts[p->rank - 1], i = 0;
     uint16_t nothing = size_context(p, 0, 0);
-    memset(p->sums, 0, (size_t)n * sizeof(uint16_t));
-    for (Py_ssize_t k = 0; k < p->neighbours; k++) add_sizes(p->sums, near + p->places[k], n);
-    for (Py_ssize_t i = 0, end; i < n; i = end) {
+    int sized = any_near(p, at->live), hinted = hints && (!at->live_hints || *at->live_hints);
+    if (!sized && !hinted)
+        for (; i < n; i++) p->out[i] = nothing;
+    else if (!sized)
+        memset(p->sums, 0, (size_t)n * sizeof(uint16_t));
+    if (sized) sum_sizes(p->sums, near, p->places, p->neighbours, n);
+    for (Py_ssize_t end; i < n; i = end) {
         end = n - i < 8 ? n : i + 8;
         if (end - i == 8 && nothing_near(p->sums + i, hints ? hints + 2 * i : NULL))
             for (; i < end; i++) p->out[i] = nothing;
@@ -65,13 +100,18 @@ static void row(Phase *p, const uint16_t *near, const uint16_t *hints) {
     p->out += n;
 }
 
-static void walk(Phase *p, Py_ssize_t axis, const uint16_t *near, const uint16_t *hints) {
+static void walk(Phase *p, Py_ssize_t axis, Place at) {
     if (axis == p->rank - 1) {
-        row(p, near, hints);
+        row(p, &at);
         return;
     }
-    for (Py_ssize_t i = 0; i < p->counts[axis]; i++)
-        walk(p, axis + 1, near + i * p->near_steps[axis], hints ? hints + i * p->hint_steps[axis] : NULL);
+    for (Py_ssize_t i = 0; i < p->counts[axis]; i++) {
+        walk(p, axis + 1, at);
+        at.near += p->near_steps[axis];
+        if (at.hints) at.hints += p->hint_steps[axis];
+        if (at.live) at.live += p->near_lines[axis];
+        if (at.live_hints) at.live_hints += p->hint_lines[axis];
+    }
 }
 
 int write_contexts(const Known *k, const Parity *q, const uint8_t *told, uint16_t *sums, uint16_t *out) {
@@ -99,9 +139,18 @@ int write_contexts(const Known *k, const Parity *q, const uint8_t *told, uint16_
         return 0;
     p.rank = q->rank + 1, p.neighbours = k->neighbours, p.places = k->places;
     p.table = k->table->buf, p.classes = k->classes->buf;
+    Py_ssize_t length = q->lengths[q->rank - 1], width = length + 2;
+    for (Py_ssize_t a = 0; a < q->rank; a++) p.near_lines[a] = p.near_steps[a] / width, p.hint_lines[a] = p.hint_steps[a] / length;
+    for (Py_ssize_t n = 0; n < p.neighbours; n++) {
+        /* A step along the last axis, by one at most, stays in its row. */
+        Py_ssize_t step = k->places[n] + 1, at = step / width - (step % width < 0);
+        if (!p.near_rows || at != p.rows[p.near_rows - 1]) p.rows[p.near_rows++] = at;
+    }
     p.out = out, p.sums = sums, p.parts = k->parts, p.base = k->base, p.told = told, p.related = k->related;
     const uint16_t *near = k->sizes->buf, *hints = k->hints->len ? k->hints->buf : NULL;
-    walk(&p, 0, near + near_at, hints ? hints + hint_at : NULL);
+    Place first = {near + near_at, hints ? hints + hint_at : NULL, k->live ? k->live + near_at / width : NULL,
+                   hints && k->live_hints ? k->live_hints + hint_at / length : NULL};
+    walk(&p, 0, first);
     return 1;
 }
 
@@ -228,6 +277,10 @@ typedef struct {
     double *grid;
     Py_ssize_t rank, counts[MOST_AXES], near_steps[MOST_AXES], grid_steps[MOST_AXES], width;
     int store;
+    /* Of rows of sizes, from the first one on, how many sizes each has. */
+    uint8_t *live;
+    const uint16_t *first;
+    Py_ssize_t row;
 } Move;
 
 PyDoc_STRVAR(sizes_doc, "sizes(values, out)\n--\n\nWrite the sizes (uint16) of integers (int64).");
@@ -286,7 +339,11 @@ static void load_row(int64_t *values, const int16_t *expected, uint16_t *near, c
 
 static void move_row(Move *m, uint16_t *near, double *grid) {
     Py_ssize_t n = m->counts[m->rank - 1], step = m->grid_steps[m->rank - 1];
-    if (!m->store)
+    int any = !m->store || any_byte(m->values, n * m->width) || (m->expected && any_byte(m->expected, n * 2));
+    if (any && m->live) m->live[(near - m->first) / m->row] = 1;
+    if (!any)
+        ;
+    else if (!m->store)
         load_row((int64_t *)m->values, m->expected, near, grid, n, step);
     else if (m->expected && m->width == 2)
         store_narrow_rest((const int16_t *)m->values, m->expected, near, grid, n, step);
@@ -311,6 +368,7 @@ static void move_box(Move *m, Py_ssize_t axis, uint16_t *near, double *grid) {
 
 int move_values(const Spot *s, const Parity *p, void *values, const int16_t *expected, int narrow, int store) {
     Move m = {.values = values, .expected = expected, .rank = p->rank, .width = narrow ? 2 : 8, .store = store};
+    m.live = s->live, m.first = s->sizes->buf, m.row = p->lengths[p->rank - 1] + 2;
     Py_ssize_t far = 0, near_all = 1, near_at = 0, grid_at = 0, variables = s->firsts->len / 8, places = s->grid->len / 8;
     const int64_t *firsts = s->firsts->buf;
     for (Py_ssize_t a = p->rank - 1; a >= 0; a--) {

@@ -10,6 +10,7 @@
 #include "../_kernel.h"
 
 #include <stdint.h>
+#include <string.h>
 
 #define MOST_AXES 8
 #define MOST_PHASES 128
@@ -40,10 +41,25 @@ static inline int read_parity(PyObject *shape, PyObject *starts, Parity *p) {
     return 1;
 }
 
+/* Whether any byte is not 0. */
+static inline int any_byte(const void *bytes, Py_ssize_t n) {
+    const char *at = bytes;
+    uint64_t x[4] = {0}, y[4];
+    for (; n >= 32; n -= 32, at += 32) {
+        memcpy(y, at, 32);
+        for (int k = 0; k < 4; k++) x[k] |= y[k];
+    }
+    uint64_t any = x[0] | x[1] | x[2] | x[3];
+    for (; n > 0; n--) any |= (uint8_t)*at++;
+    return any != 0;
+}
+
 /* What is known of a parity: sizes (uint16, V variables with a border), neighbours in them, parts of the mean for each sum of
-   these, hints (uint16, or empty) and their parts, contexts of each size, the first one; whether variables are `related`. */
+   these, hints (uint16, or empty) and their parts, contexts of each size, the first one; whether variables are `related`. Of rows
+   along the last axis, whether any size (`live`, with the border) or hint is not 0; NULL where nobody has looked. */
 typedef struct {
     const Py_buffer *sizes, *hints, *table, *classes;
+    const uint8_t *live, *live_hints;
     Py_ssize_t variables, neighbours, places[MOST_NEIGHBOURS];
     unsigned short parts, base;
     int related;
@@ -85,9 +101,10 @@ static inline uint16_t size_of(int64_t v) {
     return (uint16_t)(LINEAR + OCTAVE * k + (OCTAVE * (u - ((uint32_t)LINEAR << k)) >> k) / LINEAR);
 }
 
-/* Where a band lies in a grid (float64), and its sizes with a border. */
+/* Where a band lies in a grid (float64), and its sizes with a border; `live`: as above, set where something is stored, or NULL. */
 typedef struct {
     const Py_buffer *sizes, *grid, *firsts;
+    uint8_t *live;
     Py_ssize_t steps[MOST_AXES];
 } Spot;
 
@@ -133,6 +150,38 @@ int note_values(const Py_buffer *own, const Parity *p, Py_ssize_t first, Py_ssiz
 /* Join rests (int64, or int16 if `narrow`) with what is expected, in place, where there is room for int64; gives whether they
    are narrow still. */
 int join_values(void *values, const Expected *expected, Py_ssize_t n, int narrow);
+
+#define MOST_VIEWS 66
+
+/* Sizes of another band: by axis, where each index of the band is seen there. */
+typedef struct {
+    Py_buffer sizes, there;
+    Py_ssize_t shape[MOST_AXES], ratios[MOST_AXES], *index[MOST_AXES], all, factor;
+    /* Whether the last axis is seen as it is. */
+    int plain;
+} View;
+
+/* Other bands as they are seen from a band of that shape, the siblings last; room for rows of sums. */
+typedef struct {
+    View views[MOST_VIEWS];
+    int num_views, num_siblings;
+    Py_ssize_t rank, shape[MOST_AXES], at[MOST_AXES], all;
+    uint32_t *sums, *siblings;
+} Views;
+
+/* Hold views; gives NULL where they do not fit. */
+Views *hold_views(PyObject *views, int siblings, PyObject *shape);
+/* Whether so many variables of the band can be told of; to be asked once. */
+int check_views(Views *k, Py_ssize_t variables);
+void release_views(Views *k);
+/* Write what views and the guide (or NULL, where there are views) tell some variables; note of rows whether that is not 0, if
+   `live` is not NULL. */
+void join_views(Views *k, Py_ssize_t first, Py_ssize_t variables, const uint16_t *guide, const uint16_t *classes, uint16_t *out,
+                uint8_t *live);
+/* Copy sizes without their border, and write the guide after these variables, which may be the one before (or NULL). `live`: of
+   rows of sizes with their border, or NULL where nobody has looked. */
+void settle_sizes(const uint16_t *known, const uint8_t *live, Py_ssize_t rank, const Py_ssize_t *shape, Py_ssize_t variables,
+                  const uint16_t *guide, uint32_t *sums, uint16_t *sizes, uint16_t *out);
 
 enum { FINE, NO_TABLE, NO_BITS, TOO_LARGE, BAD_CONTEXT, TOO_WIDE };
 

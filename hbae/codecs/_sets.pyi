@@ -2,15 +2,30 @@ from collections.abc import Sequence
 
 from hbae.arrays import Array
 
+Phases = Sequence[tuple[tuple[int, ...], tuple[int, ...], Array, int, int]]
+Stream = tuple[Array, Array, Array, Array, Array, bytes, Array, Array]
+
 def read(
     sizes: Array,
     shape: tuple[int, ...],
     hints: Array,
     classes: Array,
-    phases: Sequence[tuple[tuple[int, ...], tuple[int, ...], Array, int, int]],
+    phases: Phases,
     spot: tuple[Array, Array, tuple[int, ...]],
     related: bool,
     around: tuple[Array, tuple[Array, ...], tuple[Array, ...], int, int, Array, float],
     places: tuple[tuple[tuple[int, int], ...], ...],
-    stream: tuple[Array, Array, Array, Array, Array, bytes, Array, Array],
+    stream: Stream,
+) -> int: ...
+def read_band(
+    views: tuple[tuple[Array, Array, tuple[int, ...], tuple[int, ...], int], ...],
+    num_siblings: int,
+    shape: tuple[int, ...],
+    guide_classes: Array,
+    classes: Array,
+    bare: Phases,
+    hinted: Phases,
+    spot: tuple[Array, Array, tuple[int, ...]],
+    sizes: Array,
+    stream: Stream,
 ) -> int: ...

@@ -26,19 +26,41 @@ typedef struct {
     Py_ssize_t *starts, *ends, first, last;
 } Sorted;
 
-/* Count the contexts in `room` for two numbers of each; gives what is wrong. */
-static int sort_contexts(Sorted *s, const uint16_t *contexts, Py_ssize_t n, Py_ssize_t num, Py_ssize_t *room) {
-    s->starts = room;
-    s->ends = room + num;
+/* Values whose contexts are looked at together. */
+#define BLOCK 8
+
+static inline int block_alike(const uint16_t *contexts) {
+    uint64_t x[2], all = contexts[0] * 0x0001000100010001ULL;
+    memcpy(x, contexts, sizeof x);
+    return x[0] == all && x[1] == all;
+}
+
+FOR_ANY_UNIT static void find_range(const uint16_t *contexts, Py_ssize_t n, uint16_t *lowest, uint16_t *highest) {
     uint16_t low = 0xFFFF, high = 0;
     for (Py_ssize_t i = 0; i < n; i++) {
         low = contexts[i] < low ? contexts[i] : low;
         high = contexts[i] > high ? contexts[i] : high;
     }
+    *lowest = low, *highest = high;
+}
+
+/* Count the contexts in `room` for two numbers of each; gives what is wrong. */
+static int sort_contexts(Sorted *s, const uint16_t *contexts, Py_ssize_t n, Py_ssize_t num, Py_ssize_t *room) {
+    s->starts = room;
+    s->ends = room + num;
+    uint16_t low, high;
+    find_range(contexts, n, &low, &high);
     if (n && high >= num) return BAD_CONTEXT;
     s->first = n ? low : 0, s->last = n ? high : -1;
     for (Py_ssize_t c = s->first; c <= s->last; c++) s->ends[c] = 0;
-    for (Py_ssize_t i = 0; i < n; i++) s->ends[contexts[i]]++;
+    /* One after the other, equal contexts would wait for each other's count. */
+    Py_ssize_t at = 0;
+    for (; n - at >= BLOCK; at += BLOCK)
+        if (block_alike(contexts + at))
+            s->ends[contexts[at]] += BLOCK;
+        else
+            for (Py_ssize_t i = at; i < at + BLOCK; i++) s->ends[contexts[i]]++;
+    for (; at < n; at++) s->ends[contexts[at]]++;
     Py_ssize_t total = 0;
     for (Py_ssize_t c = s->first; c <= s->last; c++) {
         s->starts[c] = total;
@@ -249,7 +271,13 @@ static inline int value_of(Stream *s, int t, int64_t *v) {
                 sorted[i++] = (INT)v;                                                                              \
             }                                                                                                      \
         }                                                                                                          \
-        for (i = 0; i < n; i++) out[i] = sorted[order->starts[contexts[i]]++];                                     \
+        for (i = 0; n - i >= BLOCK; i += BLOCK)                                                                    \
+            if (block_alike(contexts + i)) {                                                                       \
+                memcpy(out + i, sorted + order->starts[contexts[i]], BLOCK * sizeof(INT));                         \
+                order->starts[contexts[i]] += BLOCK;                                                               \
+            } else                                                                                                 \
+                for (Py_ssize_t j = i; j < i + BLOCK; j++) out[j] = sorted[order->starts[contexts[j]]++];          \
+        for (; i < n; i++) out[i] = sorted[order->starts[contexts[i]]++];                                          \
         return FINE;                                                                                               \
     }
 READ_STEP(read_wide, int64_t)

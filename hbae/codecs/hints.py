@@ -23,6 +23,8 @@ except ImportError:
 # Weights of what is known elsewhere: parent (a quarter of its size), siblings, cousin; the guide.
 _BAND, _GUIDE = 2, 1
 _NOTHING = np.zeros(0, np.uint16)
+# Sizes of a band and where each variable is in them (-1: nowhere), their shape, ratios, factor.
+View = tuple[Array, Array, tuple[int, ...], tuple[int, ...], int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ class Hints:
         if _hints is not None:
             out = np.empty((part.stop - part.start, *self.shape), np.uint16)
             near = _NOTHING if guide is None else guide
-            _hints.join(self._views, self._siblings, self.shape, part.start, near, GUIDE_CLASS, out)
+            _hints.join(*self.views, self.shape, part.start, near, GUIDE_CLASS, out)
             return out
         total, weight = self._total(part)
         if guide is None:
@@ -74,17 +76,13 @@ class Hints:
         return hints
 
     @cached_property
-    def _siblings(self) -> int:
-        return sum(not s.factor for s in self.seen)
-
-    @cached_property
-    def _views(self) -> tuple[tuple[Array, Array, tuple[int, ...], tuple[int, ...], int], ...]:
-        """Sizes and where each variable is in them (-1: nowhere), their shape, ratios, factor."""
+    def views(self) -> tuple[tuple[View, ...], int]:
+        """What kernels want of the bands that are seen, and how many of these are siblings."""
         out = []
         for s in self.seen:
             sizes = np.zeros((0, *self.shape), np.uint16) if s.band is None else s.band.values
             out.append((sizes, self._there(s), sizes.shape[1:], s.ratios, s.factor))
-        return tuple(out)
+        return tuple(out), sum(not s.factor for s in self.seen)
 
     def _there(self, seen: Seen) -> Array:
         if seen.band is None:
@@ -99,15 +97,16 @@ class Hints:
         """Weighted sum of what bands tell, uint32 (V, *shape), and the weights."""
         total = np.zeros((part.stop - part.start, *self.shape), np.uint32)
         near, weight = total.copy(), 0
-        for sizes, there, shape, ratios, factor in self._views:
+        views, siblings = self.views
+        for sizes, there, shape, ratios, factor in views:
             live = np.flatnonzero(there[part] >= 0)
             seen = sizes[there[part][live]]
             for axis, (n, ratio, length) in enumerate(zip(self.shape, ratios, shape, strict=True), 1):
                 seen = np.take(seen, np.minimum(np.arange(n) // ratio, length - 1), axis=axis)
             (total if factor else near)[live] += seen * np.uint32(_BAND * factor if factor else 1)
             weight += _BAND if factor else 0
-        if self._siblings:
-            total += _BAND * (16 * near // self._siblings)
+        if siblings:
+            total += _BAND * (16 * near // siblings)
             weight += _BAND
         return total, weight
 

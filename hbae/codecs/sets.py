@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A set of variables of a wavelet band, coded phase by phase with contexts from all that is known of it.
+"""The variables of a wavelet band, set by set, coded phase by phase with contexts from all that is known of them.
 
-NumPy and the kernels of single steps are the reference; where ``_sets.c`` is built, it reads a whole set at once.
+NumPy and the kernels of single steps are the reference; where ``_sets.c`` is built, it reads a whole set at once, or all
+sets where variables are not related.
 """
 
 from __future__ import annotations
@@ -13,8 +14,18 @@ import numpy as np
 
 from hbae.arrays import Array
 from hbae.codecs.contexts import Buffers, SymbolReader, SymbolWriter, check_fault
-from hbae.codecs.neighbours import Phase, Spot, classes_of, fixed_phases, phases_of
-from hbae.codecs.related import CLASS_LIMITS, CLASSES, Around, Expected, Fixed, join_expected, split_expected
+from hbae.codecs.hints import Hints, settle
+from hbae.codecs.neighbours import GUIDE_CLASS, Phase, Spot, classes_of, fixed_phases, phases_of, sets_of
+from hbae.codecs.related import (
+    CLASS_LIMITS,
+    CLASSES,
+    MOST_LEADERS,
+    Around,
+    Expected,
+    Fixed,
+    join_expected,
+    split_expected,
+)
 
 try:
     from hbae.codecs import _sets
@@ -23,6 +34,54 @@ except ImportError:
 
 _NOTHING, _NO_BLOCK = np.zeros(0, np.uint16), np.zeros(0, np.int16)
 _NO_AROUND: Fixed = (_NO_BLOCK, (), (), 0, 0, CLASS_LIMITS, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class BandSets:
+    """All variables of a band that are not zero, V of them.
+
+    ``spot``: where they lie. ``hints``: what other bands tell of their sizes. ``sizes``: theirs, uint16 (V, *shape),
+    written. ``around``: what is around them where variables are related.
+    """
+
+    spot: Spot
+    hints: Hints
+    sizes: Array
+    around: Around | None
+
+    def encode(self, symbols: SymbolWriter) -> None:
+        """Write the integers in their places."""
+        for some in self._sets():
+            some.encode(symbols)
+
+    def decode(self, symbols: SymbolReader) -> None:
+        """Read the integers into their places, which hold zeros.
+
+        Raises
+        ------
+        FormatError
+            When the stream is damaged.
+        """
+        if _sets is not None and symbols.buffers is not None and self.around is None:
+            self._read(symbols.buffers)
+            return
+        for some in self._sets():
+            some.decode(symbols)
+
+    def _sets(self) -> Iterator[BandSet]:
+        """Give set by set; each must be coded before the next one."""
+        shape, guide = self.spot.shape, None
+        for part in sets_of(len(self.sizes), MOST_LEADERS if self.around is not None else None):
+            known = np.zeros((part.stop - part.start, *(n + 2 for n in shape)), np.uint16)
+            yield BandSet(self.spot.of(part), known, self.hints.of(part, guide), part, self.around)
+            guide = settle(known, guide, self.sizes[part])
+
+    def _read(self, stream: Buffers) -> None:
+        shape = self.spot.shape
+        bare, hinted = fixed_phases(shape, hinted=False, classes=0), fixed_phases(shape, hinted=True, classes=0)
+        views = (*self.hints.views, shape, GUIDE_CLASS, classes_of(0))
+        spot = (self.spot.grid, self.spot.firsts, self.spot.steps)
+        check_fault(_sets.read_band(*views, bare, hinted, spot, self.sizes, stream))
 
 
 @dataclass(frozen=True, eq=False)

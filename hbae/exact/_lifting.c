@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * One lifting pass of the CDF 9/7 wavelet, in place: the operations of hbae/exact/wavelet.py, each on its own and in the
- * same order, so that every bit is the same. Compile with -ffp-contract=off and without any fast-math option.
+ * Lifting passes of the CDF 9/7 wavelet, in place: the operations of hbae/exact/wavelet.py, each on its own and, for each value, in
+ * the same order, so that every bit is the same. Compile with -ffp-contract=off and without any fast-math option.
  */
 #include "../_kernel.h"
 
@@ -13,6 +13,10 @@
 /* Lines that are lifted together, and the room of one with the places at its edges. */
 #define LINES 8
 #define ROOM(N) ((N) + 8)
+/* Values of a row that are lifted together where a grid is large, values that stay in the cache, passes of a grid. */
+#define COLUMNS 256
+#define CACHED (1 << 15)
+#define MOST_PASSES 64
 
 static const double ALPHA = -1.586134342059924, BETA = -0.052980118572961, GAMMA = 0.882911075530934,
                     DELTA = 0.443506852043971, SCALE = 1.149604398860241;
@@ -215,41 +219,125 @@ static void walk(double *x, int rank, const Py_ssize_t *counts, const Py_ssize_t
     for (Py_ssize_t i = 0; i < n; i++) walk(x + i * steps[at], rank, counts, steps, axis, inverse, at + 1, work);
 }
 
+/* A pass along one axis of the lattice with those strides. */
+typedef struct {
+    Py_ssize_t axis, strides[MOST_AXES];
+} Pass;
+
+/* A box of a grid: places from one index to the next, how many. */
+typedef struct {
+    double *x;
+    Py_ssize_t steps[MOST_AXES], counts[MOST_AXES];
+    int rank;
+} Box;
+
+static void lift_box(const Box *box, const Pass *p, int inverse, double *work) {
+    Py_ssize_t counts[MOST_AXES], steps[MOST_AXES];
+    int rank = box->rank;
+    for (int a = 0; a < rank; a++) {
+        counts[a] = (box->counts[a] + p->strides[a] - 1) / p->strides[a];
+        steps[a] = box->steps[a] * p->strides[a];
+    }
+    /* Rows that follow each other without a gap are one. */
+    for (; p->axis < rank - 2 && steps[rank - 2] == counts[rank - 1] * steps[rank - 1]; rank--) {
+        counts[rank - 2] *= counts[rank - 1];
+        steps[rank - 2] = steps[rank - 1];
+    }
+    walk(box->x, rank, counts, steps, (int)p->axis, inverse, 0, work);
+}
+
+/* Indices of an axis that are lifted together where a box is cut: lines that are side by side stay together. */
+static Py_ssize_t cut_of(const Box *box, int axis) { return axis == box->rank - 1 ? COLUMNS : axis == box->rank - 2 ? LINES : 1; }
+
+/* The first axis from `axis` on that a box can be cut along in a pass; the rank where there is none. */
+static int next_cut(const Box *box, const Pass *p, int axis) {
+    while (axis < box->rank && (p->axis == axis || p->strides[axis] > 1 || box->counts[axis] <= cut_of(box, axis))) axis++;
+    return axis;
+}
+
+/* How many passes can be made piece by piece, cut along `axis`. */
+static Py_ssize_t count_passes(const Box *box, const Pass *passes, Py_ssize_t n, int axis) {
+    Py_ssize_t i = 0;
+    while (i < n && next_cut(box, passes + i, axis) == axis) i++;
+    return i;
+}
+
+/* Make all passes; those in a row that leave an axis alone piece by piece along it, so that what is at work stays in the cache. */
+static void lift_all(const Box *box, const Pass *passes, Py_ssize_t n, int inverse, double *work) {
+    Py_ssize_t size = 1, many;
+    for (int a = 0; a < box->rank; a++) size *= box->counts[a];
+    for (Py_ssize_t i = 0; i < n; i += many) {
+        int cut = box->rank;
+        many = 1;
+        for (int a = 0; a < box->rank && size > CACHED; a++) {
+            Py_ssize_t found = count_passes(box, passes + i, n - i, a);
+            if (found > (cut < box->rank ? many : 0)) cut = a, many = found;
+        }
+        if (cut == box->rank) {
+            lift_box(box, passes + i, inverse, work);
+            continue;
+        }
+        Box piece = *box;
+        Py_ssize_t step = cut_of(box, cut);
+        for (Py_ssize_t k = 0; k < box->counts[cut]; k += step) {
+            piece.x = box->x + k * box->steps[cut];
+            piece.counts[cut] = box->counts[cut] - k < step ? box->counts[cut] - k : step;
+            lift_all(&piece, passes + i, many, inverse, work);
+        }
+    }
+}
+
+/* Read a grid's shape; gives its size, 0 where it does not fit. */
+static Py_ssize_t read_shape(PyObject *shape, Box *box) {
+    Py_ssize_t total = 1;
+    box->rank = (int)PyTuple_Size(shape);
+    if (box->rank < 1 || box->rank > MOST_AXES || !read_tuple(shape, box->rank, box->counts)) return 0;
+    for (int a = box->rank - 1; a >= 0; a--) {
+        Py_ssize_t n = box->counts[a];
+        if (n < 1 || total > PY_SSIZE_T_MAX / 8 / n) return 0;
+        box->steps[a] = total;
+        total *= n;
+    }
+    return total;
+}
+
+static int read_pass(PyObject *one, const Box *box, Pass *p) {
+    PyObject *strides;
+    if (!PyTuple_Check(one) || !PyArg_ParseTuple(one, "nO", &p->axis, &strides) || !read_tuple(strides, box->rank, p->strides)) return 0;
+    for (int a = 0; a < box->rank; a++)
+        if (p->strides[a] < 1 || p->strides[a] > box->counts[a]) return 0;
+    return p->axis >= 0 && p->axis < box->rank && p->strides[p->axis] < box->counts[p->axis];
+}
+
 PyDoc_STRVAR(lift_doc,
-             "lift(grid, shape, strides, axis, inverse)\n--\n\n"
-             "Lift a grid of float64 in place along one axis of the lattice with those strides.");
+             "lift(grid, shape, passes, inverse)\n--\n\n"
+             "Lift a grid of float64 in place: for each pass along one axis of the lattice with those strides.");
 
 static PyObject *lift(PyObject *self, PyObject *args) {
     Py_buffer grid;
-    PyObject *shape, *strides;
-    int axis, inverse;
-    if (!PyArg_ParseTuple(args, "w*O!O!ip", &grid, &PyTuple_Type, &shape, &PyTuple_Type, &strides, &axis, &inverse))
-        return NULL;
-    Py_ssize_t rank = PyTuple_Size(shape), counts[MOST_AXES], steps[MOST_AXES], total = 1;
-    int good = rank >= 1 && rank <= MOST_AXES && PyTuple_Size(strides) == rank && axis >= 0 && axis < rank;
-    for (Py_ssize_t a = rank - 1; good && a >= 0; a--) {
-        Py_ssize_t n = PyLong_AsSsize_t(PyTuple_GetItem(shape, a)), s = PyLong_AsSsize_t(PyTuple_GetItem(strides, a));
-        good = n >= 1 && s >= 1 && total <= PY_SSIZE_T_MAX / 8 / n;
-        if (good) {
-            counts[a] = (n + s - 1) / s;
-            steps[a] = total * s;
-            total *= n;
-        }
+    PyObject *shape, *passes;
+    Pass all[MOST_PASSES];
+    Box box;
+    int inverse;
+    if (!PyArg_ParseTuple(args, "w*O!O!p", &grid, &PyTuple_Type, &shape, &PyTuple_Type, &passes, &inverse)) return NULL;
+    Py_ssize_t total = read_shape(shape, &box), n = PyTuple_Size(passes), room = 1;
+    int good = total && n <= MOST_PASSES && grid.len == total * (Py_ssize_t)sizeof(double);
+    for (Py_ssize_t i = 0; good && i < n; i++) {
+        good = read_pass(PyTuple_GetItem(passes, i), &box, all + i);
+        /* Along the last axis some lines are lifted together; a line may be as long as a chunk. */
+        if (good && all[i].axis == box.rank - 1) room = LINES * ROOM(box.counts[box.rank - 1]);
     }
-    good = good && !PyErr_Occurred() && grid.len == total * (Py_ssize_t)sizeof(double) && counts[axis] >= 2;
-    /* Along the last axis some lines are lifted together; a line may be as long as a chunk. */
-    Py_ssize_t lines = good && rank > 1 && axis == rank - 1 ? counts[rank - 2] : 1;
-    size_t room = good && axis == rank - 1 ? (size_t)((lines < LINES ? lines : LINES) * ROOM(counts[rank - 1])) : 1;
-    double *work = good ? malloc(room * sizeof(double)) : NULL;
+    double *work = good ? malloc((size_t)room * sizeof(double)) : NULL;
     if (work) {
+        box.x = grid.buf;
         Py_BEGIN_ALLOW_THREADS;
-        walk(grid.buf, (int)rank, counts, steps, axis, inverse, 0, work);
+        lift_all(&box, all, n, inverse, work);
         Py_END_ALLOW_THREADS;
         free(work);
     } else if (good)
         PyErr_NoMemory();
     else if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_ValueError, "lift: shape, strides, axis and buffer do not fit");
+        PyErr_SetString(PyExc_ValueError, "lift: shape, passes and buffer do not fit");
     PyBuffer_Release(&grid);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;

@@ -33,6 +33,8 @@ MOST_AXES = 6
 _SHORTEST = 9
 
 Slices = tuple[slice, ...]
+# Axis and strides (by axis) of the lattice that is lifted along it.
+Pass = tuple[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -78,20 +80,22 @@ class Wavelet:
 
     def forward(self, x: Array) -> None:
         """Transform a grid in place, float64."""
-        for axis, strides in self._steps(x.shape):
-            _lift(x, axis, strides, inverse=False)
+        _lift(x, self._passes(x.shape), inverse=False)
 
     def inverse(self, x: Array) -> None:
         """Undo :meth:`forward` in place, float64, the same bits on any machine."""
-        for axis, strides in reversed(list(self._steps(x.shape))):
-            _lift(x, axis, strides, inverse=True)
+        _lift(x, self._passes(x.shape)[::-1], inverse=True)
 
-    def _steps(self, shape: tuple[int, ...]) -> Iterator[tuple[int, dict[int, int]]]:
-        """Axis and lattice (stride by axis) of each lifting pass, in forward order."""
+    @lru_cache(maxsize=256)  # noqa: B019
+    def _passes(self, shape: tuple[int, ...]) -> tuple[Pass, ...]:
+        """Lifting passes in forward order."""
+        found = []
         for group in self.groups:
             for level in range(max(num_levels(shape[a]) for a in group)):
                 strides = {a: 1 << min(level, num_levels(shape[a])) for a in group}
-                yield from ((a, strides) for a in group if level < num_levels(shape[a]))
+                lattice = tuple(strides.get(a, 1) for a in range(len(shape)))
+                found += [(a, lattice) for a in group if level < num_levels(shape[a])]
+        return tuple(found)
 
     @lru_cache(maxsize=256)  # noqa: B019
     def bands(self, shape: tuple[int, ...]) -> tuple[Band, ...]:
@@ -158,14 +162,14 @@ def _steps(places: dict[int, slice]) -> list[int]:
     return [s.step for s in places.values()]
 
 
-def _lift(x: Array, axis: int, strides: dict[int, int], *, inverse: bool) -> None:
-    """Lift along one axis of the lattice with those strides, or undo that."""
-    steps = tuple(strides.get(a, 1) for a in range(x.ndim))
+def _lift(x: Array, passes: tuple[Pass, ...], *, inverse: bool) -> None:
+    """Make lifting passes, or undo them."""
     if _lifting is not None and x.flags.c_contiguous and x.dtype == np.float64:
-        _lifting.lift(x, x.shape, steps, axis, inverse)
+        _lifting.lift(x, x.shape, passes, inverse)
         return
-    view = np.moveaxis(x[tuple(slice(None, None, s) for s in steps)], axis, 0)
-    (_lift_back if inverse else _lift_there)(view[0::2], view[1::2])
+    for axis, strides in passes:
+        view = np.moveaxis(x[tuple(slice(None, None, s) for s in strides)], axis, 0)
+        (_lift_back if inverse else _lift_there)(view[0::2], view[1::2])
 
 
 def _lift_there(even: Array, odd: Array) -> None:

@@ -17,11 +17,11 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.codecs import ByteReader, ByteWriter, pack
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
-from hbae.codecs.hints import Hints, Seen, Sizes, settle
+from hbae.codecs.hints import Hints, Seen, Sizes
 from hbae.codecs.masks import read_bits
-from hbae.codecs.neighbours import PHASE_CONTEXTS, Spot, sets_of
-from hbae.codecs.related import MOST_LEADERS, MOST_PLACES, RELATED_CONTEXTS, Around, Relation, View
-from hbae.codecs.sets import BandSet
+from hbae.codecs.neighbours import PHASE_CONTEXTS, Spot
+from hbae.codecs.related import MOST_PLACES, RELATED_CONTEXTS, Around, Relation, View
+from hbae.codecs.sets import BandSets
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.wavelet import Band, Wavelet, scale_and_round
@@ -61,8 +61,8 @@ def code_waves(q: Array, wavelet: Wavelet, *, related: Relation) -> bytes:
     live = np.array([q[(slice(None), *b.place)].reshape(len(q), -1).any(axis=1) for b in bands])
     _check_room(bands, live, related)
     symbols = SymbolWriter(RELATED_CONTEXTS if related else PHASE_CONTEXTS)
-    for some in _walk(q, bands, live, related):
-        some.encode(symbols)
+    for band in _walk(q, bands, live, related):
+        band.encode(symbols)
     w = ByteWriter()
     w.raw(pack(np.packbits(live).tobytes(), 19))
     if live.any():
@@ -99,8 +99,8 @@ def decode_waves(
     q = zeros(shape)
     if live.any():
         symbols = SymbolReader(reader, RELATED_CONTEXTS if related else PHASE_CONTEXTS)
-        for some in _walk(q, bands, live, related):
-            some.decode(symbols)
+        for band in _walk(q, bands, live, related):
+            band.decode(symbols)
         symbols.end()
     return Waves(q, np.flatnonzero(live.any(axis=0)))
 
@@ -147,8 +147,8 @@ def waves_of(q: Array) -> Waves:
     return Waves(q, np.flatnonzero(q.reshape(len(q), -1).any(axis=1)))
 
 
-def _walk(q: Array, bands: Sequence[Band], live: Array, related: Relation) -> Iterator[BandSet]:
-    """Give, set by set, the bands' live variables; each must be coded before the next one."""
+def _walk(q: Array, bands: Sequence[Band], live: Array, related: Relation) -> Iterator[BandSets]:
+    """Give, band by band, the live variables; each must be coded before the next one."""
     settled: dict[int, Sizes] = {}
     told: dict[int, Around] = {}
     alike: dict[bytes, Array] = {}
@@ -161,14 +161,11 @@ def _walk(q: Array, bands: Sequence[Band], live: Array, related: Relation) -> It
         shape = whole.shape
         hints = _hints(settled, bands, band, rows, shape)
         settled[i] = Sizes(rows, np.empty((len(rows), *shape), np.uint16))
-        guide = around = None
+        around = None
         if related:
             around = _around(told, bands, band, rows, shape, rests=related == "rests")
             told[i] = around.alone()
-        for part in sets_of(len(rows), MOST_LEADERS if related else None):
-            known = np.zeros((part.stop - part.start, *(n + 2 for n in shape)), np.uint16)
-            yield BandSet(whole.of(part), known, hints.of(part, guide), part, around)
-            guide = settle(known, guide, settled[i].values[part])
+        yield BandSets(whole, hints, settled[i].values, around)
 
 
 def _check_room(bands: Sequence[Band], live: Array, related: Relation) -> None:

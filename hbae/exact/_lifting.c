@@ -10,11 +10,11 @@
 #include <string.h>
 
 #define MOST_AXES 8
-/* Lines that are lifted together, and the room of one with the places at its edges. */
-#define LINES 8
-#define ROOM(N) ((N) + 8)
-/* Values of a row that are lifted together where a grid is large, values that stay in the cache, passes of a grid. */
-#define COLUMNS 256
+/* Columns that are lifted together: those that lie side by side, and others. */
+#define NEAR 16
+#define APART 8
+/* Values of a row that stay together where a grid is cut, values that stay in the cache, passes of a grid. */
+#define ROW 256
 #define CACHED (1 << 15)
 #define MOST_PASSES 64
 
@@ -23,200 +23,161 @@ static const double ALPHA = -1.586134342059924, BETA = -0.052980118572961, GAMMA
 
 #if defined(__GNUC__)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
+/* Some values side by side; an operation is that of each. */
+typedef double Vector __attribute__((vector_size(32)));
 #else
 #define ALWAYS_INLINE static inline
+typedef double Vector;
 #endif
+#define WIDTH ((Py_ssize_t)(sizeof(Vector) / sizeof(double)))
 
-/* y[i] += c * (a[i] + b[i]) for n values, each array with the same stride. */
-ALWAYS_INLINE void add_to(double *restrict y, const double *a, const double *b, double c, Py_ssize_t n, Py_ssize_t s) {
-    if (s == 1)
-        for (Py_ssize_t i = 0; i < n; i++) y[i] += c * (a[i] + b[i]);
+/* All steps for columns x, x + e, ... (`rows` of them, 2 or more, mirrored at both ends) in one sweep, from the even row k and the odd
+   one after it: each step for the last row that has what it needs. `e0` is an even row before any step, `e1` after one, ... */
+#define SWEEPS(TYPE, NAME)                                                                                         \
+    ALWAYS_INLINE void forward_##NAME(double *x, Py_ssize_t rows, Py_ssize_t e) {                                  \
+        TYPE e0, next, e1 = {0}, o1 = {0}, o2 = {0}, odd, even, lifted, done;                                      \
+        memcpy(&next, x, sizeof(TYPE));                                                                            \
+        for (Py_ssize_t k = 0; k < rows; k += 2) {                                                                 \
+            e0 = next;                                                                                             \
+            odd = o1;                                                                                              \
+            if (k + 1 < rows) {                                                                                    \
+                memcpy(&odd, x + (k + 1) * e, sizeof(TYPE));                                                       \
+                if (k + 2 < rows) memcpy(&next, x + (k + 2) * e, sizeof(TYPE));                                    \
+                odd += ALPHA * (e0 + next);                                                                        \
+            }                                                                                                      \
+            even = e0 + BETA * ((k ? o1 : odd) + odd);                                                             \
+            if (k) {                                                                                               \
+                lifted = o1 + GAMMA * (e1 + even);                                                                 \
+                done = e1 + DELTA * ((k > 2 ? o2 : lifted) + lifted);                                              \
+                done *= SCALE;                                                                                     \
+                memcpy(x + (k - 2) * e, &done, sizeof(TYPE));                                                      \
+                done = lifted / SCALE;                                                                             \
+                memcpy(x + (k - 1) * e, &done, sizeof(TYPE));                                                      \
+                o2 = lifted;                                                                                       \
+            }                                                                                                      \
+            e1 = even, o1 = odd;                                                                                   \
+        }                                                                                                          \
+        Py_ssize_t last = (rows - 1) / 2 * 2;                                                                      \
+        lifted = o2;                                                                                               \
+        if (last + 1 < rows) {                                                                                     \
+            lifted = o1 + GAMMA * (e1 + e1);                                                                       \
+            done = lifted / SCALE;                                                                                 \
+            memcpy(x + (last + 1) * e, &done, sizeof(TYPE));                                                       \
+        }                                                                                                          \
+        done = e1 + DELTA * ((last ? o2 : lifted) + lifted);                                                       \
+        done *= SCALE;                                                                                             \
+        memcpy(x + last * e, &done, sizeof(TYPE));                                                                 \
+    }                                                                                                              \
+    ALWAYS_INLINE void inverse_##NAME(double *x, Py_ssize_t rows, Py_ssize_t e) {                                  \
+        TYPE e1 = {0}, e2 = {0}, o0 = {0}, o1 = {0}, odd, even, lifted, flat, done;                                \
+        for (Py_ssize_t k = 0; k < rows; k += 2) {                                                                 \
+            memcpy(&even, x + k * e, sizeof(TYPE));                                                                \
+            even /= SCALE;                                                                                         \
+            odd = o0;                                                                                              \
+            if (k + 1 < rows) {                                                                                    \
+                memcpy(&odd, x + (k + 1) * e, sizeof(TYPE));                                                       \
+                odd *= SCALE;                                                                                      \
+            }                                                                                                      \
+            even -= DELTA * ((k ? o0 : odd) + odd);                                                                \
+            if (k) {                                                                                               \
+                lifted = o0 - GAMMA * (e1 + even);                                                                 \
+                flat = e1 - BETA * ((k > 2 ? o1 : lifted) + lifted);                                               \
+                memcpy(x + (k - 2) * e, &flat, sizeof(TYPE));                                                      \
+                if (k > 2) {                                                                                       \
+                    done = o1 - ALPHA * (e2 + flat);                                                               \
+                    memcpy(x + (k - 3) * e, &done, sizeof(TYPE));                                                  \
+                }                                                                                                  \
+                e2 = flat, o1 = lifted;                                                                            \
+            }                                                                                                      \
+            e1 = even, o0 = odd;                                                                                   \
+        }                                                                                                          \
+        Py_ssize_t last = (rows - 1) / 2 * 2;                                                                      \
+        lifted = o1;                                                                                               \
+        if (last + 1 < rows) lifted = o0 - GAMMA * (e1 + e1);                                                      \
+        flat = e1 - BETA * ((last ? o1 : lifted) + lifted);                                                        \
+        memcpy(x + last * e, &flat, sizeof(TYPE));                                                                 \
+        if (last) {                                                                                                \
+            done = o1 - ALPHA * (e2 + flat);                                                                       \
+            memcpy(x + (last - 1) * e, &done, sizeof(TYPE));                                                       \
+        }                                                                                                          \
+        if (last + 1 < rows) {                                                                                     \
+            done = lifted - ALPHA * (flat + flat);                                                                 \
+            memcpy(x + (last + 1) * e, &done, sizeof(TYPE));                                                       \
+        }                                                                                                          \
+    }
+SWEEPS(Vector, vector)
+SWEEPS(double, double)
+
+/* Lift columns, side by side in rows that are e apart. */
+FOR_ANY_UNIT static void lift_columns(double *x, Py_ssize_t rows, Py_ssize_t e, Py_ssize_t columns, int inverse) {
+    Py_ssize_t i = 0;
+    for (; columns - i >= WIDTH; i += WIDTH)
+        if (inverse)
+            inverse_vector(x + i, rows, e);
+        else
+            forward_vector(x + i, rows, e);
+    for (; i < columns; i++)
+        if (inverse)
+            inverse_double(x + i, rows, e);
+        else
+            forward_double(x + i, rows, e);
+}
+
+/* Move columns of `n` values with stride e, `gap` apart, to `work`, where they are side by side, or back. */
+ALWAYS_INLINE void move_columns(double *restrict x, Py_ssize_t n, Py_ssize_t e, Py_ssize_t columns, Py_ssize_t gap, Py_ssize_t row,
+                                int back, double *restrict work) {
+    for (Py_ssize_t i = 0; i < n; i++)
+        for (Py_ssize_t l = 0; l < columns; l++)
+            if (back)
+                x[l * gap + i * e] = work[i * row + l];
+            else
+                work[i * row + l] = x[l * gap + i * e];
+}
+
+/* The same, where compilers are told the strides that are most frequent. */
+FOR_ANY_UNIT static void move_some(double *x, Py_ssize_t n, Py_ssize_t e, Py_ssize_t columns, Py_ssize_t gap, Py_ssize_t row, int back,
+                                   double *work) {
+    if (columns == NEAR && gap == 1 && back)
+        move_columns(x, n, e, NEAR, 1, row, 1, work);
+    else if (columns == NEAR && gap == 1)
+        move_columns(x, n, e, NEAR, 1, row, 0, work);
+    else if (columns == APART && e == 1 && back)
+        move_columns(x, n, 1, APART, gap, row, 1, work);
+    else if (columns == APART && e == 1)
+        move_columns(x, n, 1, APART, gap, row, 0, work);
     else
-        for (Py_ssize_t i = 0; i < n * s; i += s) y[i] += c * (a[i] + b[i]);
+        move_columns(x, n, e, columns, gap, row, back, work);
 }
 
-ALWAYS_INLINE void subtract_from(double *restrict y, const double *a, const double *b, double c, Py_ssize_t n, Py_ssize_t s) {
-    if (s == 1)
-        for (Py_ssize_t i = 0; i < n; i++) y[i] -= c * (a[i] + b[i]);
-    else
-        for (Py_ssize_t i = 0; i < n * s; i += s) y[i] -= c * (a[i] + b[i]);
-}
-
-ALWAYS_INLINE void multiply(double *y, Py_ssize_t n, Py_ssize_t s) {
-    if (s == 1)
-        for (Py_ssize_t i = 0; i < n; i++) y[i] *= SCALE;
-    else
-        for (Py_ssize_t i = 0; i < n * s; i += s) y[i] *= SCALE;
-}
-
-ALWAYS_INLINE void divide(double *y, Py_ssize_t n, Py_ssize_t s) {
-    if (s == 1)
-        for (Py_ssize_t i = 0; i < n; i++) y[i] /= SCALE;
-    else
-        for (Py_ssize_t i = 0; i < n * s; i += s) y[i] /= SCALE;
-}
-
-/* The same for rows, each for the vector unit at hand. */
-FOR_ANY_UNIT static void add_row(double *y, const double *a, const double *b, double c, Py_ssize_t n, Py_ssize_t s) {
-    add_to(y, a, b, c, n, s);
-}
-
-FOR_ANY_UNIT static void subtract_row(double *y, const double *a, const double *b, double c, Py_ssize_t n, Py_ssize_t s) {
-    subtract_from(y, a, b, c, n, s);
-}
-
-FOR_ANY_UNIT static void multiply_row(double *y, Py_ssize_t n, Py_ssize_t s) { multiply(y, n, s); }
-
-FOR_ANY_UNIT static void divide_row(double *y, Py_ssize_t n, Py_ssize_t s) { divide(y, n, s); }
-
-typedef void (*lifter)(double *, const double *, const double *, double, Py_ssize_t, Py_ssize_t);
-typedef void (*scaler)(double *, Py_ssize_t, Py_ssize_t);
-
-/* Rows x + k * e of `n` values with stride s, for k from 0 to `rows`, mirrored at both ends. */
+/* What is done at each place of a walk: passes along `axis`, of which each takes every so manyth of the lattice's indices. */
 typedef struct {
-    double *x;
-    Py_ssize_t rows, e, n, s;
-} Rows;
+    int rank, axis, inverse;
+    const Py_ssize_t *counts, *steps, *ratios;
+    Py_ssize_t passes;
+    double *work;
+} Lift;
 
-/* Lift row k, if there is one, by its neighbours. */
-static void lift_row(const Rows *r, Py_ssize_t k, double c, lifter f) {
-    if (k < 0 || k >= r->rows) return;
-    Py_ssize_t before = k ? k - 1 : 1, after = k + 1 < r->rows ? k + 1 : k - 1;
-    f(r->x + k * r->e, r->x + before * r->e, r->x + after * r->e, c, r->n, r->s);
-}
-
-static void scale_row(const Rows *r, Py_ssize_t k, scaler f) {
-    if (k >= 0 && k < r->rows) f(r->x + k * r->e, r->n, r->s);
-}
-
-/* All steps in one sweep, each as soon as the rows that it needs are done: what is at work stays in the cache. */
-static void forward_rows(const Rows *r) {
-    for (Py_ssize_t k = 0; k - 3 < r->rows; k += 2) {
-        lift_row(r, k + 1, ALPHA, add_row);
-        lift_row(r, k, BETA, add_row);
-        lift_row(r, k - 1, GAMMA, add_row);
-        lift_row(r, k - 2, DELTA, add_row);
-        scale_row(r, k - 2, multiply_row);
-        scale_row(r, k - 3, divide_row);
+/* Lift columns that are `gap` apart, some at a time. They are moved together and back once: caches do not like strides. */
+static void lift_side_by_side(const Lift *w, double *x, Py_ssize_t columns, Py_ssize_t gap) {
+    Py_ssize_t n = w->counts[w->axis], e = w->steps[w->axis], row = gap == 1 ? NEAR : APART;
+    for (Py_ssize_t i = 0; i < columns; i += row) {
+        Py_ssize_t some = columns - i < row ? columns - i : row;
+        move_some(x + i * gap, n, e, some, gap, row, 0, w->work);
+        for (Py_ssize_t k = 0; k < w->passes; k++)
+            lift_columns(w->work, (n + w->ratios[k] - 1) / w->ratios[k], row * w->ratios[k], some, w->inverse);
+        move_some(x + i * gap, n, e, some, gap, row, 1, w->work);
     }
 }
 
-static void inverse_rows(const Rows *r) {
-    for (Py_ssize_t k = 0; k - 3 < r->rows; k += 2) {
-        scale_row(r, k, divide_row);
-        scale_row(r, k + 1, multiply_row);
-        lift_row(r, k, DELTA, subtract_row);
-        lift_row(r, k - 1, GAMMA, subtract_row);
-        lift_row(r, k - 2, BETA, subtract_row);
-        lift_row(r, k - 3, ALPHA, subtract_row);
-    }
-}
-
-/* Even and odd values of a line, apart and together again; without gaps between them compilers shuffle vectors. */
-ALWAYS_INLINE void part(double *restrict even, double *restrict odd, const double *restrict x, Py_ssize_t pairs, Py_ssize_t s) {
-    if (s == 1)
-        for (Py_ssize_t i = 0; i < pairs; i++) {
-            even[i] = x[2 * i];
-            odd[i] = x[2 * i + 1];
-        }
-    else
-        for (Py_ssize_t i = 0; i < pairs; i++) {
-            even[i] = x[2 * i * s];
-            odd[i] = x[(2 * i + 1) * s];
-        }
-}
-
-ALWAYS_INLINE void weave(double *restrict x, const double *restrict even, const double *restrict odd, Py_ssize_t pairs, Py_ssize_t s) {
-    if (s == 1)
-        for (Py_ssize_t i = 0; i < pairs; i++) {
-            x[2 * i] = even[i];
-            x[2 * i + 1] = odd[i];
-        }
-    else
-        for (Py_ssize_t i = 0; i < pairs; i++) {
-            x[2 * i * s] = even[i];
-            x[(2 * i + 1) * s] = odd[i];
-        }
-}
-
-/* Lines along the last axis, even and odd values of each side by side in `work` with a place before and after each. Each step is
-   done for all of them before the next one: what was just stored cannot be loaded at once by vectors that begin elsewhere. */
-FOR_ANY_UNIT static void lift_lines(double *x, Py_ssize_t lines, Py_ssize_t gap, Py_ssize_t n, Py_ssize_t s, int inverse, double *work) {
-    Py_ssize_t evens = (n + 1) / 2, odds = n / 2;
-    double *even[LINES], *odd[LINES];
-#define EACH for (Py_ssize_t l = 0; l < lines; l++)
-#define EDGES_OF_EVEN if (evens == odds) even[l][evens] = even[l][evens - 1]
-#define EDGES_OF_ODD odd[l][-1] = odd[l][0], odd[l][odds] = odd[l][odds - 1]
-    EACH {
-        even[l] = work + l * ROOM(n) + 1, odd[l] = even[l] + evens + 2;
-        part(even[l], odd[l], x + l * gap, odds, s);
-        if (evens > odds) even[l][odds] = x[l * gap + 2 * odds * s];
-    }
-    if (inverse) {
-        EACH {
-            divide(even[l], evens, 1);
-            multiply(odd[l], odds, 1);
-            EDGES_OF_ODD;
-        }
-        EACH {
-            subtract_from(even[l], odd[l] - 1, odd[l], DELTA, evens, 1);
-            EDGES_OF_EVEN;
-        }
-        EACH {
-            subtract_from(odd[l], even[l], even[l] + 1, GAMMA, odds, 1);
-            EDGES_OF_ODD;
-        }
-        EACH {
-            subtract_from(even[l], odd[l] - 1, odd[l], BETA, evens, 1);
-            EDGES_OF_EVEN;
-        }
-        EACH subtract_from(odd[l], even[l], even[l] + 1, ALPHA, odds, 1);
-    } else {
-        EACH {
-            EDGES_OF_EVEN;
-            add_to(odd[l], even[l], even[l] + 1, ALPHA, odds, 1);
-            EDGES_OF_ODD;
-        }
-        EACH {
-            add_to(even[l], odd[l] - 1, odd[l], BETA, evens, 1);
-            EDGES_OF_EVEN;
-        }
-        EACH {
-            add_to(odd[l], even[l], even[l] + 1, GAMMA, odds, 1);
-            EDGES_OF_ODD;
-        }
-        EACH add_to(even[l], odd[l] - 1, odd[l], DELTA, evens, 1);
-        EACH {
-            multiply(even[l], evens, 1);
-            divide(odd[l], odds, 1);
-        }
-    }
-    EACH {
-        weave(x + l * gap, even[l], odd[l], odds, s);
-        if (evens > odds) x[l * gap + 2 * odds * s] = even[l][odds];
-    }
-#undef EACH
-#undef EDGES_OF_EVEN
-#undef EDGES_OF_ODD
-}
-
-/* Walk over all axes but `axis` and the last one; along the last one some lines at a time. */
-static void walk(double *x, int rank, const Py_ssize_t *counts, const Py_ssize_t *steps, int axis, int inverse, int at,
-                 double *work) {
-    int last = rank - 1;
-    if (axis == last && at >= last - 1) {
-        Py_ssize_t lines = at < last ? counts[at] : 1, gap = at < last ? steps[at] : 0;
-        for (Py_ssize_t l = 0; l < lines; l += LINES)
-            lift_lines(x + l * gap, lines - l < LINES ? lines - l : LINES, gap, counts[last], steps[last], inverse, work);
+/* Walk over all axes but `axis` and the last one of the others, along which columns are side by side. */
+static void walk(const Lift *w, double *x, int at) {
+    int across = w->axis == w->rank - 1 ? w->rank - 2 : w->rank - 1;
+    if (at >= across) {
+        lift_side_by_side(w, x, across < 0 ? 1 : w->counts[across], across < 0 ? 0 : w->steps[across]);
         return;
     }
-    if (at == last) {
-        Rows r = {x, counts[axis], steps[axis], counts[at], steps[at]};
-        (inverse ? inverse_rows : forward_rows)(&r);
-        return;
-    }
-    Py_ssize_t n = at == axis ? 1 : counts[at];
-    for (Py_ssize_t i = 0; i < n; i++) walk(x + i * steps[at], rank, counts, steps, axis, inverse, at + 1, work);
+    Py_ssize_t n = at == w->axis ? 1 : w->counts[at];
+    for (Py_ssize_t i = 0; i < n; i++) walk(w, x + i * w->steps[at], at + 1);
 }
 
 /* A pass along one axis of the lattice with those strides. */
@@ -231,23 +192,34 @@ typedef struct {
     int rank;
 } Box;
 
-static void lift_box(const Box *box, const Pass *p, int inverse, double *work) {
-    Py_ssize_t counts[MOST_AXES], steps[MOST_AXES];
+/* Make those of the passes that follow each other along one axis of one lattice but for their strides along it; gives how many. */
+static Py_ssize_t lift_box(const Box *box, const Pass *p, Py_ssize_t n, int inverse, double *work) {
+    Py_ssize_t counts[MOST_AXES], steps[MOST_AXES], ratios[MOST_PASSES], finest = p->strides[p->axis], many = 1;
+    for (; many < n && p[many].axis == p->axis; many++) {
+        int alike = p[many].strides[p->axis] % finest == 0 || finest % p[many].strides[p->axis] == 0;
+        for (int a = 0; a < box->rank; a++) alike = alike && (a == p->axis || p[many].strides[a] == p->strides[a]);
+        if (!alike) break;
+        finest = p[many].strides[p->axis] < finest ? p[many].strides[p->axis] : finest;
+    }
+    for (Py_ssize_t k = 0; k < many; k++) ratios[k] = p[k].strides[p->axis] / finest;
     int rank = box->rank;
     for (int a = 0; a < rank; a++) {
-        counts[a] = (box->counts[a] + p->strides[a] - 1) / p->strides[a];
-        steps[a] = box->steps[a] * p->strides[a];
+        Py_ssize_t stride = a == p->axis ? finest : p->strides[a];
+        counts[a] = (box->counts[a] + stride - 1) / stride;
+        steps[a] = box->steps[a] * stride;
     }
     /* Rows that follow each other without a gap are one. */
     for (; p->axis < rank - 2 && steps[rank - 2] == counts[rank - 1] * steps[rank - 1]; rank--) {
         counts[rank - 2] *= counts[rank - 1];
         steps[rank - 2] = steps[rank - 1];
     }
-    walk(box->x, rank, counts, steps, (int)p->axis, inverse, 0, work);
+    Lift lift = {rank, (int)p->axis, inverse, counts, steps, ratios, many, work};
+    walk(&lift, box->x, 0);
+    return many;
 }
 
 /* Indices of an axis that are lifted together where a box is cut: lines that are side by side stay together. */
-static Py_ssize_t cut_of(const Box *box, int axis) { return axis == box->rank - 1 ? COLUMNS : axis == box->rank - 2 ? LINES : 1; }
+static Py_ssize_t cut_of(const Box *box, int axis) { return axis == box->rank - 1 ? ROW : axis == box->rank - 2 ? APART : 1; }
 
 /* The first axis from `axis` on that a box can be cut along in a pass; the rank where there is none. */
 static int next_cut(const Box *box, const Pass *p, int axis) {
@@ -274,7 +246,7 @@ static void lift_all(const Box *box, const Pass *passes, Py_ssize_t n, int inver
             if (found > (cut < box->rank ? many : 0)) cut = a, many = found;
         }
         if (cut == box->rank) {
-            lift_box(box, passes + i, inverse, work);
+            many = lift_box(box, passes + i, n - i, inverse, work);
             continue;
         }
         Box piece = *box;
@@ -320,14 +292,14 @@ static PyObject *lift(PyObject *self, PyObject *args) {
     Box box;
     int inverse;
     if (!PyArg_ParseTuple(args, "w*O!O!p", &grid, &PyTuple_Type, &shape, &PyTuple_Type, &passes, &inverse)) return NULL;
-    Py_ssize_t total = read_shape(shape, &box), n = PyTuple_Size(passes), room = 1;
+    Py_ssize_t total = read_shape(shape, &box), n = PyTuple_Size(passes), most = 1;
     int good = total && n <= MOST_PASSES && grid.len == total * (Py_ssize_t)sizeof(double);
     for (Py_ssize_t i = 0; good && i < n; i++) {
         good = read_pass(PyTuple_GetItem(passes, i), &box, all + i);
-        /* Along the last axis some lines are lifted together; a line may be as long as a chunk. */
-        if (good && all[i].axis == box.rank - 1) room = LINES * ROOM(box.counts[box.rank - 1]);
+        /* A column may be as long as a chunk. */
+        if (good && box.counts[all[i].axis] > most) most = box.counts[all[i].axis];
     }
-    double *work = good ? malloc((size_t)room * sizeof(double)) : NULL;
+    double *work = good ? malloc((size_t)(NEAR * most) * sizeof(double)) : NULL;
     if (work) {
         box.x = grid.buf;
         Py_BEGIN_ALLOW_THREADS;

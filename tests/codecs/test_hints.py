@@ -99,6 +99,18 @@ def test_the_guide_after_a_set_is_that_of_the_format(
         assert np.array_equal(after, mean if guide is None else (3 * mean + guide) >> 2)
 
 
+@pytest.mark.parametrize("count", [1, 512, 513, 4096])
+def test_the_guide_after_many_variables_is_exact(count: int, compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means just below an integer: quotients by multiplication would give the integer."""
+    known = np.full((count, 3), CLIP, np.uint16)
+    known[:, ::2] = 0
+    known[-1, 1] -= 1
+    for kernel in (compiled, None):
+        monkeypatch.setattr(module, "_hints", kernel)
+        after = settle(known, None, np.zeros((count, 1), np.uint16))
+        assert after.tolist() == [16 * (CLIP * count - 1) // count]
+
+
 def test_what_does_not_fit_is_refused(compiled: Any) -> None:
     there, sizes = np.array([0, -1, 1]), np.zeros((2, 2, 4), np.uint16)
     view = (sizes, there, (2, 4), (2, 1), 4)

@@ -15,6 +15,8 @@ from hbae.arrays import Array
 from hbae.exact import Wavelet
 
 SHAPES = [(9,), (10,), (31,), (17, 33), (9, 9, 9), (5, 12, 40), (3, 9, 10, 11), (64, 1, 18), (9, 2, 9, 3, 10)]
+# Grids that do not fit the cache, cut along the first axis, between lines, and along rows.
+SHAPES += [(70, 20, 30), (20, 40, 50), (3, 11003), (9, 4100), (4100, 9), (12, 10, 3, 120)]
 
 
 @pytest.fixture
@@ -57,26 +59,35 @@ def test_compiled_lifting_gives_the_bits_of_numpy(
 def test_lifting_refuses_what_does_not_fit(compiled: Any) -> None:
     x = np.zeros((9, 9))
     lift = compiled.lift
-    for shape, strides, axis in (
-        ((9, 10), (1, 1), 0),
-        ((9, 9), (1,), 0),
-        ((9, 9), (1, 1), 2),
-        ((9, 9), (1, 1), -1),
-        ((9, 9), (0, 1), 0),
-        ((9, 9), (1, 16), 1),
-        ((-9, -9), (1, 1), 0),
-        ((1 << 40, 1 << 40), (1, 1), 0),
-        ((), (), 0),
-        ((3,) * 9, (1,) * 9, 0),
+    for shape, *passes in (
+        ((9, 10), (0, (1, 1))),
+        ((9, 9), (0, (1,))),
+        ((9, 9), (2, (1, 1))),
+        ((9, 9), (-1, (1, 1))),
+        ((9, 9), (0, (0, 1))),
+        ((9, 9), (1, (1, 9))),
+        ((9, 9), (1, (1, 16))),
+        ((9, 9), (1, (10, 1))),
+        ((9, 9), (0, (1, 1)), (1, (1, -1))),
+        ((9, 9), *[(0, (1, 1))] * 65),
+        ((9, 9), (0, (1, 1), 1)),
+        ((9, 9), 0),
+        ((-9, -9), (0, (1, 1))),
+        ((1 << 40, 1 << 40), (0, (1, 1))),
+        ((), (0, ())),
+        ((3,) * 9, (0, (1,) * 9)),
     ):
-        with pytest.raises((ValueError, OverflowError)):
-            lift(x, shape, strides, axis, False)
+        with pytest.raises((TypeError, ValueError, OverflowError)):
+            lift(x, shape, tuple(passes), False)
+    one = ((0, (1, 1)),)
+    with pytest.raises(TypeError):
+        lift(x, (9, 9), list(one), False)
     with pytest.raises((TypeError, BufferError, ValueError)):
-        lift(np.zeros((9, 18))[:, ::2], (9, 9), (1, 1), 0, False)
+        lift(np.zeros((9, 18))[:, ::2], (9, 9), one, False)
     fixed = np.zeros((9, 9))
     fixed.setflags(write=False)
     with pytest.raises((TypeError, BufferError, ValueError)):
-        lift(fixed, (9, 9), (1, 1), 0, False)
+        lift(fixed, (9, 9), one, False)
 
 
 @pytest.mark.parametrize("factor", [1, 64, 0.1])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The variables of a wavelet band, set by set, coded phase by phase with contexts from all that is known of them.
 
-NumPy and the kernels of single steps are the reference; where ``_sets.c`` is built, it reads a whole set at once, or all
-sets where variables are not related.
+NumPy and the kernels of single steps are the reference; where ``_sets.c`` is built, it reads a whole set at once, and
+all sets where variables are not related.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
 (its own PSNR mode) encode and decode every variable at the RMSE that hbae achieved on it, ``--repeat`` times over.
 hbae's encoding includes reading the file, choosing the plan and judging what it decodes; its decoding includes opening
 the file, checks and variables without a bound; SPERR gets arrays in memory, missing points filled. MB/s are 10^6 raw
-bytes of the compared variables per second of the clock; decoding is done again for at least ``SPAN`` seconds. A ratio
+bytes of the compared variables per second of the clock; decoding is done once before the clock starts, so that what a
+process loads once does not count, and then again and again for at least ``SPAN`` seconds. A ratio
 is of one turn, and its median counts. Freed memory is used again, by both, as in the commands; with ``--fresh`` it is
 given back, as in a caller's own process.
 """
@@ -119,7 +120,8 @@ def timed(job: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def long_timed(job: Callable[[], Any]) -> float:
-    """Give seconds of one of as many runs as fill the span."""
+    """Give seconds of one of as many runs as fill the span, after one that does not count."""
+    job()
     begin, runs = time.perf_counter(), 0
     while runs == 0 or time.perf_counter() - begin < SPAN:
         job()

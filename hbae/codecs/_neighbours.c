@@ -60,12 +60,6 @@ static inline int nothing_near(const uint16_t *sums, const uint16_t *hints) {
     return !(x[0] | x[1] | x[2] | x[3] | x[4] | x[5]);
 }
 
-/* Where a walk over the rows of a phase is: sizes and hints (or NULL), and of their rows whether any is not 0 (or NULL). */
-typedef struct {
-    const uint16_t *near, *hints;
-    const uint8_t *live, *live_hints;
-} Place;
-
 /* Whether any row of neighbours has a size that is not 0. */
 static int any_near(const Phase *p, const uint8_t *live) {
     int any = !live;
@@ -73,11 +67,11 @@ static int any_near(const Phase *p, const uint8_t *live) {
     return any;
 }
 
-static void row(Phase *p, const Place *at) {
-    const uint16_t *near = at->near, *hints = at->hints;
+/* One row: sizes and hints (or NULL) of its points, and of rows whether any is not 0 (or NULL). */
+static void row(Phase *p, const uint16_t *near, const uint16_t *hints, const uint8_t *live, const uint8_t *live_hints) {
     Py_ssize_t n = p->counts[p->rank - 1], i = 0;
     uint16_t nothing = size_context(p, 0, 0);
-    int sized = any_near(p, at->live), hinted = hints && (!at->live_hints || *at->live_hints);
+    int sized = any_near(p, live), hinted = hints && (!live_hints || *live_hints);
     if (!sized && !hinted)
         for (; i < n; i++) p->out[i] = nothing;
     else if (!sized)
@@ -100,17 +94,17 @@ static void row(Phase *p, const Place *at) {
     p->out += n;
 }
 
-static void walk(Phase *p, Py_ssize_t axis, Place at) {
+static void walk(Phase *p, Py_ssize_t axis, const uint16_t *near, const uint16_t *hints, const uint8_t *live, const uint8_t *live_hints) {
     if (axis == p->rank - 1) {
-        row(p, &at);
+        row(p, near, hints, live, live_hints);
         return;
     }
     for (Py_ssize_t i = 0; i < p->counts[axis]; i++) {
-        walk(p, axis + 1, at);
-        at.near += p->near_steps[axis];
-        if (at.hints) at.hints += p->hint_steps[axis];
-        if (at.live) at.live += p->near_lines[axis];
-        if (at.live_hints) at.live_hints += p->hint_lines[axis];
+        walk(p, axis + 1, near, hints, live, live_hints);
+        near += p->near_steps[axis];
+        if (hints) hints += p->hint_steps[axis];
+        if (live) live += p->near_lines[axis];
+        if (live_hints) live_hints += p->hint_lines[axis];
     }
 }
 
@@ -148,9 +142,8 @@ int write_contexts(const Known *k, const Parity *q, const uint8_t *told, uint16_
     }
     p.out = out, p.sums = sums, p.parts = k->parts, p.base = k->base, p.told = told, p.related = k->related;
     const uint16_t *near = k->sizes->buf, *hints = k->hints->len ? k->hints->buf : NULL;
-    Place first = {near + near_at, hints ? hints + hint_at : NULL, k->live ? k->live + near_at / width : NULL,
-                   hints && k->live_hints ? k->live_hints + hint_at / length : NULL};
-    walk(&p, 0, first);
+    walk(&p, 0, near + near_at, hints ? hints + hint_at : NULL, k->live ? k->live + near_at / width : NULL,
+         hints && k->live_hints ? k->live_hints + hint_at / length : NULL);
     return 1;
 }
 

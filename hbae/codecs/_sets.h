@@ -44,13 +44,13 @@ static inline int read_parity(PyObject *shape, PyObject *starts, Parity *p) {
 /* Whether any byte is not 0. */
 static inline int any_byte(const void *bytes, Py_ssize_t n) {
     const char *at = bytes;
-    uint64_t x[4] = {0}, y[4];
-    for (; n >= 32; n -= 32, at += 32) {
-        memcpy(y, at, 32);
-        for (int k = 0; k < 4; k++) x[k] |= y[k];
+    uint64_t any = 0, x;
+    /* The last eight may be among those before. */
+    for (Py_ssize_t i = 0; n >= 8 && i < n; i += 8) {
+        memcpy(&x, at + (i < n - 8 ? i : n - 8), 8);
+        any |= x;
     }
-    uint64_t any = x[0] | x[1] | x[2] | x[3];
-    for (; n > 0; n--) any |= (uint8_t)*at++;
+    for (Py_ssize_t i = 0; n < 8 && i < n; i++) any |= (uint8_t)at[i];
     return any != 0;
 }
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import zstandard
@@ -12,6 +13,7 @@ from hbae.errors import FormatError, TruncatedError
 
 ZSTD_LEVEL = 12
 MAX_JSON_MARKS = 1 << 23
+_OF_THREAD = threading.local()
 
 
 class ByteWriter:
@@ -60,18 +62,27 @@ class ByteReader:
 
     def varint(self) -> int:
         """Read an unsigned LEB128 integer of at most 63 bits, in its shortest form."""
-        n = shift = 0
-        while True:
-            if self._pos >= len(self._data) or shift > 56:
-                raise TruncatedError("bytes end inside an integer")
-            b = self._data[self._pos]
-            self._pos += 1
-            n |= (b & 0x7F) << shift
-            if b < 0x80:
-                if shift and not b:
-                    raise FormatError("an integer is longer than it needs to be")
-                return n
-            shift += 7
+        return self.varints(1)[0]
+
+    def varints(self, count: int) -> list[int]:
+        """Read so many such integers."""
+        data, at, end, out = self._data, self._pos, len(self._data), []
+        for _ in range(count):
+            n = shift = 0
+            while True:
+                if at >= end or shift > 56:
+                    raise TruncatedError("bytes end inside an integer")
+                b = data[at]
+                at += 1
+                n |= (b & 0x7F) << shift
+                if b < 0x80:
+                    break
+                shift += 7
+            if shift and not b:
+                raise FormatError("an integer is longer than it needs to be")
+            out.append(n)
+        self._pos = at
+        return out
 
     def raw(self, n: int) -> bytes:
         """Read n bytes."""
@@ -134,12 +145,20 @@ def unpack(reader: ByteReader, limit: int) -> bytes:
     try:
         if not size or zstandard.frame_content_size(frame) != size:
             raise FormatError("a zstd frame declares another size than its part")
-        out = zstandard.ZstdDecompressor().decompress(frame, max_output_size=size, allow_extra_data=False)
+        out = _decompressor().decompress(frame, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as e:
         raise FormatError(f"damaged zstd frame: {e}") from e
     if len(out) != size:
         raise FormatError("a zstd frame gives another size than declared")
     return out
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    """Give this thread's: making one takes longer than most frames."""
+    found: zstandard.ZstdDecompressor | None = getattr(_OF_THREAD, "decompressor", None)
+    if found is None:
+        found = _OF_THREAD.decompressor = zstandard.ZstdDecompressor()
+    return found
 
 
 def count_marks(text: bytes) -> int:

@@ -151,7 +151,7 @@ class SymbolReader:
         num_tables = side.varint()
         if num_tables > num_contexts:
             raise FormatError("too many frequency tables")
-        const = [side.varint() - 1 for _ in range(num_tables)]
+        const = [n - 1 for n in side.varints(num_tables)]
         if any(c >= MAX_TOKENS for c in const):
             raise FormatError("constant token out of range")
         self._labels = read_runs(side, num_contexts) if num_tables else np.full(num_contexts, -1)

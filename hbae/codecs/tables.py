@@ -99,8 +99,8 @@ def read_runs(r: ByteReader, count: int) -> Array:
     runs = r.varint()
     if not 1 <= runs <= count:
         raise FormatError("wrong number of runs of contexts")
-    labels = np.array([r.varint() for _ in range(runs)], np.int64)
-    lengths = [r.varint() + 1 for _ in range(runs - 1)]
+    labels = np.array(r.varints(runs), np.int64)
+    lengths = [n + 1 for n in r.varints(runs - 1)]
     lengths.append(count - sum(lengths))
     if lengths[-1] < 1 or labels.max() >= count or (labels[1:] == labels[:-1]).any():
         raise FormatError("runs of contexts do not fit")
@@ -263,9 +263,9 @@ def read_tables(r: ByteReader, most: int) -> list[Array]:
         size, top = r.varint(), r.varint()
         if not (2 <= size <= MAX_TOKENS and top < size):
             raise FormatError("frequency table of a wrong size")
-        t = np.array([0 if i == top else r.varint() + 1 for i in range(size)], np.int64)
-        t[top] = TABLE_SUM - int(t.sum())
+        t = [n + 1 for n in r.varints(size - 1)]
+        t.insert(top, TABLE_SUM - sum(t))
         if t[top] < 1:
             raise FormatError("frequency table with a wrong sum")
-        tables.append(t)
+        tables.append(np.array(t, np.int64))
     return tables

@@ -45,15 +45,20 @@ class Band:
     """
 
     place: Slices
-    parent: int = -1
-    siblings: tuple[int, ...] = ()
-    cousin: int = -1
-    shape: tuple[int, ...] = ()
+    parent: int
+    siblings: tuple[int, ...]
+    cousin: int
+    shape: tuple[int, ...]
 
     @cached_property
     def others(self) -> tuple[int, ...]:
         """Numbers of the bands that tell of it: parent, cousin, siblings."""
         return tuple(i for i in (self.parent, self.cousin, *self.siblings) if i >= 0)
+
+    @cached_property
+    def steps(self) -> tuple[int, ...]:
+        """From one of its points to the next, by axis of the grid."""
+        return tuple(p.step for p in self.place)
 
     @cached_property
     def cells(self) -> int:

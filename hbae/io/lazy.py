@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hbae.arrays import Array, Attribute, Field, Group, Source, Variable
+from hbae.arrays import Array, ArraySource, Attribute, Field, Group, Source, Variable
 from hbae.errors import FieldError, UnknownNameError
 from hbae.io.attributes import PY_ATTRS, to_mapping
 from hbae.io.dataset import ENCODING, encoding_from
@@ -78,10 +78,9 @@ def _plain(attrs: tuple[Attribute, ...], markers: dict[str, str], field: Field) 
 
 def _variable(v: Variable, field: Field) -> xr.Variable:
     import xarray as xr
-    from xarray.core import indexing
 
     attrs = _plain(v.attrs, v.hints.get(PY_ATTRS, {}), field)
-    data = indexing.LazilyIndexedArray(_backend(v.source, v.hints.get(STORED)))
+    data = _data(v.source, v.hints.get(STORED))
     encoding = encoding_from(v.hints.get(ENCODING, {}))
     if v.source.storage is not None:
         encoding.setdefault("preferred_chunks", dict(zip(v.dims, v.source.storage, strict=True)))
@@ -92,10 +91,15 @@ def _variable(v: Variable, field: Field) -> xr.Variable:
     ), fastpath=True)  # fmt: skip
 
 
-def _backend(source: Source, stored: object) -> Any:
+def _data(source: Source, stored: object) -> Any:
+    """What is in memory as it is, and what reads the rest when it is asked for."""
+    if isinstance(source, ArraySource):
+        return as_stored(source.values, stored)
+    from xarray.core import indexing
+
     from hbae.io.lazy_array import LazyArray
 
-    return LazyArray(source, stored)
+    return indexing.LazilyIndexedArray(LazyArray(source, stored))
 
 
 def read_key(source: Source, key: tuple[Any, ...]) -> Array:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -184,9 +185,10 @@ def _check_room(bands: Sequence[Band], live: Array, related: Relation) -> None:
             raise FormatError("wavelet: bands need too much room with their borders")
 
 
-def _ratios(band: Band, other: Band) -> tuple[int, ...]:
-    """By axis, how many indices of a band lie at one of another."""
-    return tuple(there.step // mine.step for mine, there in zip(band.place, other.place, strict=True))
+@lru_cache(maxsize=4096)
+def _ratios(steps: tuple[int, ...], others: tuple[int, ...]) -> tuple[int, ...]:
+    """By axis, how many indices of a band with those steps lie at one of another."""
+    return tuple(there // mine for mine, there in zip(steps, others, strict=True))
 
 
 def _around(
@@ -194,12 +196,12 @@ def _around(
 ) -> Around:
     """Start with what bands before tell of the integers of a band."""
     others = band.others
-    views = [View(known.get(i), _ratios(band, bands[i])) for i in others]
+    views = [View(known.get(i), _ratios(band.steps, bands[i].steps)) for i in others]
     return Around.of(rows, shape, views, range(len(others) - len(band.siblings), len(others)), rests=rests)
 
 
 def _hints(known: dict[int, Sizes], bands: Sequence[Band], band: Band, rows: Array, shape: tuple[int, ...]) -> Hints:
     """What bands before tell of the sizes of a band."""
     factors = {band.parent: _PARENT, band.cousin: _COUSIN}
-    seen = [Seen(known.get(i), _ratios(band, bands[i]), factors.get(i, 0)) for i in band.others]
+    seen = [Seen(known.get(i), _ratios(band.steps, bands[i].steps), factors.get(i, 0)) for i in band.others]
     return Hints(rows, shape, seen)

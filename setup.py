@@ -7,6 +7,7 @@ from setuptools import Extension, setup
 EXACT = ["-O3", "-ffp-contract=off", "-fvisibility=hidden"]
 KERNELS = [
     "hbae/codecs/_hints.c",
+    "hbae/codecs/_ints.c",
     "hbae/codecs/_neighbours.c",
     "hbae/codecs/_related.c",
     "hbae/codecs/_symbols.c",
@@ -20,6 +21,7 @@ KERNELS = [
 ]
 # What a kernel holds besides its own.
 PARTS = {
+    "hbae/codecs/_ints.c": ["hbae/codecs/_symbols.c"],
     "hbae/codecs/_sets.c": [f"hbae/codecs/_{part}.c" for part in ("hints", "neighbours", "related", "symbols")],
     "hbae/codecs/_slabs.c": ["hbae/codecs/_neighbours.c", "hbae/codecs/_symbols.c"],
 }

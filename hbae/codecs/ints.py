@@ -6,7 +6,7 @@ An array (S, R1, ..., Rr) is coded one slab after the other. The context of a va
 in the slab before (whole and known to the decoder), its neighbours are one step along each axis, and pp is the slab
 before that. A bitmap of slabs that are not all zero comes first; zero slabs are skipped. Many small slabs are folded
 into 64 larger ones: the first holds the old slabs 0, 64, 128, ..., so that the slab before still holds what came
-before.
+before. NumPy is the reference; where ``_ints.c`` is built, it reads all slabs at once.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ import numpy as np
 
 from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack
-from hbae.codecs.contexts import SymbolReader, SymbolWriter
+from hbae.codecs.contexts import SymbolReader, SymbolWriter, check_fault
 from hbae.codecs.masks import read_bits
 from hbae.codecs.neighbours import NEAR, class_of, sizes_of
 from hbae.errors import FormatError
+
+try:
+    from hbae.codecs import _ints
+except ImportError:
+    _ints = None  # type: ignore[assignment]
 
 LEVELS = 1 + NEAR
 SLABS = 64
@@ -64,10 +69,7 @@ def decode_ints(reader: ByteReader, shape: tuple[int, ...], far: int = 0) -> Arr
     q = np.zeros(inner, np.int64)
     if live.any():
         symbols = SymbolReader(reader, LEVELS)
-        sizes = KnownSizes(inner)
-        for s in np.flatnonzero(live):
-            q[s] = symbols.take(sizes.levels(int(s), first).ravel()).reshape(inner[1:])
-            sizes.put(int(s), q[s])
+        _take_slabs(q, live, first, symbols)
         symbols.end()
     if not folds:
         return q
@@ -75,6 +77,23 @@ def decode_ints(reader: ByteReader, shape: tuple[int, ...], far: int = 0) -> Arr
     if flat[shape[0] :].any():
         raise FormatError("numbers behind the last one")
     return flat[: shape[0]]
+
+
+def _take_slabs(q: Array, live: Array, first: int, symbols: SymbolReader) -> None:
+    """Read the slabs that are not zero into their places, which hold zeros."""
+    if _ints is not None and symbols.buffers is not None:
+        classes = class_of(_weight(q.shape[1:], first))
+        check_fault(_ints.read(q, live, q.shape[1:], first, classes, symbols.buffers))
+        return
+    sizes = KnownSizes(q.shape)
+    for s in np.flatnonzero(live):
+        q[s] = symbols.take(sizes.levels(int(s), first).ravel()).reshape(q.shape[1:])
+        sizes.put(int(s), q[s])
+
+
+def _weight(shape: tuple[int, ...], first: int) -> int:
+    """Weights of what tells of a value of a slab: p twice, pp, and neighbours along axes ``first`` and up."""
+    return 3 + 2 * sum(n > 1 for n in shape[first:])
 
 
 def _folds(shape: tuple[int, ...]) -> int:
@@ -108,15 +127,14 @@ class KnownSizes:
         if s == 0:
             return np.zeros(self._known.shape[1:], np.uint16)
         p = self._known[s - 1]
-        m, weight = p * np.uint16(2), 3
+        m = p * np.uint16(2)
         for axis in range(first, p.ndim):
             if p.shape[axis] > 1:
                 ahead = tuple(slice(1, None) if a == axis else slice(None) for a in range(p.ndim))
                 back = tuple(slice(None, -1) if a == axis else slice(None) for a in range(p.ndim))
                 m[ahead] += p[back]
                 m[back] += p[ahead]
-                weight += 2
         if s > 1:
             m += self._known[s - 2]
-        out: Array = class_of(weight)[m] + np.uint16(1)
+        out: Array = class_of(_weight(p.shape, first))[m] + np.uint16(1)
         return out

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbae.arrays import Array
-from hbae.bound import carried, fit_transform, rotated
+from hbae.bound import carried, fit_transform, precise, rotated
 from hbae.exact import BASIS_BITS, AxisBasis, Transform
 
 
@@ -79,3 +79,21 @@ def test_dependences_are_kept_when_steps_move() -> None:
     assert np.abs(new.T @ moved)[3:].max() < 1e-3 * np.abs(moved).max()
     # The old basis does not know the dependences of the new units.
     assert np.abs(old.T @ moved)[3:].max() > 0.05 * np.abs(moved).max()
+
+
+@pytest.mark.parametrize("factor", [2.0**-5, 0.25, 0.6, 1.0, 4.0])
+def test_a_basis_is_as_precise_as_its_finer_steps_ask(factor: float) -> None:
+    """Rounded columns cost errors of a part of a step: of steps that are eight times as fine, eight times as many."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(5, 5)) @ (rng.normal(size=(5, 4000)) * 3)
+    axis = precise(fit_transform(x, ("klt",)), x).axes[0]
+    assert axis.shifts is not None
+    assert axis.shifts.min() > 0
+    moved = carried(axis, np.full(5, factor))
+    assert moved.shifts is not None
+    assert moved.shifts.tolist() == [max(s - max(0, round(-np.log2(factor))), 0) for s in axis.shifts.tolist()]
+    # What a reader gets back of values in the new steps, but for the rounding of coefficients.
+    off = [
+        np.abs((np.eye(5) - matrix_of(a) @ matrix_of(a).T) @ (x / f)).max() for a, f in ((axis, 1.0), (moved, factor))
+    ]
+    assert off[1] < 1.5 * off[0]

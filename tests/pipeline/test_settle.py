@@ -123,6 +123,57 @@ def test_a_sample_that_flatters_does_not_cost_a_pass(
     assert passes == [1]
 
 
+def test_steps_are_set_right_on_a_sample_before_chunks_are_looked_at(
+    judged: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each look at all chunks costs a part of coding them: steps that were far off take no more than two of them."""
+    x = np.random.default_rng(3).normal(size=(3, 8, 256, 256)).cumsum(2).cumsum(3)
+    ds = xr.Dataset({n: (("t", "y", "x"), a.astype(np.float32)) for n, a in zip("abc", x, strict=True)})
+    monkeypatch.setattr(sampling, "SAMPLE_BYTES", 1 << 18)
+    monkeypatch.setattr(choosing, "part_by_kind", lambda *_, **__: [])
+    real = calibrate._try_finalist
+
+    def off(*args: Any) -> Any:
+        size, c = real(*args)
+        return size, replace(c, plan=finer_plan(c.plan, np.array([0.4, 0.8, 0.6])))
+
+    monkeypatch.setattr(calibrate, "_try_finalist", off)
+    looks, look = [0], pass2.GroupWriter._look
+
+    def counted(*args: Any) -> Any:
+        looks[0] += 1
+        return look(*args)
+
+    monkeypatch.setattr(pass2.GroupWriter, "_look", counted)
+    judged(ds, tmp_path / "a.hbae", {n: [("nrmse", 1e-3)] for n in ds}, method="linear", chunk=0.25)
+    assert looks[0] <= 2
+    back = hbae.decompress(tmp_path / "a.hbae")
+    found = [np.sqrt(np.mean((back[n].values.astype(float) - ds[n]) ** 2)) / np.ptp(ds[n].values) for n in ds]
+    assert min(found) > 0.94e-3
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_finalists_whose_variables_are_tied_keep_their_steps_unless_all_was_seen(
+    whole: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One chunk tells how large a plan will be, and little of which variable needs which step."""
+    tried: list[tuple[bool, bool]] = []
+    real = calibrate._try_finalist
+
+    def spy(trials: Any, candidate: Any) -> Any:
+        assert trials.part.whole is whole
+        size, found = real(trials, candidate)
+        tried.append((candidate.plan.ties_variables, found.plan.steps.tolist() == candidate.plan.steps.tolist()))
+        return size, found
+
+    monkeypatch.setattr(calibrate, "_try_finalist", spy)
+    if not whole:
+        monkeypatch.setattr(sampling, "SAMPLE_BYTES", 1 << 18)
+    monkeypatch.setattr(choosing, "part_by_kind", lambda *_, **__: [])
+    hbae.compress(tied(8), tmp_path / "a.hbae", "nrmse=1e-3", method="linear", chunk=0.25)
+    assert {same for ties, same in tried if ties} == {not whole}
+
+
 def test_of_very_many_chunks_some_are_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hbae.compress(walks(), tmp_path / "a.hbae", "nrmse=1e-3", method="linear", chunk=0.0625)
     with Archive(tmp_path / "a.hbae") as archive:

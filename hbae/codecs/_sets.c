@@ -250,7 +250,8 @@ static PyObject *read_band(PyObject *self, PyObject *args) {
     s->spot.sizes = &s->sizes, s->spot.grid = &s->grid, s->spot.firsts = &s->firsts;
     fits = fits && band.firsts.len == 8 * variables && variables >= 1 && (band.views = hold_views(views, siblings, shape)) &&
            check_views(band.views, variables) && band.guide_classes.len == (16 * CLIP + 1) * 2 && reader_of(b, &s->reader) &&
-           hold_phases(bare, none, shape, s, &band.bare) && hold_phases(hinted, none, shape, s, &band.hinted) &&
+           (band.views->num_views || hold_phases(bare, none, shape, s, &band.bare)) &&
+           (!(band.views->num_views || variables > 1) || hold_phases(hinted, none, shape, s, &band.hinted)) &&
            read_tuple(steps, band.views->rank, s->spot.steps);
     if (fits) {
         band.points = band.views->all, band.wide = 1;

@@ -354,7 +354,36 @@ static PyObject *take(PyObject *self, PyObject *args) {
     return PyLong_FromLong(fault);
 }
 
-static PyMethodDef methods[] = {{"sort_tokens", sort_tokens, METH_VARARGS, sort_doc},
+PyDoc_STRVAR(first_doc,
+             "first_tokens(const, left, out)\n--\n\n"
+             "Write the token of each 16th slot of tables of more than one token (the others' are left).\n\n"
+             "`const`, `left`: as for `take`. `out`: uint8 (tables, 2**10).");
+
+static PyObject *first_tokens(PyObject *self, PyObject *args) {
+    Py_buffer constant, left, out;
+    if (!PyArg_ParseTuple(args, "y*y*w*", &constant, &left, &out)) return NULL;
+    Py_ssize_t tables = constant.len / 8;
+    if (constant.len == tables * 8 && left.len == tables * ENDS * 2 && out.len == tables * BUCKETS) {
+        for (Py_ssize_t k = 0; k < tables; k++) {
+            if (((const int64_t *)constant.buf)[k] >= 0) continue;
+            const uint16_t *ends = (const uint16_t *)left.buf + k * ENDS;
+            uint8_t *token = (uint8_t *)out.buf + k * BUCKETS;
+            for (int slot = 0, t = 0; slot < BUCKETS; slot++) {
+                while (t < MAX_TOKENS - 1 && ends[t + 1] <= slot << BUCKET_BITS) t++;
+                token[slot] = (uint8_t)t;
+            }
+        }
+    } else
+        PyErr_SetString(PyExc_ValueError, "first_tokens: buffers do not fit");
+    PyBuffer_Release(&constant);
+    PyBuffer_Release(&left);
+    PyBuffer_Release(&out);
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {{"first_tokens", first_tokens, METH_VARARGS, first_doc},
+                                {"sort_tokens", sort_tokens, METH_VARARGS, sort_doc},
                                 {"put", put, METH_VARARGS, put_doc},
                                 {"take", take, METH_VARARGS, take_doc},
                                 {NULL, NULL, 0, NULL}};

@@ -1,5 +1,6 @@
 from hbae.arrays import Array
 
+def first_tokens(const: Array, left: Array, out: Array) -> None: ...
 def sort_tokens(
     values: Array, contexts: Array, counts: Array, tokens: Array, runs: Array, nbits: Array, raw: Array
 ) -> tuple[int, int, int]: ...

@@ -159,7 +159,8 @@ class SymbolReader:
         side.end()
         if len(tables) != sum(c < 0 for c in const):
             raise FormatError("number of frequency tables does not fit")
-        if not np.array_equal(np.unique(self._labels[self._labels >= 0]), np.arange(num_tables)):
+        uses = np.bincount(self._labels[self._labels >= 0], minlength=num_tables)
+        if len(uses) > num_tables or not uses.all():
             raise FormatError("labels of contexts do not fit the frequency tables")
         self._used = np.zeros(num_contexts, bool)
         bits, words = reader.part(), reader.part()
@@ -255,8 +256,7 @@ class _Compiled:
         self._const = np.array(const, np.int64)
         self._token_at = np.zeros((len(const), TABLE_SUM // _BUCKET), np.uint8)
         self._left = _left_ends(const, tables)
-        for label, table in zip(np.flatnonzero(self._const < 0), tables, strict=True):
-            self._token_at[label] = np.repeat(np.arange(len(table)), table)[::_BUCKET]
+        _symbols.first_tokens(self._const, self._left, self._token_at)
         self._bits = bits
         # rANS state, words left, bits read.
         state = 0

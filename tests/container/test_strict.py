@@ -16,6 +16,7 @@ import hbae
 from hbae.codecs import (
     ByteReader,
     ByteWriter,
+    contexts,
     decode_ints,
     decode_lossless,
     decode_mask,
@@ -61,8 +62,8 @@ def joined(bitmap: bytes, tables: bytes, raw: bytes, words: bytes) -> bytes:
     return w.getvalue()
 
 
-def label_of_unused_context(tables: bytes) -> bytes:
-    """Give the last context, which does not occur, another table than the one before it has."""
+def label_of_unused_context(tables: bytes, *, beyond: bool = False) -> bytes:
+    """Give the last context, which does not occur, another table, or the first one, which does, one ``beyond`` all."""
     r = ByteReader(tables)
     n = r.varint()
     for _ in range(n):
@@ -70,7 +71,10 @@ def label_of_unused_context(tables: bytes) -> bytes:
     begin = len(tables) - len(r.rest())
     r = ByteReader(tables[begin:])
     labels = read_runs(r, LEVELS)
-    labels[-1] = (labels[-1] + 1) % n
+    if beyond:
+        labels[0] = n
+    else:
+        labels[-1] = (labels[-1] + 1) % n
     w = ByteWriter()
     w.raw(tables[:begin])
     write_runs(w, labels)
@@ -81,6 +85,7 @@ def label_of_unused_context(tables: bytes) -> bytes:
 LEFT_OVER: dict[str, Callable[[bytes, bytes, bytes, bytes], tuple[bytes, bytes, bytes, bytes]]] = {
     "bits behind the bitmap": lambda b, t, r, w: (bytes([b[0] | 1]), t, r, w),
     "a label": lambda b, t, r, w: (b, label_of_unused_context(t), r, w),
+    "a label of no table": lambda b, t, r, w: (b, label_of_unused_context(t, beyond=True), r, w),
     "behind the tables": lambda b, t, r, w: (b, t + b"\0", r, w),
     "a raw byte": lambda b, t, r, w: (b, t, r + b"\0", w),
     "raw padding": lambda b, t, r, w: (b, t, r[:-1] + bytes([r[-1] | 1]), w),
@@ -92,7 +97,10 @@ LEFT_OVER: dict[str, Callable[[bytes, bytes, bytes, bytes], tuple[bytes, bytes, 
 
 
 @pytest.mark.parametrize("name", sorted(LEFT_OVER))
-def test_left_over_symbols(name: str) -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_left_over_symbols(name: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        monkeypatch.setattr(contexts, "_symbols", None)
     good = pieces(some_ints())
     assert decode_ints(ByteReader(joined(*good)), SHAPE)[2, 3, 4] == 2**51
     with pytest.raises(FormatError):

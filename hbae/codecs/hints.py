@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,16 +28,14 @@ _NOTHING = np.zeros(0, np.uint16)
 View = tuple[Array, Array, tuple[int, ...], tuple[int, ...], int]
 
 
-@dataclass(frozen=True, eq=False)
-class Sizes:
+class Sizes(NamedTuple):
     """Sizes (uint16) of a band's variables ``rows`` (R of them, ascending), (R, *shape)."""
 
     rows: Array
     values: Array
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
+class Seen(NamedTuple):
     """Another band as it is seen from a band: at each point the same place there, or its last one.
 
     ``band``: None where no variable has anything there. ``ratios``: by axis, how many of the band's indices see one of

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -64,6 +64,18 @@ class Choice:
     name: str
 
 
+class Weight(NamedTuple):
+    """Bytes that a plan takes for the whole group by those of a sample, and what its errors are there.
+
+    ``ratio``: errors over tolerances (V,) of plans for a global RMSE; None where a box is kept without loss. ``lossy``:
+    whether none is.
+    """
+
+    size: float
+    ratio: Array | None
+    lossy: bool
+
+
 @dataclass(frozen=True)
 class _Trials:
     """What goes to the workers: the settings to make families in, and where plans are weighed."""
@@ -104,30 +116,37 @@ def choose_plan(
     few = trial_part(sample, FIRST_POINTS)
     trials = _Trials(settings, targets, few, backend)
     alone = points_of(sample) < ALONE_POINTS
-    first: list[tuple[Family, float, bool]] = []
+    first: list[tuple[Family, Weight]] = []
     for tasks in _rounds(settings, first, kinds):
         first += workers.map(_try_family, trials, tasks, alone=alone)
-    able = [(size, f) for f, size, _ in first if f.members]
-    if not able or ("lossless" in methods and not all(lossy for *_, lossy in first)):
+    able = [(w.size, f) for f, w in first if f.members]
+    known = {id(f.members[0]): w for f, w in first if f.members and not f.members[0].tall}
+    if not able or ("lossless" in methods and not all(w.lossy for _, w in first)):
         plain = Candidate("lossless", draft, None, 0, True)
-        able.insert(0, (weigh(plain, targets, few, own)[0], Family([plain])))
+        known[id(plain)] = weigh(plain, targets, few, own)
+        able.insert(0, (known[id(plain)].size, Family([plain])))
     kept = _kept(able)
     bare = replace(trials, settings=[])
     # A small part says nothing about plans whose tiles are larger than that.
     variants = [(k, c) for k, (_, f) in enumerate(kept) for c in f.members[1:] if not c.tall]
-    sizes = workers.map(_try_plan, bare, [(c,) for _, c in variants], alone=alone)
+    weights = workers.map(_try_plan, bare, [(c,) for _, c in variants], alone=alone)
     weighed = [[(size, f.members[0])] for size, f in kept]
-    for (k, c), size in zip(variants, sizes, strict=True):
-        weighed[k].append((size, c))
+    for (k, c), w in zip(variants, weights, strict=True):
+        known[id(c)] = w
+        weighed[k].append((w.size, c))
     # A small part says little about which of a family's plans is the best, too.
     finalists = _finalists([found for family in weighed for found in sorted(family, key=_size)[:_VARIANTS]])
     whole = replace(bare, part=_last_part(few, sample))
-    jobs = [(c,) for c in finalists]
-    met = list(zip(workers.map(_try_plan, whole, jobs, alone=alone), finalists, strict=True))
-    least = min(map(_size, met))
-    jobs = [(c,) for size, c in met if size <= _CLOSE * least]
+    if not _alike(whole.part, few):
+        known = {}
+    new = [c for c in finalists if id(c) not in known]
+    weights = workers.map(_try_plan, whole, [(c,) for c in new], alone=alone)
+    known |= {id(c): w for c, w in zip(new, weights, strict=True)}
+    least = min(known[id(c)].size for c in finalists)
+    close = [(c, known[id(c)]) for c in finalists if known[id(c)].size <= _CLOSE * least]
     # Where one is ahead of all others its steps are set right later.
-    tried = workers.map(_try_finalist, whole, jobs, alone=alone) if len(jobs) > 1 else met
+    ahead = [(w.size, c) for c, w in close]
+    tried = workers.map(_try_finalist, whole, close, alone=alone) if len(close) > 1 else ahead
     size, winner = min(tried, key=_size)
     plan = winner.plan
     wide = sample.columns if winner.tall and sample.columns is not None else sample
@@ -147,6 +166,12 @@ def _last_part(few: Sample, sample: Sample) -> Sample:
     if in_chunks and sample.ratio == 1 and points_of(sample) <= _LAST_POINTS:
         return sample
     return max(few, chunk, key=points_of)
+
+
+def _alike(a: Sample, b: Sample) -> bool:
+    """Tell whether samples are of the same boxes and stand for the same."""
+    boxes = zip(a.boxes, b.boxes, strict=False)
+    return a.ratio == b.ratio and len(a.boxes) == len(b.boxes) and all(x is y for (x, _), (y, _) in boxes)
 
 
 def points_of(sample: Sample) -> int:
@@ -178,7 +203,7 @@ def _finalists(best: list[tuple[float, Candidate]]) -> list[Candidate]:
 
 
 def _rounds(
-    settings: list[Setting], found: list[tuple[Family, float, bool]], kinds: frozenset[str] | None
+    settings: list[Setting], found: list[tuple[Family, Weight]], kinds: frozenset[str] | None
 ) -> Iterator[list[tuple[int, Task]]]:
     """Give the families to try: those without a model, then one of each model, then a model's others if it may pay.
 
@@ -191,36 +216,35 @@ def _rounds(
     late = [job for job in plain if without_basis(job[1]) in tasks_of]
     early = [job for job in plain if job not in late]
     yield early
-    sizes = {task: size for (_, task), (_, size, _) in zip(early, found, strict=True)}
+    sizes = {task: w.size for (_, task), (_, w) in zip(early, found, strict=True)}
     least = min((sizes[without_basis(task)] for _, task in late), default=math.inf)
     late = [job for job in late if sizes[without_basis(job[1])] <= _FAR * least]
     with_model = [(i, family_tasks(s)) for i, s in enumerate(settings) if s.model is not None]
     yield late + [(i, tasks[-1]) for i, tasks in with_model]
     of_plain = len(early) + len(late)
-    best = min((size for _, size, _ in found[:of_plain]), default=math.inf)
+    best = min((w.size for _, w in found[:of_plain]), default=math.inf)
     probes = zip(with_model, found[of_plain:], strict=True)
-    yield [(i, task) for (i, tasks), (_, size, _) in probes if size < _FAR * best for task in tasks[:-1]]
+    yield [(i, task) for (i, tasks), (_, w) in probes if w.size < _FAR * best for task in tasks[:-1]]
 
 
-def _try_family(trials: _Trials, setting: int, task: Task) -> tuple[Family, float, bool]:
-    """Make a family and weigh its first plan; tell whether bytes without loss were far off."""
+def _try_family(trials: _Trials, setting: int, task: Task) -> tuple[Family, Weight]:
+    """Make a family and weigh its first plan."""
     with quiet():
         family = make_family(trials.settings[setting], task)
         if not family.members:
-            return family, math.inf, True
+            return family, Weight(math.inf, None, True)
         s = trials.settings[setting]
         part = trial_part(s.sample, FIRST_POINTS) if s.tall else trials.part
-        size, _, lossy = weigh(family.members[0], trials.targets, part, get_backend(trials.backend))
-        return family, size, lossy
+        return family, weigh(family.members[0], trials.targets, part, get_backend(trials.backend))
 
 
-def _try_plan(trials: _Trials, candidate: Candidate) -> float:
+def _try_plan(trials: _Trials, candidate: Candidate) -> Weight:
     with quiet():
-        return weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))[0]
+        return weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))
 
 
-def _try_finalist(trials: _Trials, candidate: Candidate) -> tuple[float, Candidate]:
-    """Weigh a plan with its steps moved until its errors are near the tolerances there.
+def _try_finalist(trials: _Trials, candidate: Candidate, weight: Weight) -> tuple[float, Candidate]:
+    """Move the steps of a plan of that weight until its errors are near the tolerances there; give its bytes.
 
     Steps that a basis ties come back as they were, unless that is the whole group: one by one they are set by more than
     one chunk.
@@ -228,8 +252,10 @@ def _try_finalist(trials: _Trials, candidate: Candidate) -> tuple[float, Candida
     given, tied = candidate, candidate.plan.ties_variables
     settler = Settler.on_sample(candidate.plan, trials.targets)
     with quiet():
-        for _ in range(_TURNS):
-            size, ratio, _ = weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))
+        for turn in range(_TURNS):
+            if turn:
+                weight = weigh(candidate, trials.targets, trials.part, get_backend(trials.backend))
+            ratio = weight.ratio
             # A chunk where hardly anything happens says nothing about steps.
             if ratio is None or not float(ratio.max()) > _QUIET:
                 break
@@ -243,7 +269,7 @@ def _try_finalist(trials: _Trials, candidate: Candidate) -> tuple[float, Candida
             candidate = replace(candidate, plan=plan)
             if np.abs(plan.steps / np.where(before > 0, before, 1) - 1).mean() < _OFF:
                 break
-    return size, given if tied and not trials.part.whole else candidate
+    return weight.size, given if tied and not trials.part.whole else candidate
 
 
 def _nearest(found: list[tuple[float, _T]]) -> list[tuple[float, _T]]:
@@ -256,11 +282,10 @@ def _size(found: tuple[float, object]) -> float:
     return found[0]
 
 
-def weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> tuple[float, Array | None, bool]:
+def weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend) -> Weight:
     """Estimate bytes for the whole group at the tolerances from real bytes of the sample's boxes.
 
-    Plans for a global RMSE are compared at equal error. The ratio of each variable's error to its tolerance comes with
-    it for them; none where a box is kept without loss. Last comes whether no box is.
+    Plans for a global RMSE are compared at equal error.
     """
     plain = size = 0
     sse, count = np.zeros(len(targets)), np.zeros(len(targets))
@@ -280,7 +305,7 @@ def weigh(c: Candidate, targets: list[Target], sample: Sample, backend: Backend)
     if c.plan.related:
         factor *= _RELATED
     estimate = c.extra + len(encode_plan(c.plan)) + (plain + size * factor) * sample.ratio
-    return estimate, None if plain else ratio, not plain
+    return Weight(estimate, None if plain else ratio, not plain)
 
 
 def _at_the_aim(ratio: Array, bits: float, *, tied: bool) -> float:

@@ -160,9 +160,9 @@ def test_finalists_whose_variables_are_tied_keep_their_steps_unless_all_was_seen
     tried: list[tuple[bool, bool]] = []
     real = calibrate._try_finalist
 
-    def spy(trials: Any, candidate: Any) -> Any:
+    def spy(trials: Any, candidate: Any, weight: Any) -> Any:
         assert trials.part.whole is whole
-        size, found = real(trials, candidate)
+        size, found = real(trials, candidate, weight)
         tried.append((candidate.plan.ties_variables, found.plan.steps.tolist() == candidate.plan.steps.tolist()))
         return size, found
 

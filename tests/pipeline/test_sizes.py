@@ -94,9 +94,9 @@ def test_finalists_meet_on_a_whole_chunk(monkeypatch: pytest.MonkeyPatch, tmp_pa
     """A rest at an edge, or a corner of a box, says little about plans that want room."""
     met, real = [], calibrate._try_finalist
 
-    def spy(trials: Any, candidate: Any) -> Any:
+    def spy(trials: Any, candidate: Any, weight: Any) -> Any:
         met.append(sum(raw[0].size for raw, _ in trials.part.boxes))
-        return real(trials, candidate)
+        return real(trials, candidate, weight)
 
     monkeypatch.setattr(calibrate, "_try_finalist", spy)
     # No chunk divides these lengths.
@@ -115,16 +115,16 @@ def test_a_kind_that_is_near_is_weighed_on_a_whole_chunk(monkeypatch: pytest.Mon
     real, met = calibrate._try_family, []
 
     def flattered(trials: Any, setting: int, task: tuple[str, ...]) -> Any:
-        family, _, lossy = real(trials, setting, task)
+        family, weight = real(trials, setting, task)
         kind = family.members[0].kind if family.members else ""
-        return family, {"transform": 1000.0, "wavelet": 1050.0}.get(kind, 1200.0), lossy
+        return family, weight._replace(size={"transform": 1000.0, "wavelet": 1050.0}.get(kind, 1200.0))
 
-    def spy(trials: Any, candidate: Any) -> Any:
+    def spy(trials: Any, candidate: Any, weight: Any) -> Any:
         met.append(candidate.kind)
         return math.inf if candidate.kind == "transform" else 1.0, candidate
 
     monkeypatch.setattr(calibrate, "_try_family", flattered)
-    monkeypatch.setattr(calibrate, "_try_plan", lambda *_: math.inf)
+    monkeypatch.setattr(calibrate, "_try_plan", lambda *_: calibrate.Weight(math.inf, None, True))
     monkeypatch.setattr(calibrate, "_try_finalist", spy)
     x = np.cumsum(np.random.default_rng(3).normal(size=(3, 24, 64, 64)), axis=2).astype(np.float32)
     ds = xr.Dataset({n: (("t", "y", "x"), a) for n, a in zip("abc", x, strict=True)})
@@ -138,15 +138,16 @@ def test_two_plans_of_a_family_meet_on_a_whole_chunk(monkeypatch: pytest.MonkeyP
     real, met = calibrate._try_family, []
 
     def only_wavelets(trials: Any, setting: int, task: tuple[str, ...]) -> Any:
-        family, _, lossy = real(trials, setting, task)
-        return family, 1000.0 if family.members and family.members[0].kind == "wavelet" else 9000.0, lossy
+        family, weight = real(trials, setting, task)
+        own = family.members and family.members[0].kind == "wavelet"
+        return family, weight._replace(size=1000.0 if own else 9000.0)
 
-    def spy(trials: Any, candidate: Any) -> Any:
+    def spy(trials: Any, candidate: Any, weight: Any) -> Any:
         met.append(candidate.plan.wavelet)
         return float(len(met)), candidate
 
     monkeypatch.setattr(calibrate, "_try_family", only_wavelets)
-    monkeypatch.setattr(calibrate, "_try_plan", lambda *_: 1001.0)
+    monkeypatch.setattr(calibrate, "_try_plan", lambda *_: calibrate.Weight(1001.0, None, True))
     monkeypatch.setattr(calibrate, "_try_finalist", spy)
     x = np.cumsum(np.random.default_rng(3).normal(size=(24, 64, 64)), axis=2).astype(np.float32)
     ds = xr.Dataset({"a": (("t", "y", "x"), x)})

@@ -96,9 +96,12 @@ def test_finalists_meet_on_a_whole_chunk(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     def spy(trials: Any, candidate: Any, weight: Any) -> Any:
         met.append(sum(raw[0].size for raw, _ in trials.part.boxes))
+        here = calibrate.weigh(candidate, trials.targets, trials.part, calibrate.get_backend("numpy"))
+        assert weight.size == here.size
         return real(trials, candidate, weight)
 
     monkeypatch.setattr(calibrate, "_try_finalist", spy)
+    monkeypatch.setattr(calibrate, "FIRST_POINTS", 1 << 14)
     # No chunk divides these lengths.
     x = np.cumsum(np.random.default_rng(3).normal(size=(35, 67, 67)), axis=1).astype(np.float32)
     ds = xr.Dataset({"a": (("t", "y", "x"), x)})

@@ -36,7 +36,8 @@ def compress(source: Any, out: PathLike, bound: BoundLike | None = None, *, comm
         The archive, ``.hbae``; it appears complete and verified, or not at all.
     bound : str, ErrorBound, mapping or list of those
         For example ``"nrmse=1e-3"`` or ``{"T": "abs=0.5", "Y_*": "nrmse=1e-3"}``. With ``size`` or ``cr`` it may be
-        left out (``nrmse`` then); if given, all its values are scaled by one factor until the file fits.
+        left out (``nrmse`` then); if given, all its values are scaled by one factor until the file fits. With
+        ``method="lossless"`` it may be left out, too: everything is kept exactly.
     comm : mpi4py.MPI.Comm, optional
         Ranks that share the work; all must call with the same arguments, and get the same report. A rank that dies of
         something that the others do not hear of ends them all. Without it this process works alone.

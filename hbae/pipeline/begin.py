@@ -35,7 +35,12 @@ def look(
     if not Path(out).absolute().parent.is_dir():
         raise FieldError(f"{out}: there is no such folder")
     if bound is None and not options.by_size:
-        raise ConfigError("nothing is asked for: give --bound, --size or --cr (bound=, size=, cr= in Python)")
+        if options.method != "lossless":
+            raise ConfigError(
+                "nothing is asked for: give --bound, --size or --cr (bound=, size=, cr= in Python), or --method lossless"
+            )
+        # What has no bound is kept exactly.
+        bound = ()
     # A device that is not there.
     get_backend(options.backend(model=False))
     rules = parse_rules(ANY_SIZE if bound is None else bound)

@@ -46,6 +46,19 @@ def test_json_is_one_object_and_true(run: Run, files: Path) -> None:
             assert np.sqrt((error**2).mean()) / np.ptp(x) <= (np.inf if row["path"] == "T" else 1e-3)
 
 
+def test_everything_is_kept_exactly_where_that_is_asked_for(run: Run, files: Path) -> None:
+    """P1: no bound, and no bit lost; without the method nothing would have been asked for."""
+    refused = run("compress", "a.nc", "-o", "b.hbae")
+    assert refused.code == 2
+    assert "--method lossless" in refused.err
+    assert run("compress", "a.nc", "-o", "b.hbae", "--method", "lossless").code == 0
+    with netCDF4.Dataset(files / "a.nc") as d, hbae.open(files / "b.hbae") as ds:
+        assert set(ds.variables) == set(d.variables)
+        for name in d.variables:
+            d[name].set_auto_maskandscale(False)
+            assert ds[name].values.tobytes() == np.asarray(d[name][:]).tobytes()
+
+
 def test_quiet_prints_nothing(run: Run, files: Path) -> None:
     done = run("compress", "a.nc", "-o", "b.hbae", *BOUND, "-q")
     assert (done.code, done.out, done.err) == (0, "", "")

@@ -28,7 +28,7 @@ def compress(
     variables: o.Variables = None,
     model: Annotated[Optional[Path], typer.Option(metavar="MODEL", help="A trained model.")] = None,  # noqa: UP045
     budget: Annotated[Text, typer.Option(metavar="60s", help="Train a model for so long: 60s, 5m, 40ep.")] = None,
-    method: Annotated[str, typer.Option(metavar="M", help="auto, hbae, linear or lossless; the last needs no bound.")] = "auto",
+    method: Annotated[str, typer.Option(metavar="M", help="auto, hbae, linear, or lossless (no bound).")] = "auto",
     preset: o.Preset = "auto",
     device: o.Device = "cpu",
     threads: Annotated[Optional[int], typer.Option(metavar="N", help="Worker processes.")] = None,  # noqa: UP045

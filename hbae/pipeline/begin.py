@@ -37,7 +37,7 @@ def look(
     if bound is None and not options.by_size:
         if options.method != "lossless":
             raise ConfigError(
-                "nothing is asked for: give --bound, --size or --cr (bound=, size=, cr= in Python), or --method lossless"
+                "nothing is asked for: give --bound, --size, --cr (bound=, size=, cr= in Python) or --method lossless"
             )
         # What has no bound is kept exactly.
         bound = ()

@@ -10,9 +10,10 @@
 #include <string.h>
 
 #define MOST_AXES 8
-/* Columns that are lifted together: those that lie side by side, and others. */
+/* Columns that are lifted together: those that lie side by side, and others; values of them that there is room for. */
 #define NEAR 16
 #define APART 8
+#define ROOM ((Py_ssize_t)1 << 18)
 /* Values of a row that stay together where a grid is cut, values that stay in the cache, passes of a grid. */
 #define ROW 256
 #define CACHED (1 << 15)
@@ -157,9 +158,16 @@ typedef struct {
     double *work;
 } Lift;
 
+/* How many of so many columns of n values are lifted at a time: no more than there is room for, and one at least. */
+static Py_ssize_t at_a_time(Py_ssize_t columns, Py_ssize_t n, Py_ssize_t gap) {
+    Py_ssize_t most = gap == 1 ? NEAR : APART, room = n < ROOM ? ROOM / n : 1;
+    most = most < room ? most : room;
+    return most < columns ? most : columns;
+}
+
 /* Lift columns that are `gap` apart, some at a time. They are moved together and back once: caches do not like strides. */
 static void lift_side_by_side(const Lift *w, double *x, Py_ssize_t columns, Py_ssize_t gap) {
-    Py_ssize_t n = w->counts[w->axis], e = w->steps[w->axis], row = gap == 1 ? NEAR : APART;
+    Py_ssize_t n = w->counts[w->axis], e = w->steps[w->axis], row = at_a_time(columns, n, gap);
     for (Py_ssize_t i = 0; i < columns; i += row) {
         Py_ssize_t some = columns - i < row ? columns - i : row;
         move_some(x + i * gap, n, e, some, gap, row, 0, w->work);
@@ -292,14 +300,14 @@ static PyObject *lift(PyObject *self, PyObject *args) {
     Box box;
     int inverse;
     if (!PyArg_ParseTuple(args, "w*O!O!p", &grid, &PyTuple_Type, &shape, &PyTuple_Type, &passes, &inverse)) return NULL;
-    Py_ssize_t total = read_shape(shape, &box), n = PyTuple_Size(passes), most = 1;
+    Py_ssize_t total = read_shape(shape, &box), n = PyTuple_Size(passes), room = ROOM;
     int good = total && n <= MOST_PASSES && grid.len == total * (Py_ssize_t)sizeof(double);
     for (Py_ssize_t i = 0; good && i < n; i++) {
         good = read_pass(PyTuple_GetItem(passes, i), &box, all + i);
         /* A column may be as long as a chunk. */
-        if (good && box.counts[all[i].axis] > most) most = box.counts[all[i].axis];
+        if (good && box.counts[all[i].axis] > room) room = box.counts[all[i].axis];
     }
-    double *work = good ? malloc((size_t)(NEAR * most) * sizeof(double)) : NULL;
+    double *work = good ? malloc((size_t)(room < total ? room : total) * sizeof(double)) : NULL;
     if (work) {
         box.x = grid.buf;
         Py_BEGIN_ALLOW_THREADS;

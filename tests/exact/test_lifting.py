@@ -17,6 +17,8 @@ from hbae.exact import Wavelet
 SHAPES = [(9,), (10,), (31,), (17, 33), (9, 9, 9), (5, 12, 40), (3, 9, 10, 11), (64, 1, 18), (9, 2, 9, 3, 10)]
 # Grids that do not fit the cache, cut along the first axis, between lines, and along rows.
 SHAPES += [(70, 20, 30), (20, 40, 50), (3, 11003), (9, 4100), (4100, 9), (12, 10, 3, 120)]
+# Columns of which few at a time, or one, fit where they are lifted.
+SHAPES += [(300001,), (3, 300001), (40001, 7)]
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
  *
  * What is done with one parity of a band of variables or of a slab: each a step of _sets.c or _slabs.c, and by itself a function
  * of its own kernel.
- * Functions give whether everything fits, unless they say otherwise, and touch nothing where it does not.
+ * Functions give whether everything fits, unless they say otherwise, and touch nothing where it does not. Buffers that are written
+ * overlap no other one: what was checked would change.
  */
 #ifndef HBAE_SETS_H
 #define HBAE_SETS_H

@@ -290,6 +290,12 @@ int reader_of(const Py_buffer *b, Reader *r) {
     int good = b[LABELS].len == num * 8 && b[CONSTANT].len == tables * 8 && b[TOKEN_AT].len == tables * BUCKETS &&
                b[LEFT].len == tables * ENDS * 2 && b[WORDS].len % 4 == 0 && b[STATE].len == 24 && b[USED].len == num;
     for (Py_ssize_t k = 0; good && k < tables; k++) good = constant[k] >= -1 && constant[k] < MAX_TOKENS;
+    uint8_t last = 0;
+    for (Py_ssize_t k = 0; good && k < b[TOKEN_AT].len; k++) {
+        uint8_t t = ((const uint8_t *)b[TOKEN_AT].buf)[k];
+        last = t > last ? t : last;
+    }
+    good = good && last < MAX_TOKENS;
     good = good && state[1] <= (uint64_t)b[WORDS].len / 4 && state[2] <= (uint64_t)b[BITS].len * 8;
     if (!good) return 0;
     r->labels = b[LABELS].buf, r->constant = constant, r->token_at = b[TOKEN_AT].buf, r->left = b[LEFT].buf;

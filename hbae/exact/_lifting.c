@@ -165,14 +165,23 @@ static Py_ssize_t at_a_time(Py_ssize_t columns, Py_ssize_t n, Py_ssize_t gap) {
     return most < columns ? most : columns;
 }
 
-/* Lift columns that are `gap` apart, some at a time. They are moved together and back once: caches do not like strides. */
+static void make_passes(const Lift *w, double *x, Py_ssize_t e, Py_ssize_t columns) {
+    for (Py_ssize_t k = 0; k < w->passes; k++)
+        lift_columns(x, (w->counts[w->axis] + w->ratios[k] - 1) / w->ratios[k], e * w->ratios[k], columns, w->inverse);
+}
+
+/* Lift columns that are `gap` apart, some at a time. They are moved together and back once, as caches do not like strides; short
+   rows that lie side by side stay where they are. */
 static void lift_side_by_side(const Lift *w, double *x, Py_ssize_t columns, Py_ssize_t gap) {
     Py_ssize_t n = w->counts[w->axis], e = w->steps[w->axis], row = at_a_time(columns, n, gap);
+    if (gap == 1 && e <= NEAR) {
+        make_passes(w, x, e, columns);
+        return;
+    }
     for (Py_ssize_t i = 0; i < columns; i += row) {
         Py_ssize_t some = columns - i < row ? columns - i : row;
         move_some(x + i * gap, n, e, some, gap, row, 0, w->work);
-        for (Py_ssize_t k = 0; k < w->passes; k++)
-            lift_columns(w->work, (n + w->ratios[k] - 1) / w->ratios[k], row * w->ratios[k], some, w->inverse);
+        make_passes(w, w->work, row, some);
         move_some(x + i * gap, n, e, some, gap, row, 1, w->work);
     }
 }
@@ -181,7 +190,7 @@ static void lift_side_by_side(const Lift *w, double *x, Py_ssize_t columns, Py_s
 static void walk(const Lift *w, double *x, int at) {
     int across = w->axis == w->rank - 1 ? w->rank - 2 : w->rank - 1;
     if (at >= across) {
-        lift_side_by_side(w, x, across < 0 ? 1 : w->counts[across], across < 0 ? 0 : w->steps[across]);
+        lift_side_by_side(w, x, across < 0 ? 1 : w->counts[across], across < 0 ? 1 : w->steps[across]);
         return;
     }
     Py_ssize_t n = at == w->axis ? 1 : w->counts[at];

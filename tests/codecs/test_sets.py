@@ -369,6 +369,7 @@ def test_what_does_not_fit_is_refused(compiled: Any, monkeypatch: pytest.MonkeyP
         (9, 1, constant[1:].copy()),
         (9, 1, np.full_like(constant, 146)),
         (9, 2, token_at[1:].copy()),
+        (9, 2, np.full_like(token_at, 146)),
         (9, 3, left[1:].copy()),
         (9, 4, words[:0]),
         (9, 5, b""),

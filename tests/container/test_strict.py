@@ -124,6 +124,9 @@ def test_a_table_that_no_context_uses() -> None:
 def test_an_integer_has_one_form() -> None:
     assert ByteReader(b"\0").varint() == 0
     assert ByteReader(b"\x80\x01").varint() == 128
+    assert ByteReader(b"\xff" * 8 + b"\x7f").varint() == (1 << 63) - 1
+    with pytest.raises(FormatError, match="end inside"):
+        ByteReader(b"\xff" * 9 + b"\x01").varint()
     for data in (b"\x80\x00", b"\x81\x80\x00", b"\xff" * 8 + b"\x00"):
         with pytest.raises(FormatError, match="longer"):
             ByteReader(data).varint()

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+import hbae
 from hbae.errors import FieldError, UnknownNameError
 from hbae.io import open_field, same_field, to_dataset, write_field
 
@@ -64,6 +65,16 @@ def test_dataset_comes_back() -> None:
     assert back["t"].encoding["units"] == "days since 2000-01-01"
     assert same_field(field, open_field(back)) == []
     _same_dataset(ds, pickle.loads(pickle.dumps(back)))
+
+
+def test_dataset_comes_back_from_an_archive(tmp_path: Path) -> None:
+    """Dates, durations, text, bytes, scalars and byte orders, in memory at once or read when asked for."""
+    ds = _nasty()
+    hbae.compress(ds, tmp_path / "a.hbae", method="lossless")
+    with hbae.open(tmp_path / "a.hbae") as lazy:
+        for back in (hbae.decompress(tmp_path / "a.hbae"), lazy.load()):
+            xr.testing.assert_identical(back, ds)
+            assert {n: v.dtype for n, v in back.variables.items()} == {n: v.dtype for n, v in ds.variables.items()}
 
 
 def test_dataset_without_index() -> None:

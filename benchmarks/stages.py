@@ -27,7 +27,7 @@ from hbae.codecs import coefficients, ints
 from hbae.codecs.bytes_ import ByteReader
 from hbae.codecs.contexts import SymbolReader
 from hbae.pipeline import chunk as chunks
-from hbae.pipeline import levels, waves
+from hbae.pipeline import exactvars, levels, waves
 from hbae.pipeline.archive import Archive
 
 _STAGES = {"_read_latents": "base", "decode_lossless": "without loss"}
@@ -111,6 +111,8 @@ def watched(archive: Archive) -> Counter[str]:
     with ExitStack() as patched:
         for name, stage in stages.items():
             patched.enter_context(mock.patch.object(chunks, name, noting(getattr(chunks, name), stage)))
+        large = noting(exactvars.decode_lossless, "kept exactly")
+        patched.enter_context(mock.patch.object(exactvars, "decode_lossless", large))
         for module in _READING:
             patched.enter_context(mock.patch.object(module, "SymbolReader", Noted))
         for part in archive.parts:

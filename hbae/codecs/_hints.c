@@ -112,24 +112,34 @@ static int check_view(const Views *k, View *v, Py_ssize_t variables) {
     return 1;
 }
 
-Views *hold_views(PyObject *views, int siblings, PyObject *shape) {
+Views *make_views(PyObject *shape, Py_ssize_t num) {
     Views *k = calloc(1, sizeof(Views));
     if (!k) {
         PyErr_NoMemory();
         return NULL;
     }
-    Py_ssize_t num = PyTuple_Check(views) ? PyTuple_Size(views) : MOST_VIEWS + 1;
     k->rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0, k->all = 1;
-    int good = num <= MOST_VIEWS && siblings >= 0 && siblings <= num && k->rank >= 1 && k->rank <= MOST_AXES &&
-               read_tuple(shape, k->rank, k->shape);
+    int good = num >= 0 && num <= MOST_VIEWS && k->rank >= 1 && k->rank <= MOST_AXES && read_tuple(shape, k->rank, k->shape);
     for (Py_ssize_t a = 0; good && a < k->rank; a++) {
         good = k->shape[a] >= 1 && k->shape[a] <= MOST && k->all <= PY_SSIZE_T_MAX / 8 / k->shape[a];
         k->all *= good ? k->shape[a] : 1;
     }
+    if (good) return k;
+    release_views(k);
+    return NULL;
+}
+
+/* Hold views; gives NULL where they do not fit. */
+static Views *hold_views(PyObject *views, int siblings, PyObject *shape) {
+    Py_ssize_t num = PyTuple_Check(views) ? PyTuple_Size(views) : -1;
+    Views *k = make_views(shape, num);
+    int good = k && siblings >= 0 && siblings <= num;
     for (; good && k->num_views < num; k->num_views += good)
         good = read_view(k, PyTuple_GetItem(views, k->num_views), k->views + k->num_views);
-    k->num_siblings = siblings;
-    if (good) return k;
+    if (good) {
+        k->num_siblings = siblings;
+        return k;
+    }
     release_views(k);
     return NULL;
 }

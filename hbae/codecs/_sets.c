@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A set of variables of a wavelet band, or all sets of one, read phase by phase from a stream: the steps of hbae/codecs/sets.py in
- * one call.
+ * A set of variables of a wavelet band, or all bands, set by set, read phase by phase from a stream: the steps of
+ * hbae/codecs/sets.py in one call.
  */
 #include "_sets.h"
 
@@ -170,18 +170,36 @@ static PyObject *read_set(PyObject *self, PyObject *args) {
     return PyLong_FromLong(fault);
 }
 
+/* What is known of a band once it is read: how many of the variables it has, where each is among them (-1: nowhere), their sizes. */
+typedef struct {
+    Py_ssize_t rows, rank, shape[MOST_AXES], points;
+    int64_t *places;
+    uint16_t *sizes;
+} Settled;
+
 /* A band, set by set: phases of sets that something is told of and of others, what other bands tell, the guide and its classes,
-   sizes (uint16, V variables, of `points`), with a border in `known` (of `wide` points) while a set is read. */
+   and sizes (of `wide` points) with a border while a set is read. `firsts`: where each of its variables lies; `there`: where
+   they are among those of each band that tells of it. */
 typedef struct {
     Set set;
     Phases bare, hinted;
     Views *views;
-    Py_buffer sizes, guide_classes, firsts;
-    Py_ssize_t points, wide, width, largest;
+    const Py_buffer *guide_classes;
+    Py_ssize_t rows, wide, width, largest;
+    int64_t *firsts, *there;
     uint16_t *known, *hints, *guide;
     uint32_t *sums;
     uint8_t *live_hints;
 } Band;
+
+/* All bands of a chunk: their descriptions, which of the variables each has, buffers of a grid and a stream. */
+typedef struct {
+    PyObject *list;
+    Py_ssize_t count, variables, stride;
+    Py_buffer live, grid, classes, guide_classes, stream[STREAM_BUFFERS];
+    Reader reader;
+    Settled *settled;
+} Bands;
 
 /* The largest of sets of 1, 2, 4, ... variables. */
 static Py_ssize_t largest_set(Py_ssize_t variables) {
@@ -193,97 +211,185 @@ static Py_ssize_t largest_set(Py_ssize_t variables) {
     return most;
 }
 
-static int make_band_room(Band *b) {
-    size_t points = (size_t)b->points, largest = (size_t)b->largest;
+static int make_band_room(Band *b, Py_ssize_t points) {
+    size_t all = (size_t)points, largest = (size_t)b->largest;
     b->known = malloc(largest * (size_t)b->wide * sizeof(uint16_t));
-    b->hints = malloc(largest * points * sizeof(uint16_t));
-    b->guide = malloc(points * sizeof(uint16_t));
-    b->sums = malloc(points * sizeof(uint32_t));
-    b->live_hints = malloc(largest * points / (size_t)(b->width - 2));
+    b->hints = malloc(largest * all * sizeof(uint16_t));
+    b->guide = malloc(all * sizeof(uint16_t));
+    b->sums = malloc(all * sizeof(uint32_t));
+    b->live_hints = malloc(largest * all / (size_t)(b->width - 2));
     b->set.live_hints = b->live_hints;
     if (b->known && b->hints && b->guide && b->sums && b->live_hints) return 1;
     PyErr_NoMemory();
     return 0;
 }
 
-static int read_sets(Band *b, Py_ssize_t variables, int *fits) {
+static void release_band(Band *b) {
+    leave_room(&b->set);
+    void *rooms[] = {b->firsts, b->there, b->known, b->hints, b->guide, b->sums, b->live_hints};
+    for (size_t k = 0; k < sizeof rooms / sizeof *rooms; k++) free(rooms[k]);
+    release_phases(&b->bare);
+    release_phases(&b->hinted);
+    release_views(b->views);
+}
+
+static int read_sets(Band *b, Settled *own, int *fits) {
     int fault = FINE;
     Set *s = &b->set;
-    for (Py_ssize_t first = 0, size = 1; first < variables && *fits && fault == FINE; first += size, size *= 2) {
-        Py_ssize_t count = variables - first < size ? variables - first : size;
+    for (Py_ssize_t first = 0, size = 1; first < own->rows && *fits && fault == FINE; first += size, size *= 2) {
+        Py_ssize_t count = own->rows - first < size ? own->rows - first : size;
         const uint16_t *guide = first ? b->guide : NULL;
         int hinted = guide || b->views->num_views;
-        if (hinted) join_views(b->views, first, count, guide, b->guide_classes.buf, b->hints, b->live_hints);
+        if (hinted) join_views(b->views, first, count, guide, b->guide_classes->buf, b->hints, b->live_hints);
         memset(b->known, 0, (size_t)(count * b->wide) * sizeof(uint16_t));
         memset(s->live, 0, (size_t)(count * b->wide / b->width));
         s->variables = count;
         s->sizes.buf = b->known, s->sizes.len = count * b->wide * 2;
-        s->hints.buf = b->hints, s->hints.len = hinted ? count * b->points * 2 : 0;
-        s->firsts.buf = (int64_t *)b->firsts.buf + first, s->firsts.len = count * 8;
-        Phases *list = hinted ? &b->hinted : &b->bare;
-        fault = read_phases(s, list, fits);
-        const Parity *p = &list->phases->parity;
-        settle_sizes(b->known, s->live, p->rank, p->lengths, count, guide, b->sums,
-                     (uint16_t *)b->sizes.buf + first * b->points, b->guide);
+        s->hints.buf = b->hints, s->hints.len = hinted ? count * own->points * 2 : 0;
+        s->firsts.buf = b->firsts + first, s->firsts.len = count * 8;
+        fault = read_phases(s, hinted ? &b->hinted : &b->bare, fits);
+        settle_sizes(b->known, s->live, own->rank, own->shape, count, guide, b->sums, own->sizes + first * own->points, b->guide);
     }
     return fault;
 }
 
-PyDoc_STRVAR(band_doc,
-             "read_band(views, num_siblings, shape, guide_classes, classes, bare, hinted, spot, sizes, stream)\n--\n\n"
-             "Read the integers of all sets (1, 2, 4, ... variables) of a band into a grid; give what is wrong with the stream.\n\n"
-             "`views`, `num_siblings`, `guide_classes`: as for `join`. `classes`, `spot`, `stream`: as for `read`. `bare`, `hinted`:\n"
-             "phases where nothing is told of a set, and where something is. `sizes`: uint16 (V, *shape), written.");
+/* Note which variables band `i` has; gives whether there is room for that. */
+static int find_rows(const Bands *all, Py_ssize_t i, Settled *own) {
+    const uint8_t *live = (const uint8_t *)all->live.buf + i * all->variables;
+    own->places = malloc((size_t)all->variables * sizeof(int64_t));
+    if (!own->places) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    for (Py_ssize_t v = 0; v < all->variables; v++) own->places[v] = live[v] ? own->rows++ : -1;
+    return 1;
+}
 
-static PyObject *read_band(PyObject *self, PyObject *args) {
-    Band band = {0};
-    Set *s = &band.set;
-    PyObject *views, *shape, *bare, *hinted, *spot, *stream, *steps, *none = PyTuple_New(0);
-    Py_buffer *b = s->stream;
-    int siblings;
-    int fits = none && PyArg_ParseTuple(args, "OiOy*y*OOO!w*O!", &views, &siblings, &shape, &band.guide_classes, &s->classes, &bare,
-                                        &hinted, &PyTuple_Type, &spot, &band.sizes, &PyTuple_Type, &stream) &&
-               PyArg_ParseTuple(spot, "w*y*O", &s->grid, &band.firsts, &steps) &&
-               PyArg_ParseTuple(stream, "y*y*y*y*y*y*w*w*", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7);
-    Py_ssize_t variables = band.firsts.len / 8;
-    band.largest = s->variables = largest_set(variables);
+/* Point view `n` of band `i` at what is known of another band (nothing, where that has no variables). */
+static int see_band(const Bands *all, Py_ssize_t i, PyObject *one, Py_ssize_t n, Band *b) {
+    const Settled *own = all->settled + i;
+    View *v = b->views->views + n;
+    PyObject *ratios;
+    Py_ssize_t other;
+    if (!PyTuple_Check(one) || !PyArg_ParseTuple(one, "nOn", &other, &ratios, &v->factor) || other < 0 || other >= i || v->factor < 0 ||
+        v->factor > 16 || !read_tuple(ratios, own->rank, v->ratios))
+        return 0;
+    const Settled *seen = all->settled + other;
+    int64_t *there = b->there + n * own->rows;
+    if (seen->rows && seen->rank != own->rank) return 0;
+    memcpy(v->shape, seen->rows ? seen->shape : own->shape, sizeof v->shape);
+    v->sizes.buf = seen->sizes, v->sizes.len = 2 * seen->points * seen->rows;
+    v->there.buf = there, v->there.len = 8 * own->rows;
+    for (Py_ssize_t k = 0; k < all->variables; k++)
+        if (own->places[k] >= 0) there[own->places[k]] = seen->rows ? seen->places[k] : -1;
+    return 1;
+}
+
+/* Hold what is needed to read band `i`, and make room for its sizes. */
+static int hold_band(Bands *all, Py_ssize_t i, Band *b) {
+    Settled *own = all->settled + i;
+    Set *s = &b->set;
+    PyObject *shape, *steps, *bare, *hinted, *told;
+    Py_ssize_t first;
+    if (!PyArg_ParseTuple(PyTuple_GetItem(all->list, i), "nOOOOO!", &first, &shape, &steps, &bare, &hinted, &PyTuple_Type, &told) ||
+        first < 0 || first >= all->stride)
+        return 0;
+    Py_ssize_t num = PyTuple_Size(told), siblings = 0;
+    if (!(b->views = make_views(shape, num))) return 0;
+    own->rank = b->views->rank, own->points = b->views->all, b->wide = 1;
+    memcpy(own->shape, b->views->shape, sizeof own->shape);
+    b->firsts = malloc((size_t)own->rows * sizeof(int64_t));
+    b->there = malloc((size_t)((num + 1) * own->rows) * sizeof(int64_t));
+    if (!b->firsts || !b->there) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    for (Py_ssize_t v = 0; v < all->variables; v++)
+        if (own->places[v] >= 0) b->firsts[own->places[v]] = v * all->stride + first;
+    for (; b->views->num_views < num; b->views->num_views++) {
+        if (!see_band(all, i, PyTuple_GetItem(told, b->views->num_views), b->views->num_views, b)) return 0;
+        siblings += !b->views->views[b->views->num_views].factor;
+    }
+    b->views->num_siblings = (int)siblings;
+    b->guide_classes = &all->guide_classes;
+    b->largest = s->variables = largest_set(own->rows);
+    s->classes = all->classes, s->grid = all->grid, s->reader = all->reader;
     s->spot.sizes = &s->sizes, s->spot.grid = &s->grid, s->spot.firsts = &s->firsts;
-    fits = fits && band.firsts.len == 8 * variables && variables >= 1 && (band.views = hold_views(views, siblings, shape)) &&
-           check_views(band.views, variables) && band.guide_classes.len == (16 * CLIP + 1) * 2 && reader_of(b, &s->reader) &&
-           (band.views->num_views || hold_phases(bare, none, shape, s, &band.bare)) &&
-           (!(band.views->num_views || variables > 1) || hold_phases(hinted, none, shape, s, &band.hinted)) &&
-           read_tuple(steps, band.views->rank, s->spot.steps);
-    if (fits) {
-        band.points = band.views->all, band.wide = 1;
-        /* With its border a band was found to be small enough to count its bytes. */
-        for (Py_ssize_t a = 0; a < band.views->rank; a++) band.wide *= band.views->shape[a] + 2;
-        band.width = band.views->shape[band.views->rank - 1] + 2;
-        fits = band.wide <= PY_SSIZE_T_MAX / 64 / variables && band.sizes.len == 2 * band.points * variables;
-    }
+    PyObject *none = PyTuple_New(0);
+    int fits = none && check_views(b->views, own->rows) && (num || hold_phases(bare, none, shape, s, &b->bare)) &&
+               (!(num || own->rows > 1) || hold_phases(hinted, none, shape, s, &b->hinted)) &&
+               read_tuple(steps, own->rank, s->spot.steps);
+    Py_XDECREF(none);
+    if (!fits) return 0;
+    /* With its border a band was found to be small enough to count its bytes. */
+    for (Py_ssize_t a = 0; a < own->rank; a++) b->wide *= own->shape[a] + 2;
+    b->width = own->shape[own->rank - 1] + 2;
+    if (b->wide > PY_SSIZE_T_MAX / 64 / own->rows) return 0;
+    own->sizes = malloc((size_t)(own->points * own->rows) * sizeof(uint16_t));
+    if (!own->sizes) PyErr_NoMemory();
+    return own->sizes && make_room(s, b->largest * b->wide / b->width) && make_band_room(b, own->points);
+}
+
+/* Read band `i`; gives what is wrong with the stream, and clears `fits` where shapes and buffers do not fit. */
+static int read_one(Bands *all, Py_ssize_t i, int *fits) {
     int fault = FINE;
-    if (fits && make_room(s, band.largest * band.wide / band.width) && make_band_room(&band)) {
+    Settled *own = all->settled + i;
+    *fits = find_rows(all, i, own);
+    if (!*fits || !own->rows) return fault;
+    Band *b = calloc(1, sizeof(Band));
+    if (!b) PyErr_NoMemory();
+    *fits = b && hold_band(all, i, b);
+    if (*fits) {
         Py_BEGIN_ALLOW_THREADS;
-        fault = read_sets(&band, variables, &fits);
-        leave_stream(&s->reader, b);
+        fault = read_sets(b, own, fits);
         Py_END_ALLOW_THREADS;
+        all->reader = b->set.reader;
     }
-    if (!fits && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "read_band: shapes and buffers do not fit");
-    leave_room(s);
-    void *rooms[] = {band.known, band.hints, band.guide, band.sums, band.live_hints};
-    for (size_t k = 0; k < sizeof rooms / sizeof *rooms; k++) free(rooms[k]);
-    release_phases(&band.bare);
-    release_phases(&band.hinted);
-    release_views(band.views);
-    Py_buffer *held[] = {&band.sizes, &band.guide_classes, &band.firsts, &s->classes, &s->grid};
+    if (b) release_band(b);
+    free(b);
+    return fault;
+}
+
+PyDoc_STRVAR(bands_doc,
+             "read_bands(bands, live, grid, classes, guide_classes, stream)\n--\n\n"
+             "Read the integers of all bands into a grid, set by set (1, 2, 4, ... variables) where variables are not related; give\n"
+             "what is wrong with the stream (0: nothing).\n\n"
+             "`bands`: of each the first place in a variable's grid, shape, steps, phases where nothing is told of a set and where\n"
+             "something is, and the bands before that tell of it: number, ratios by axis, factor in 16ths (0: siblings, the last\n"
+             "ones). `live`: uint8 (bands, V), whether a variable has anything there. `grid`: float64 (V, ...), zeros. `classes`,\n"
+             "`stream`: as for `read`. `guide_classes`: as for `join`.");
+
+static PyObject *read_bands(PyObject *self, PyObject *args) {
+    Bands all = {0};
+    PyObject *stream;
+    Py_buffer *b = all.stream;
+    int fault = FINE, fits = PyArg_ParseTuple(args, "O!y*w*y*y*O!", &PyTuple_Type, &all.list, &all.live, &all.grid, &all.classes,
+                                              &all.guide_classes, &PyTuple_Type, &stream) &&
+                             PyArg_ParseTuple(stream, "y*y*y*y*y*y*w*w*", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7);
+    all.count = fits ? PyTuple_Size(all.list) : 0;
+    all.variables = all.count ? all.live.len / all.count : 0;
+    fits = fits && all.variables >= 1 && all.live.len == all.count * all.variables && all.grid.len % (8 * all.variables) == 0 &&
+           all.guide_classes.len == (16 * CLIP + 1) * 2 && reader_of(b, &all.reader);
+    all.stride = fits ? all.grid.len / 8 / all.variables : 0;
+    if (fits && !(all.settled = calloc((size_t)all.count, sizeof(Settled)))) PyErr_NoMemory();
+    fits = fits && all.settled;
+    for (Py_ssize_t i = 0; fits && fault == FINE && i < all.count; i++) fault = read_one(&all, i, &fits);
+    if (fits) leave_stream(&all.reader, b);
+    if (!fits && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "read_bands: shapes and buffers do not fit");
+    for (Py_ssize_t i = 0; all.settled && i < all.count; i++) {
+        free(all.settled[i].places);
+        free(all.settled[i].sizes);
+    }
+    free(all.settled);
+    Py_buffer *held[] = {&all.live, &all.grid, &all.classes, &all.guide_classes};
     for (size_t k = 0; k < sizeof held / sizeof *held; k++) PyBuffer_Release(held[k]);
     for (int k = 0; k < STREAM_BUFFERS; k++) PyBuffer_Release(b + k);
-    Py_XDECREF(none);
     if (PyErr_Occurred()) return NULL;
     return PyLong_FromLong(fault);
 }
 
 static PyMethodDef methods[] = {
-    {"read", read_set, METH_VARARGS, read_doc}, {"read_band", read_band, METH_VARARGS, band_doc}, {NULL, NULL, 0, NULL}};
+    {"read", read_set, METH_VARARGS, read_doc}, {"read_bands", read_bands, METH_VARARGS, bands_doc}, {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_sets", "Compiled sets of variables.", 0, methods, NULL, NULL, NULL, NULL};
 

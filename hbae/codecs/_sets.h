@@ -170,8 +170,8 @@ typedef struct {
     uint32_t *sums, *siblings;
 } Views;
 
-/* Hold views; gives NULL where they do not fit. */
-Views *hold_views(PyObject *views, int siblings, PyObject *shape);
+/* Make room for so many views of a band of that shape, none of them held; gives NULL where they do not fit. */
+Views *make_views(PyObject *shape, Py_ssize_t num);
 /* Whether so many variables of the band can be told of; to be asked once. */
 int check_views(Views *k, Py_ssize_t variables);
 void release_views(Views *k);

@@ -17,15 +17,13 @@ def read(
     places: tuple[tuple[tuple[int, int], ...], ...],
     stream: Stream,
 ) -> int: ...
-def read_band(
-    views: tuple[tuple[Array, Array, tuple[int, ...], tuple[int, ...], int], ...],
-    num_siblings: int,
-    shape: tuple[int, ...],
-    guide_classes: Array,
+def read_bands(
+    bands: tuple[
+        tuple[int, tuple[int, ...], tuple[int, ...], Phases, Phases, tuple[tuple[int, tuple[int, ...], int], ...]], ...
+    ],
+    live: Array,
+    grid: Array,
     classes: Array,
-    bare: Phases,
-    hinted: Phases,
-    spot: tuple[Array, Array, tuple[int, ...]],
-    sizes: Array,
+    guide_classes: Array,
     stream: Stream,
 ) -> int: ...

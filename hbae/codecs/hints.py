@@ -24,6 +24,8 @@ except ImportError:
 # Weights of what is known elsewhere: parent (a quarter of its size), siblings, cousin; the guide.
 _BAND, _GUIDE = 2, 1
 _NOTHING = np.zeros(0, np.uint16)
+# The number of another band, ratios and factor as of :class:`Seen`.
+Told = tuple[int, tuple[int, ...], int]
 # Sizes of a band and where each variable is in them (-1: nowhere), their shape, ratios, factor.
 View = tuple[Array, Array, tuple[int, ...], tuple[int, ...], int]
 

@@ -151,7 +151,7 @@ class Phase:
 
 
 class Spot:
-    """A band of some variables in a grid (V, ...) of integers, held in float64.
+    """A band of some variables in a contiguous grid (V, ...) of integers, held in float64.
 
     ``grid``; ``place``: slices with start and step, without stop; ``rows``: the variables. ``shape``: of one variable's
     band. ``steps``: places in the flat grid from one index of the band to the next, by axis. ``firsts``: place of
@@ -160,9 +160,8 @@ class Spot:
 
     def __init__(self, grid: Array, place: tuple[slice, ...], rows: Array) -> None:
         self.grid, self.place, self.rows = grid, place, rows
-        starts, steps = tuple(p.start for p in place), tuple(p.step for p in place)
-        self.shape, self.steps, first = _spot(grid.shape, grid.strides, grid.itemsize, starts, steps)
-        self.firsts: Array = rows * (grid.strides[0] // grid.itemsize) + first
+        self.shape, self.steps, first = lattice_of(grid.shape[1:], place)
+        self.firsts: Array = rows * math.prod(grid.shape[1:]) + first
 
     def of(self, part: slice) -> Spot:
         """Give the band of some of the variables."""
@@ -171,15 +170,19 @@ class Spot:
         return some
 
 
+def lattice_of(grid: tuple[int, ...], place: tuple[slice, ...]) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Give shape, steps in the flat grid by axis, and first place of what lies at ``place`` in a contiguous grid."""
+    return _lattice(grid, tuple(p.start for p in place), tuple(p.step for p in place))
+
+
 @lru_cache(maxsize=4096)
-def _spot(
-    shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, starts: tuple[int, ...], steps: tuple[int, ...]
+def _lattice(
+    grid: tuple[int, ...], starts: tuple[int, ...], steps: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Shape, steps and first place of a band in one variable of a grid: many chunks have one shape."""
-    flat = [s // itemsize for s in strides[1:]]
-    lengths = tuple(len(range(a, n, k)) for n, a, k in zip(shape[1:], starts, steps, strict=True))
+    """Many chunks have one shape."""
+    flat = [math.prod(grid[a + 1 :]) for a in range(len(grid))]
     return (
-        lengths,
+        tuple(len(range(a, n, k)) for n, a, k in zip(grid, starts, steps, strict=True)),
         tuple(s * k for s, k in zip(flat, steps, strict=True)),
         sum(s * a for s, a in zip(flat, starts, strict=True)),
     )

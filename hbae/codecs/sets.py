@@ -2,20 +2,31 @@
 """The variables of a wavelet band, set by set, coded phase by phase with contexts from all that is known of them.
 
 NumPy and the kernels of single steps are the reference; where ``_sets.c`` is built, it reads a whole set at once, and
-all sets where variables are not related.
+all bands where variables are not related.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from hbae.arrays import Array
 from hbae.codecs.contexts import Buffers, SymbolReader, SymbolWriter, check_fault
-from hbae.codecs.hints import Hints, settle
-from hbae.codecs.neighbours import GUIDE_CLASS, Phase, Spot, classes_of, fixed_phases, phases_of, sets_of
+from hbae.codecs.hints import Hints, Told, settle
+from hbae.codecs.neighbours import (
+    GUIDE_CLASS,
+    FixedPhase,
+    Phase,
+    Spot,
+    classes_of,
+    fixed_phases,
+    lattice_of,
+    phases_of,
+    sets_of,
+)
 from hbae.codecs.related import (
     CLASS_LIMITS,
     CLASSES,
@@ -34,6 +45,43 @@ except ImportError:
 
 _NOTHING, _NO_BLOCK = np.zeros(0, np.uint16), np.zeros(0, np.int16)
 _NO_AROUND: Fixed = (_NO_BLOCK, (), (), 0, 0, CLASS_LIMITS, 0.0)
+
+
+class FixedBand(NamedTuple):
+    """What the kernel needs of a band.
+
+    ``first``: its first place in a variable's flat grid. ``shape``, ``steps``: as of a :class:`Spot`. ``bare``,
+    ``hinted``: its phases where nothing is told of a set, and where something is. ``told``: by which bands, their
+    ratios and factors as of :class:`~hbae.codecs.hints.Seen`, siblings last.
+    """
+
+    first: int
+    shape: tuple[int, ...]
+    steps: tuple[int, ...]
+    bare: tuple[FixedPhase, ...]
+    hinted: tuple[FixedPhase, ...]
+    told: tuple[Told, ...]
+
+    @classmethod
+    def of(cls, grid: tuple[int, ...], place: tuple[slice, ...], told: tuple[Told, ...]) -> FixedBand:
+        """Describe the band of a variable's ``grid`` that lies at ``place``."""
+        shape, steps, first = lattice_of(grid, place)
+        bare, hinted = (fixed_phases(shape, hinted=h, classes=0) for h in (False, True))
+        return cls(first, shape, steps, bare, hinted, told)
+
+
+def read_bands(grid: Array, bands: tuple[FixedBand, ...], live: Array, symbols: SymbolReader) -> bool:
+    """Read all bands (those ``live``, (bands, V)) into a grid (V, ...) of zeros; False where no kernel is built.
+
+    Raises
+    ------
+    FormatError
+        When the stream is damaged.
+    """
+    if _sets is None or symbols.buffers is None:
+        return False
+    check_fault(_sets.read_bands(bands, live.view(np.uint8), grid, classes_of(0), GUIDE_CLASS, symbols.buffers))
+    return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +110,6 @@ class BandSets:
         FormatError
             When the stream is damaged.
         """
-        if _sets is not None and symbols.buffers is not None and self.around is None:
-            self._read(symbols.buffers)
-            return
         for some in self._sets():
             some.decode(symbols)
 
@@ -75,13 +120,6 @@ class BandSets:
             known = np.zeros((part.stop - part.start, *(n + 2 for n in shape)), np.uint16)
             yield BandSet(self.spot.of(part), known, self.hints.of(part, guide), part, self.around)
             guide = settle(known, guide, self.sizes[part])
-
-    def _read(self, stream: Buffers) -> None:
-        shape = self.spot.shape
-        bare, hinted = fixed_phases(shape, hinted=False, classes=0), fixed_phases(shape, hinted=True, classes=0)
-        views = (*self.hints.views, shape, GUIDE_CLASS, classes_of(0))
-        spot = (self.spot.grid, self.spot.firsts, self.spot.steps)
-        check_fault(_sets.read_band(*views, bare, hinted, spot, self.sizes, stream))
 
 
 @dataclass(frozen=True, eq=False)

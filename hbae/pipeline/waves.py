@@ -18,11 +18,11 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.codecs import ByteReader, ByteWriter, pack
 from hbae.codecs.contexts import SymbolReader, SymbolWriter
-from hbae.codecs.hints import Hints, Seen, Sizes
+from hbae.codecs.hints import Hints, Seen, Sizes, Told
 from hbae.codecs.masks import read_bits
 from hbae.codecs.neighbours import PHASE_CONTEXTS, Spot
 from hbae.codecs.related import MOST_PLACES, RELATED_CONTEXTS, Around, Relation, View
-from hbae.codecs.sets import BandSets
+from hbae.codecs.sets import BandSets, FixedBand, read_bands
 from hbae.errors import FormatError
 from hbae.exact.interpolate import FRACTION
 from hbae.exact.wavelet import Band, Wavelet, scale_and_round
@@ -100,8 +100,9 @@ def decode_waves(
     q = zeros(shape)
     if live.any():
         symbols = SymbolReader(reader, RELATED_CONTEXTS if related else PHASE_CONTEXTS)
-        for band in _walk(q, bands, live, related):
-            band.decode(symbols)
+        if related or not read_bands(q, _fixed_bands(wavelet, shape[1:]), live, symbols):
+            for band in _walk(q, bands, live, related):
+                band.decode(symbols)
         symbols.end()
     return Waves(q, np.flatnonzero(live.any(axis=0)))
 
@@ -202,6 +203,17 @@ def _around(
 
 def _hints(known: dict[int, Sizes], bands: Sequence[Band], band: Band, rows: Array, shape: tuple[int, ...]) -> Hints:
     """What bands before tell of the sizes of a band."""
+    return Hints(rows, shape, [Seen(known.get(i), ratios, factor) for i, ratios, factor in _told(bands, band)])
+
+
+def _told(bands: Sequence[Band], band: Band) -> tuple[Told, ...]:
+    """Bands that tell of the sizes of a band, and how."""
     factors = {band.parent: _PARENT, band.cousin: _COUSIN}
-    seen = [Seen(known.get(i), _ratios(band.steps, bands[i].steps), factors.get(i, 0)) for i in band.others]
-    return Hints(rows, shape, seen)
+    return tuple((i, _ratios(band.steps, bands[i].steps), factors.get(i, 0)) for i in band.others)
+
+
+@lru_cache(maxsize=256)
+def _fixed_bands(wavelet: Wavelet, grid: tuple[int, ...]) -> tuple[FixedBand, ...]:
+    """Many chunks have one shape."""
+    bands = wavelet.bands(grid)
+    return tuple(FixedBand.of(grid, b.place, _told(bands, b)) for b in bands)

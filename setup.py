@@ -13,6 +13,7 @@ KERNELS = [
     "hbae/codecs/_symbols.c",
     "hbae/codecs/_sets.c",
     "hbae/codecs/_slabs.c",
+    "hbae/codecs/_sums.c",
     "hbae/codecs/_tables.c",
     "hbae/exact/_lifting.c",
     "hbae/exact/_predicting.c",

@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Values whose sizes are written together. */
+#define PIECE 64
+
 typedef struct {
     Py_buffer q, live, classes, stream[STREAM_BUFFERS];
     Py_ssize_t rank, lengths[MOST_AXES], first, points, slabs;
@@ -50,23 +53,49 @@ static int make_room(Ints *k) {
     return 0;
 }
 
+FOR_ANY_UNIT static void join_slabs(uint16_t *restrict sums, const uint16_t *before, const uint16_t *earlier, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) sums[i] = (uint16_t)(2 * before[i] + earlier[i]);
+}
+
+FOR_ANY_UNIT static void add_sizes(uint16_t *restrict sums, const uint16_t *sizes, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) sums[i] = (uint16_t)(sums[i] + sizes[i]);
+}
+
 /* Levels of a slab behind the first one. */
 static void write_levels(Ints *k) {
     const uint16_t *p = k->before, *classes = k->classes.buf;
     uint16_t *sums = k->contexts;
-    for (Py_ssize_t i = 0; i < k->points; i++) sums[i] = (uint16_t)(2 * p[i] + k->earlier[i]);
+    join_slabs(sums, p, k->earlier, k->points);
     Py_ssize_t step = k->points;
     for (Py_ssize_t a = 0; a < k->rank; a++) {
         Py_ssize_t n = k->lengths[a], box = step;
         step /= n;
         if (!is_near(k, a)) continue;
-        for (Py_ssize_t at = 0; at < k->points; at += box)
-            for (Py_ssize_t i = at; i < at + box - step; i++) {
-                sums[i + step] = (uint16_t)(sums[i + step] + p[i]);
-                sums[i] = (uint16_t)(sums[i] + p[i + step]);
-            }
+        for (Py_ssize_t at = 0; at < k->points; at += box) {
+            add_sizes(sums + at + step, p + at, box - step);
+            add_sizes(sums + at, p + at + step, box - step);
+        }
     }
     for (Py_ssize_t i = 0; i < k->points; i++) sums[i] = (uint16_t)(classes[sums[i]] + 1);
+}
+
+/* Write magnitudes; gives whether all are sizes. */
+FOR_ANY_UNIT static int write_magnitudes(uint16_t *restrict sizes, const int64_t *values, Py_ssize_t n) {
+    uint64_t any = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        uint64_t u = values[i] < 0 ? -(uint64_t)values[i] : (uint64_t)values[i];
+        any |= u;
+        sizes[i] = (uint16_t)u;
+    }
+    return any < LINEAR;
+}
+
+static void write_sizes(uint16_t *sizes, const int64_t *values, Py_ssize_t n) {
+    for (Py_ssize_t at = 0; at < n; at += PIECE) {
+        Py_ssize_t end = at + PIECE < n ? at + PIECE : n;
+        if (!write_magnitudes(sizes + at, values + at, end - at))
+            for (Py_ssize_t i = at; i < end; i++) sizes[i] = size_of(values[i]);
+    }
 }
 
 static int read_slabs(Ints *k) {
@@ -82,7 +111,7 @@ static int read_slabs(Ints *k) {
         }
         uint16_t *sizes = k->earlier;
         k->earlier = k->before, k->before = sizes;
-        for (Py_ssize_t i = 0; i < k->points; i++) sizes[i] = size_of(values[i]);
+        write_sizes(sizes, values, k->points);
     }
     return fault;
 }

@@ -285,17 +285,27 @@ static int see_band(const Bands *all, Py_ssize_t i, PyObject *one, Py_ssize_t n,
     return 1;
 }
 
+/* Whether a band of that shape lies in a variable's grid; its steps are read. */
+static int lies_in(const Views *k, PyObject *steps, Py_ssize_t first, Py_ssize_t places, Py_ssize_t *out) {
+    if (!read_tuple(steps, k->rank, out) || first < 0 || first >= places) return 0;
+    Py_ssize_t left = places - 1 - first;
+    for (Py_ssize_t a = 0; a < k->rank; a++) {
+        if (out[a] < 1 || k->shape[a] - 1 > left / out[a]) return 0;
+        left -= (k->shape[a] - 1) * out[a];
+    }
+    return 1;
+}
+
 /* Hold what is needed to read band `i`, and make room for its sizes. */
 static int hold_band(Bands *all, Py_ssize_t i, Band *b) {
     Settled *own = all->settled + i;
     Set *s = &b->set;
     PyObject *shape, *steps, *bare, *hinted, *told;
     Py_ssize_t first;
-    if (!PyArg_ParseTuple(PyTuple_GetItem(all->list, i), "nOOOOO!", &first, &shape, &steps, &bare, &hinted, &PyTuple_Type, &told) ||
-        first < 0 || first >= all->stride)
-        return 0;
+    PyObject *one = PyTuple_GetItem(all->list, i);
+    if (!PyTuple_Check(one) || !PyArg_ParseTuple(one, "nOOOOO!", &first, &shape, &steps, &bare, &hinted, &PyTuple_Type, &told)) return 0;
     Py_ssize_t num = PyTuple_Size(told), siblings = 0;
-    if (!(b->views = make_views(shape, num))) return 0;
+    if (!(b->views = make_views(shape, num)) || !lies_in(b->views, steps, first, all->stride, s->spot.steps)) return 0;
     own->rank = b->views->rank, own->points = b->views->all, b->wide = 1;
     memcpy(own->shape, b->views->shape, sizeof own->shape);
     b->firsts = malloc((size_t)own->rows * sizeof(int64_t));
@@ -317,8 +327,7 @@ static int hold_band(Bands *all, Py_ssize_t i, Band *b) {
     s->spot.sizes = &s->sizes, s->spot.grid = &s->grid, s->spot.firsts = &s->firsts;
     PyObject *none = PyTuple_New(0);
     int fits = none && check_views(b->views, own->rows) && (num || hold_phases(bare, none, shape, s, &b->bare)) &&
-               (!(num || own->rows > 1) || hold_phases(hinted, none, shape, s, &b->hinted)) &&
-               read_tuple(steps, own->rank, s->spot.steps);
+               (!(num || own->rows > 1) || hold_phases(hinted, none, shape, s, &b->hinted));
     Py_XDECREF(none);
     if (!fits) return 0;
     /* With its border a band was found to be small enough to count its bytes. */

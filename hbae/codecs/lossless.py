@@ -17,6 +17,7 @@ import zstandard
 from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, pack, unpack
 from hbae.codecs.planes import BYTES, CODED, SHUFFLED, Prediction, decode_predicted, find_predictions
+from hbae.codecs.predict import add_along
 from hbae.codecs.words import (
     MOST_PLACES,
     common_zeros,
@@ -193,8 +194,10 @@ def decode_lossless(reader: ByteReader, shape: tuple[int, ...], dtype: np.dtype[
     if shuffle:
         raw = raw.reshape(size, -1).T.ravel()
     words = raw.view(unit).reshape(full).astype(f"=u{size}")
-    if mode:
-        (np.add if mode == 1 else np.bitwise_xor).accumulate(words, axis=axis, out=words)
+    if mode == 1:
+        add_along(words, axis)
+    elif mode:
+        np.bitwise_xor.accumulate(words, axis=axis, out=words)
     return words.astype(unit, copy=False).view(dtype).reshape(shape)
 
 

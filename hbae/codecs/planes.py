@@ -16,6 +16,7 @@ import numpy as np
 from hbae.arrays import Array
 from hbae.codecs.bytes_ import ByteReader, ByteWriter, pack, unpack
 from hbae.codecs.ints import decode_ints, encode_ints
+from hbae.codecs.predict import add_along
 from hbae.errors import FormatError
 
 # How residuals are stored.
@@ -110,8 +111,7 @@ def decode_predicted(reader: ByteReader, shape: tuple[int, ...], size: int) -> A
     for p, rest in zip(planes, rests, strict=True):
         for axis, order in enumerate(p.orders):
             for k in reversed(range(order)):
-                ends = rest[_along(axis, k)]
-                np.add.accumulate(ends, axis=axis, out=ends)
+                add_along(rest, axis, k)
         values[p.number] = rest if p.source is None else rest + _moved(values[p.source], p.moves)
     return np.moveaxis(values, 0, -1) if count else values[0]
 

@@ -68,8 +68,12 @@ def from_order(values: Array, zeros: int, floating: bool) -> Array:
     if not floating:
         return (values << zeros).view(unsigned)
     top = unsigned.type(1 << (8 * values.itemsize - 1))
-    magnitudes = np.where(values < 0, ~values, values).view(unsigned) << unsigned.type(zeros)
-    words: Array = np.where(values < 0, magnitudes | top, magnitudes & ~top)
+    # All bits where a value is negative, none where it is not.
+    signs = values >> (8 * values.itemsize - 1)
+    words: Array = (values ^ signs).view(unsigned)
+    words <<= unsigned.type(zeros)
+    words &= ~top
+    words |= signs.view(unsigned) & top
     return words
 
 

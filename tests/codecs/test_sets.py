@@ -149,7 +149,7 @@ def in_rows(shape: tuple[int, ...], count: int) -> Array:
 @pytest.mark.parametrize("shape", [*SHAPES, (5, 40), (9, 7, 12)])
 @pytest.mark.parametrize("count", [*COUNTS, 40])
 @pytest.mark.parametrize("others", [(), (1,), (2,), (2, 1, 1)])
-def test_a_band_is_read_as_set_by_set(
+def test_sets_of_a_band_are_read_as_by_steps(
     shape: tuple[int, ...], count: int, others: tuple[int, ...], compiled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = (*shape[:-1], 2 * shape[-1])
@@ -171,121 +171,6 @@ def test_a_band_is_read_as_set_by_set(
             found.append(band.sizes.tobytes())
         assert found[0] == found[1]
         monkeypatch.setattr(module, "_sets", compiled)
-
-
-def test_a_band_is_read_at_once_where_variables_are_not_related(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    class Counted:
-        @staticmethod
-        def read(*args: Any) -> int:
-            calls.append("read")
-            return int(compiled.read(*args))
-
-        @staticmethod
-        def read_band(*args: Any) -> int:
-            calls.append("read_band")
-            return int(compiled.read_band(*args))
-
-    monkeypatch.setattr(module, "_sets", Counted)
-    for related, contexts in (("", PHASE_CONTEXTS), ("rests", RELATED_CONTEXTS)):
-        q = integers((5, 8), 3, 30)
-        symbols = SymbolWriter(contexts)
-        bands_in(q, (2,), related).encode(symbols)
-        bands_in(np.zeros_like(q), (2,), related).decode(SymbolReader(ByteReader(symbols.getvalue()), contexts))
-    assert calls == ["read_band", "read", "read"]
-
-
-def test_damage_in_a_band_is_told_as_by_steps(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each byte of a stream turned: both ways give the same integers, or refuse the stream alike."""
-    q = integers((4, 10), 5, 300)
-    symbols = SymbolWriter(PHASE_CONTEXTS)
-    bands_in(q, (2, 1)).encode(symbols)
-    data, refused = symbols.getvalue(), 0
-    for at in range(len(data)):
-        bad = data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :]
-        found: list[Any] = []
-        for kernel in (compiled, None):
-            monkeypatch.setattr(module, "_sets", kernel)
-            band = bands_in(np.zeros_like(q), (2, 1))
-            try:
-                reader = SymbolReader(ByteReader(bad), PHASE_CONTEXTS)
-                band.decode(reader)
-                reader.end()
-                found.append(band.spot.grid.tobytes())
-            except FormatError as e:
-                found.append(str(e))
-        assert found[0] == found[1], at
-        refused += isinstance(found[0], str)
-    assert refused > len(data) / 2
-
-
-def test_a_band_that_does_not_fit_is_refused(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[list[Any]] = []
-
-    class Noted:
-        @staticmethod
-        def read_band(*args: Any) -> int:
-            calls.append(copied(args))
-            return int(compiled.read_band(*args))
-
-    q = integers((4, 10), 5, 30)
-    monkeypatch.setattr(module, "_sets", Noted)
-    for others in ((), (2, 1)):
-        symbols = SymbolWriter(PHASE_CONTEXTS)
-        bands_in(q, others).encode(symbols)
-        bands_in(np.zeros_like(q), others).decode(SymbolReader(ByteReader(symbols.getvalue()), PHASE_CONTEXTS))
-    alone, good = calls
-    assert compiled.read_band(*copied(alone)) == 0
-    assert compiled.read_band(*copied(good)) == 0
-    # Where nothing is told of the first set.
-    for place, wrong in ((5, ()), (5, None), (5, alone[5] * 64), (6, ())):
-        with pytest.raises((ValueError, TypeError)):
-            compiled.read_band(*copied(alone)[:place], wrong, *copied(alone)[place + 1 :])
-    views, _, _, guides, classes, _, hinted, spot, sizes, stream = good
-    grid, firsts, steps = spot
-    for place, inner, wrong in (
-        (0, None, None),
-        (0, None, views * 34),
-        (0, 0, (views[0][0].ravel()[1:].copy(), *views[0][1:])),
-        (0, 0, (views[0][0], views[0][1][1:].copy(), *views[0][2:])),
-        (0, 0, None),
-        (1, None, 3),
-        (1, None, -1),
-        (2, None, (4,)),
-        (2, None, (4, 6)),
-        (2, None, (5, 5)),
-        (2, None, (4, 1 << 61)),
-        (2, None, (-4, 5)),
-        (2, None, ()),
-        (3, None, guides[1:].copy()),
-        (4, None, classes[1:].copy()),
-        (6, None, ()),
-        (6, None, (None,)),
-        (6, None, hinted * 64),
-        (6, 1, (hinted[1][0], (1 << 40,), *hinted[1][2:])),
-        (6, 1, (hinted[1][0], (-100,), *hinted[1][2:])),
-        (6, 1, (*hinted[1][:2], hinted[1][2][1:2], *hinted[1][3:])),
-        (7, 0, grid[1:].copy()),
-        (7, 1, firsts[:0]),
-        (7, 1, firsts[1:].copy()),
-        (7, 1, firsts - 1000),
-        (7, 1, firsts + 10),
-        (7, 2, steps[:1]),
-        (7, 2, (steps[0], 0)),
-        (7, 2, (steps[0], 1 << 61)),
-        (8, None, sizes[1:].copy()),
-        (8, None, None),
-        (9, None, stream[1:]),
-        (9, 1, stream[1][1:].copy()),
-    ):
-        args = copied(good)
-        if inner is None:
-            args[place] = wrong
-        else:
-            args[place] = (*args[place][:inner], wrong, *args[place][inner + 1 :])
-        with pytest.raises((ValueError, OverflowError, TypeError)):
-            compiled.read_band(*args)
 
 
 def copied(args: Sequence[Any]) -> list[Any]:

@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 
 import hbae
-from hbae.codecs import coefficients, contexts, hints, ints, neighbours, related, sets, tables
+from hbae.codecs import coefficients, contexts, hints, ints, neighbours, predict, related, sets, tables
 from hbae.exact import interpolate, wavelet
 from hbae.pipeline import calibrate, casting, parts, rounding
 from hbae.pipeline.archive import Archive
@@ -32,6 +32,7 @@ KERNELS = [
     (contexts, "_symbols"),
     (hints, "_hints"),
     (ints, "_ints"),
+    (predict, "_sums"),
     (neighbours, "_neighbours"),
     (related, "_related"),
     (sets, "_sets"),

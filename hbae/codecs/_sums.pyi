@@ -1,0 +1,3 @@
+from hbae.arrays import Array
+
+def add_along(values: Array, size: int, boxes: int, n: int, row: int, start: int) -> None: ...

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from hbae.config import METHODS, Budget, parse_rules
 from hbae.errors import ConfigError, told_as_input
+from hbae.pipeline.likeness import Earlier
 from hbae.pipeline.options import CompressOptions
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -61,6 +62,7 @@ class Recipe(BaseModel):
     embed: bool = True
     redundant: bool = False
     fast: bool = False
+    like: str | None = None
     scratch: str | None = None
 
     @field_validator("bound")
@@ -100,7 +102,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _together(self) -> Recipe:
-        CompressOptions(model=self.model, budget=self.budget, method=self.method, ranges=self.range)
+        CompressOptions(model=self.model, budget=self.budget, method=self.method, ranges=self.range, like=self.like)
         return self
 
     @property
@@ -120,6 +122,7 @@ class Campaign:
     path: Path
     model: Path | None
     digest: str
+    like: Path | None = None
 
     @property
     def output(self) -> Path:
@@ -148,21 +151,22 @@ class Campaign:
             "embed": r.embed,
             "redundant": r.redundant,
             "fast": r.fast,
+            "like": self.like,
             "scratch": self.resolve(r.scratch) if r.scratch else None,
         }
 
 
 def load_recipe(path: Path) -> Campaign:
-    """Read and check a recipe; nothing but the recipe and its model file is read.
+    """Read and check a recipe; nothing else is read but its model file, and the plans of the archive to be like.
 
     Raises
     ------
     ConfigError
         With the path of every key that makes no sense.
     FormatError, ModelMismatchError
-        When the model file is damaged.
+        When the model file, or the archive to be like, is damaged.
     InputError
-        When recipe or model file is missing.
+        When recipe, model file or archive is missing.
     """
     path = path.absolute()
     try:
@@ -177,10 +181,9 @@ def load_recipe(path: Path) -> Campaign:
         recipe = Recipe.model_validate(doc)
     except ValidationError as e:
         raise ConfigError(f"{path}: " + "; ".join(_told(error) for error in e.errors())) from e
-    model = None
-    if recipe.model is not None:
-        model = path.parent / Path(recipe.model).expanduser()
-    return Campaign(recipe, path, model, _digest(recipe, _checked(model)))
+    model, like = (None if p is None else path.parent / Path(p).expanduser() for p in (recipe.model, recipe.like))
+    plans = None if like is None else Earlier.of(like).digest
+    return Campaign(recipe, path, model, _digest(recipe, _checked(model), plans), like)
 
 
 def _checked(model: Path | None) -> str | None:
@@ -199,8 +202,10 @@ def _checked(model: Path | None) -> str | None:
     return digest
 
 
-def _digest(recipe: Recipe, model: str | None) -> str:
-    doc = recipe.model_dump(exclude={"inputs", "output", "device", "threads", "scratch"}) | {"model": model}
+def _digest(recipe: Recipe, model: str | None, plans: str | None) -> str:
+    doc = recipe.model_dump(exclude={"inputs", "output", "device", "threads", "scratch", "like"}) | {"model": model}
+    if plans is not None:
+        doc["like"] = plans
     return hashlib.sha256(json.dumps(doc, sort_keys=True).encode()).hexdigest()
 
 

@@ -42,6 +42,10 @@ def compress(
     embed: Annotated[bool, typer.Option("--embed/--no-embed", help="Put the model into the archive.")] = True,
     redundant: Annotated[bool, typer.Option("--redundant", help="Keep what all chunks need twice.")] = False,
     fast: Annotated[bool, typer.Option("--fast", help="Only plans that are quick to decode.")] = False,
+    like: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="ARCHIVE", help="Take the plans of that archive where they suit: nothing is chosen."),
+    ] = None,
     scratch: o.Scratch = None,
     share: o.Ranks = None,
     force: o.Force = False,
@@ -81,6 +85,7 @@ def compress(
             embed=embed,
             redundant=redundant,
             fast=fast,
+            like=like,
             overwrite=force,
             scratch=scratch,
             size=size,

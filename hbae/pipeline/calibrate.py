@@ -19,6 +19,7 @@ from hbae.pipeline.chunk import encode_raw
 from hbae.pipeline.crew import Mapper
 from hbae.pipeline.encode import NEAR_LOSSLESS, encode_chunk, quiet, trial_chunk
 from hbae.pipeline.families import Task, family_tasks, kind_of, make_family, without_basis
+from hbae.pipeline.likeness import alike, is_like
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.replan import finer_plan
 from hbae.pipeline.sampling import Sample, few_boxes
@@ -78,12 +79,13 @@ class Weight(NamedTuple):
 
 @dataclass(frozen=True)
 class _Trials:
-    """What goes to the workers: the settings to make families in, and where plans are weighed."""
+    """What goes to the workers: settings to make families in, where plans are weighed, what they are to be like."""
 
     settings: list[Setting]
     targets: list[Target]
     part: Sample
     backend: str
+    like: GroupPlan | None = None
 
 
 def choose_plan(
@@ -97,6 +99,7 @@ def choose_plan(
     workers: Mapper,
     fast: bool = False,
     kinds: frozenset[str] | None = None,
+    like: GroupPlan | None = None,
     looks_follow: bool = True,
 ) -> Choice:
     """Give the plan with the fewest bytes among the methods allowed; ties go to the simpler one.
@@ -104,8 +107,9 @@ def choose_plan(
     ``draft`` holds all that is fixed (names, geometry, ranges). A first round weighs one plan of each family on a
     small part of the sample (predictors behind a basis only where those without one were not far behind), a second one
     the variants of the best families, a third one the finalists on a whole chunk. ``fast``: variables do not tell of
-    each other, which takes time to decode. ``kinds``: of plans to weigh, if not all. ``looks_follow``: chunks are
-    looked at before they are coded, and steps set right then.
+    each other, which takes time to decode. ``kinds``: of plans to weigh, if not all. ``like``: a plan
+    of another file, whose family alone is tried beside the plainest ones. ``looks_follow``: chunks are looked at before
+    they are coded, and steps set right then.
     """
     own = get_backend(backend)
     settings = make_settings(draft, targets, sample, own) if "linear" in methods else []
@@ -113,50 +117,86 @@ def choose_plan(
         based = [make_setting(draft, targets, sample, m, own) for m in models]
         settings += [s for s in based if s is not None]
     settings = [replace(s, fast=fast) for s in settings]
-    few = trial_part(sample, FIRST_POINTS)
-    trials = _Trials(settings, targets, few, backend)
+    trials = _Trials(settings, targets, trial_part(sample, FIRST_POINTS), backend, like)
     alone = points_of(sample) < ALONE_POINTS
+    finalists = _finalists_of(draft, trials, methods, kinds, workers, alone=alone)
+    size, winner = _winner(finalists, trials, _last_part(trials.part, sample), workers, alone=alone)
+    wide = sample.columns if winner.tall and sample.columns is not None else sample
+    plan = set_right(winner, targets, wide, backend=backend, workers=workers, looks_follow=looks_follow)
+    return Choice(plan, size, winner.lossless, winner.name)
+
+
+def set_right(
+    winner: Candidate,
+    targets: list[Target],
+    sample: Sample,
+    *,
+    backend: str,
+    workers: Mapper,
+    looks_follow: bool = True,
+) -> GroupPlan:
+    """Give a plan with the steps that its errors on the sample ask for; those that follow their limits stay.
+
+    ``looks_follow``: as for :func:`choose_plan`; a sample that is the whole group is left to them.
+    """
+    plan = winner.plan
+    if (sample.whole and looks_follow) or not can_settle(plan, targets, lossless=winner.lossless):
+        return plan
+    alone = points_of(sample) < ALONE_POINTS
+    settler = (Settler.on_sample if looks_follow else Settler.for_stream)(plan, targets)
+    while settler.more:
+        look = Look(settler.plan, targets, winner.model, backend)
+        settler.step(workers.map(Look.errors, look, sample.boxes, alone=alone))
+    return settler.plan
+
+
+def _finalists_of(
+    draft: GroupPlan,
+    trials: _Trials,
+    methods: tuple[str, ...],
+    kinds: frozenset[str] | None,
+    workers: Mapper,
+    *,
+    alone: bool,
+) -> dict[Candidate, Weight]:
+    """Weigh a plan of each family on the part, then variants of the best; give those that may win, with weights."""
     first: list[tuple[Family, Weight]] = []
-    for tasks in _rounds(settings, first, kinds):
+    for tasks in _rounds(trials.settings, first, kinds, trials.like):
         first += workers.map(_try_family, trials, tasks, alone=alone)
     able = [(w.size, f) for f, w in first if f.members]
-    known = {id(f.members[0]): w for f, w in first if f.members and not f.members[0].tall}
+    known = {f.members[0]: w for f, w in first if f.members}
     if not able or ("lossless" in methods and not all(w.lossy for _, w in first)):
         plain = Candidate("lossless", draft, None, 0, True)
-        known[id(plain)] = weigh(plain, targets, few, own)
-        able.insert(0, (known[id(plain)].size, Family([plain])))
+        known[plain] = weigh(plain, trials.targets, trials.part, get_backend(trials.backend))
+        able.insert(0, (known[plain].size, Family([plain])))
     kept = _kept(able)
-    bare = replace(trials, settings=[])
     # A small part says nothing about plans whose tiles are larger than that.
     variants = [(k, c) for k, (_, f) in enumerate(kept) for c in f.members[1:] if not c.tall]
-    weights = workers.map(_try_plan, bare, [(c,) for _, c in variants], alone=alone)
+    weights = workers.map(_try_plan, replace(trials, settings=[]), [(c,) for _, c in variants], alone=alone)
     weighed = [[(size, f.members[0])] for size, f in kept]
     for (k, c), w in zip(variants, weights, strict=True):
-        known[id(c)] = w
+        known[c] = w
         weighed[k].append((w.size, c))
     # A small part says little about which of a family's plans is the best, too.
-    finalists = _finalists([found for family in weighed for found in sorted(family, key=_size)[:_VARIANTS]])
-    whole = replace(bare, part=_last_part(few, sample))
-    if not _alike(whole.part, few):
-        known = {}
-    new = [c for c in finalists if id(c) not in known]
-    weights = workers.map(_try_plan, whole, [(c,) for c in new], alone=alone)
-    known |= {id(c): w for c, w in zip(new, weights, strict=True)}
-    least = min(known[id(c)].size for c in finalists)
-    close = [(c, known[id(c)]) for c in finalists if known[id(c)].size <= _CLOSE * least]
+    best = _finalists([found for family in weighed for found in sorted(family, key=_size)[:_VARIANTS]])
+    return {c: known[c] for c in best}
+
+
+def _winner(
+    finalists: dict[Candidate, Weight], trials: _Trials, last: Sample, workers: Mapper, *, alone: bool
+) -> tuple[float, Candidate]:
+    """Let the finalists meet on the ``last`` part, steps set right there; give the best one and its bytes."""
+    whole = replace(trials, settings=[], part=last)
+    # Plans with a sample of their own were weighed there.
+    known = {c: w for c, w in finalists.items() if not c.tall} if _alike(last, trials.part) else {}
+    new = [c for c in finalists if c not in known]
+    known |= zip(new, workers.map(_try_plan, whole, [(c,) for c in new], alone=alone), strict=True)
+    least = min(w.size for w in known.values())
+    close = [(c, known[c]) for c in finalists if known[c].size <= _CLOSE * least]
     # Where one is ahead of all others its steps are set right later.
     ahead = [(w.size, c) for c, w in close]
     tried = workers.map(_try_finalist, whole, close, alone=alone) if len(close) > 1 else ahead
-    size, winner = min(tried, key=_size)
-    plan = winner.plan
-    wide = sample.columns if winner.tall and sample.columns is not None else sample
-    if not (wide.whole and looks_follow) and can_settle(plan, targets, lossless=winner.lossless):
-        settler = (Settler.on_sample if looks_follow else Settler.for_stream)(plan, targets)
-        while settler.more:
-            look = Look(settler.plan, targets, winner.model, backend)
-            settler.step(workers.map(Look.errors, look, wide.boxes, alone=alone))
-        plan = settler.plan
-    return Choice(plan, size, winner.lossless, winner.name)
+    return min(tried, key=_size)
 
 
 def _last_part(few: Sample, sample: Sample) -> Sample:
@@ -203,15 +243,20 @@ def _finalists(best: list[tuple[float, Candidate]]) -> list[Candidate]:
 
 
 def _rounds(
-    settings: list[Setting], found: list[tuple[Family, Weight]], kinds: frozenset[str] | None
+    settings: list[Setting],
+    found: list[tuple[Family, Weight]],
+    kinds: frozenset[str] | None,
+    like: GroupPlan | None,
 ) -> Iterator[list[tuple[int, Task]]]:
     """Give the families to try: those without a model, then one of each model, then a model's others if it may pay.
 
     Predictors behind a basis over the variables come after those without one, and only those that were not far behind.
     ``found``: what the tasks so far gave, of those without a model first. ``kinds``: of plans without one, if not all.
+    ``like``: what these are to be like.
     """
     plain = [(i, task) for i, s in enumerate(settings) if s.model is None for task in family_tasks(s)]
     plain = [(i, task) for i, task in plain if kinds is None or kind_of(task) in kinds]
+    plain = [(i, task) for i, task in plain if like is None or is_like(task, like)]
     tasks_of = {task for _, task in plain}
     late = [job for job in plain if without_basis(job[1]) in tasks_of]
     early = [job for job in plain if job not in late]
@@ -231,6 +276,8 @@ def _try_family(trials: _Trials, setting: int, task: Task) -> tuple[Family, Weig
     """Make a family and weigh its first plan."""
     with quiet():
         family = make_family(trials.settings[setting], task)
+        if trials.like is not None:
+            family = alike(family, trials.like)
         if not family.members:
             return family, Weight(math.inf, None, True)
         s = trials.settings[setting]

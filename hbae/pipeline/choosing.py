@@ -17,6 +17,7 @@ from hbae.pipeline.groups import LossyVariable, make_drafts
 from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.kinds import WORTH_PARTING, Part, part_by_kind
 from hbae.pipeline.learn import GroupModel
+from hbae.pipeline.likeness import Earlier
 from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.pass2 import Group
 from hbae.pipeline.plan import GroupPlan
@@ -39,11 +40,23 @@ class Chosen:
 
 
 class Chooser:
-    """Chooses on the root, where the samples stay: ``samples`` by the names of a group's variables."""
+    """Chooses on the root, where the samples stay: ``samples`` by the names of a group's variables.
 
-    def __init__(self, inputs: Inputs, regions: Regions, options: CompressOptions, model: GroupModel | None) -> None:
+    ``earlier``: plans of another archive, whose kinds alone are tried for the same variables; ``notes``: for which.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        regions: Regions,
+        options: CompressOptions,
+        model: GroupModel | None,
+        earlier: Earlier | None = None,
+    ) -> None:
         self.samples: dict[tuple[str, ...], Sample] = {}
+        self.notes: list[str] = []
         self._inputs, self._regions, self._options, self._model = inputs, regions, options, model
+        self._earlier = earlier
         # Without a model the processor chooses: the choice is then that of any machine.
         self._backend = options.device if model is not None else "numpy"
 
@@ -55,6 +68,8 @@ class Chooser:
         ModelMismatchError
             When only some of the model's variables are in the group.
         """
+        if self._earlier is not None and (found := self._as_earlier(self._earlier, draft, members, workers)):
+            return found
         whole = self._choose(draft, members, workers)
         apart: list[Chosen] = []
         for part in self._parts(whole, draft, members, workers):
@@ -70,8 +85,24 @@ class Chooser:
             del self.samples[c.draft.paths]
         return [whole]
 
+    def _as_earlier(
+        self, earlier: Earlier, draft: GroupPlan, members: list[LossyVariable], workers: Mapper
+    ) -> list[Chosen]:
+        """Choose among plans like the earlier ones of these variables, parted as they were; nothing where none are."""
+        plans, found = earlier.parts_of(draft.paths), {m.variable.path: m for m in members}
+        drafts = [(p, d) for p in plans for d in make_drafts([found[n] for n in p.paths], self._options, None)]
+        how = "like those" if drafts else "chosen anew: there are none"
+        more = f" and {len(draft.paths) - 3} more" if len(draft.paths) > 3 else ""
+        self.notes.append(f"plans of {', '.join(draft.paths[:3])}{more}: {how} of {earlier.name}")
+        return [self._choose(d, mine, workers, like=plan) for plan, (d, mine) in drafts]
+
     def _choose(
-        self, draft: GroupPlan, members: list[LossyVariable], workers: Mapper, kinds: frozenset[str] | None = None
+        self,
+        draft: GroupPlan,
+        members: list[LossyVariable],
+        workers: Mapper,
+        kinds: frozenset[str] | None = None,
+        like: GroupPlan | None = None,
     ) -> Chosen:
         model = self._model_of(draft)
         options = []
@@ -91,6 +122,7 @@ class Chooser:
             workers=workers,
             fast=self._options.fast,
             kinds=kinds,
+            like=like,
         )
 
         def choose(targets: list[Target]) -> Choice:

@@ -42,6 +42,7 @@ from hbae.pipeline.exactvars import (
 from hbae.pipeline.groups import LossyVariable, judge_variable, make_drafts
 from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.learn import GroupModel, prepare_model
+from hbae.pipeline.likeness import Earlier
 from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.outcome import sentinel_notes, variable_reports
 from hbae.pipeline.pass2 import Group, GroupWriter
@@ -89,13 +90,14 @@ def compress_field(
         Inputs(lossy, options, ranks) as inputs,
     ):
         agreed(ranks, lambda: check_scratch(field, wanted, options))
+        earlier = together(ranks, lambda: None if options.like is None else Earlier.of(options.like))
         inputs.read_all()
         read = time.monotonic()
         most = options.most_bytes(sum(field.variable(p).nbytes for p in wanted))
         if most is None:
-            report = _Run(field, wanted, inputs, options, workers, team=ranks).write(out)
+            report = _Run(field, wanted, inputs, options, workers, team=ranks, earlier=earlier).write(out)
         else:
-            report = _to_size(field, wanted, inputs, options, workers, ranks, most, out)
+            report = _to_size(field, wanted, inputs, options, workers, ranks, most, out, earlier)
         seconds, total = {"read": read - begin, **report.seconds}, time.monotonic() - begin
         if most is not None:
             # Passes before the last one.
@@ -113,6 +115,7 @@ def _to_size(
     team: FileTeam,
     most: int,
     out: str | os.PathLike[str],
+    earlier: Earlier | None,
 ) -> Report:
     """Write the file of the tightest bound that fits, in several runs with one model and the same lossless parts."""
     raw = sum(field.variable(p).nbytes for p in wanted)
@@ -127,7 +130,9 @@ def _to_size(
                 return _Run(field, dict.fromkeys(wanted, ()), inputs, plain, workers, team=team, kept=kept)
             bounds = {p: scaled(b, scale) for p, b in wanted.items()}
             before = last[-1] if last else None
-            run = _Run(field, bounds, inputs, options, workers, team=team, kept=kept, before=before, near=near)
+            run = _Run(
+                field, bounds, inputs, options, workers, team=team, kept=kept, earlier=earlier, before=before, near=near
+            )
             last[:] = [run]
             return run
 
@@ -156,7 +161,7 @@ class _Run:
     """State of one compression after pass 1.
 
     ``kept``: lossless chunks that are coded already. ``before``: a run with other bounds, whose model is used again,
-    and whose plans too, with other steps, where the bounds are ``near``.
+    and whose plans too, with other steps, where the bounds are ``near``. ``earlier``: plans of another archive.
     """
 
     def __init__(
@@ -169,6 +174,7 @@ class _Run:
         *,
         team: FileTeam | None = None,
         kept: KeptChunks | None = None,
+        earlier: Earlier | None = None,
         before: _Run | None = None,
         near: bool = False,
     ) -> None:
@@ -188,7 +194,7 @@ class _Run:
             self.seconds["train"] = self.model.trained_seconds
         near_groups = before.groups if before and near else []
         drafts = together(self.team, lambda: self._drafted(coded, near_groups))
-        chooser = Chooser(inputs, self.regions, options, self.model)
+        chooser = Chooser(inputs, self.regions, options, self.model, earlier)
         self.groups: list[Group] = []
         for i, (draft, members) in enumerate(drafts):
             if found := near_choice(draft, members, near_groups):
@@ -197,6 +203,7 @@ class _Run:
                 for c in led(self.team, workers, partial(chooser.choose, draft, members)):
                     self._add_group(c, members, chooser.samples.get(c.draft.paths))
             options.tell("choosing", (i + 1) / len(drafts))
+        self.chosen_notes = tuple(chooser.notes)
         self.seconds["choose"] = time.monotonic() - start - self.seconds.get("train", 0.0)
 
     def _judged(self, wanted: dict[str, Any]) -> list[LossyVariable]:
@@ -333,7 +340,7 @@ class _Run:
             model_size=len(section),
             model_shared=bool(section) and not self.options.embed,
             seconds=self.seconds,
-            notes=sentinel_notes(self.lossy) + self._model_notes(used),
+            notes=sentinel_notes(self.lossy) + self._model_notes(used) + self.chosen_notes,
         )
 
 

@@ -19,7 +19,8 @@ Progress = Callable[[str, float], None]
 class CompressOptions:
     """How to compress; see the command line's help for each.
 
-    ``fast``: only plans that are quick to decode.
+    ``fast``: only plans that are quick to decode. ``like``: an archive whose plans are taken where they suit, so that
+    they need not be chosen.
     ``variables``: globs that limit what is lossy. ``model``: a MODEL file. ``budget``: train within it. ``ranges``:
     the range (low, high) by variable, for range kinds and streams. ``chunk``: MiB decoded. ``scratch``: folder for a
     scratch file. ``size``: the whole file takes at most so many bytes (``20MB``, ``1.5MiB``). ``cr``: raw bytes of the
@@ -45,6 +46,7 @@ class CompressOptions:
     embed: bool = True
     redundant: bool = False
     fast: bool = False
+    like: str | os.PathLike[str] | None = None
     overwrite: bool = False
     scratch: str | os.PathLike[str] | None = None
     progress: Progress | None = None
@@ -58,6 +60,10 @@ class CompressOptions:
             raise ConfigError("model and budget exclude each other: a given model is not trained")
         if self.method in ("linear", "lossless") and (self.model is not None or self.budget is not None):
             raise ConfigError(f"method={self.method} uses no model: leave model and budget out")
+        if self.like is not None and (self.method in ("hbae", "lossless") or self.model or self.budget is not None):
+            raise ConfigError(
+                "like: plans of another archive have no model and some loss: leave out what asks for others"
+            )
         if not (math.isfinite(self.chunk) and 0.0625 <= self.chunk <= 128):
             raise ConfigError("chunk: must be between 0.0625 and 128 MiB")
         if self.threads is not None and self.threads < 1:

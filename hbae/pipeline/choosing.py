@@ -17,7 +17,7 @@ from hbae.pipeline.groups import LossyVariable, make_drafts
 from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.kinds import WORTH_PARTING, Part, part_by_kind
 from hbae.pipeline.learn import GroupModel
-from hbae.pipeline.likeness import Earlier
+from hbae.pipeline.likeness import Earlier, family_of
 from hbae.pipeline.options import CompressOptions
 from hbae.pipeline.pass2 import Group
 from hbae.pipeline.plan import GroupPlan
@@ -91,10 +91,12 @@ class Chooser:
         """Choose among plans like the earlier ones of these variables, parted as they were; nothing where none are."""
         plans, found = earlier.parts_of(draft.paths), {m.variable.path: m for m in members}
         drafts = [(p, d) for p in plans for d in make_drafts([found[n] for n in p.paths], self._options, None)]
-        how = "like those" if drafts else "chosen anew: there are none"
+        chosen = [self._choose(d, mine, workers, like=plan) for plan, (d, mine) in drafts]
+        same = all(family_of(c.choice.plan) == family_of(p) for c, (p, _) in zip(chosen, drafts, strict=True))
+        how = "as there" if chosen and same else "unlike there" if chosen else "chosen anew, as it has none for them"
         more = f" and {len(draft.paths) - 3} more" if len(draft.paths) > 3 else ""
-        self.notes.append(f"plans of {', '.join(draft.paths[:3])}{more}: {how} of {earlier.name}")
-        return [self._choose(d, mine, workers, like=plan) for plan, (d, mine) in drafts]
+        self.notes.append(f"like {earlier.name}: plan of {', '.join(draft.paths[:3])}{more}: {how}")
+        return chosen
 
     def _choose(
         self,

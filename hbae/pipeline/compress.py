@@ -119,7 +119,7 @@ def _to_size(
 ) -> Report:
     """Write the file of the tightest bound that fits, in several runs with one model and the same lossless parts."""
     raw = sum(field.variable(p).nbytes for p in wanted)
-    plain = replace(options, method="lossless", model=None, budget=None)
+    plain = replace(options, method="lossless", model=None, budget=None, like=None)
     exact = [v for v in field.variables() if v.path not in wanted and not is_small(v)]
     with together(team, lambda: KeptChunks(exact, team)) as kept:
         least = total_of(team, kept.nbytes)

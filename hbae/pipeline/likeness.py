@@ -18,12 +18,12 @@ from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.setting import Family
 
 # What is tried beside an earlier kind of plan, so that one that suits badly is noticed.
-_PLAIN = (("points", "wavelet", "none"), ("points", "lorenzo", "none"), ("each point", "lorenzo"))
+PLAIN = (("points", "wavelet", "none"), ("points", "lorenzo", "none"), ("each point", "lorenzo"))
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """Plans of an archive's groups that may serve others, without a model and with loss, and the archive's name."""
+    """Plans of an archive's groups that may serve others, without a model, and the archive's name."""
 
     name: str
     plans: tuple[GroupPlan, ...]
@@ -43,7 +43,7 @@ class Earlier:
                 # A plan whose model is elsewhere serves nobody here.
                 with suppress(ModelMismatchError):
                     plans.append(archive.plan(group))
-        return Earlier(os.fspath(path), tuple(p for p in plans if _serves(p)))
+        return Earlier(os.fspath(path), tuple(p for p in plans if p.model is None))
 
     @property
     def digest(self) -> str:
@@ -56,19 +56,32 @@ class Earlier:
         return found if sum(len(p.paths) for p in found) == len(paths) else []
 
 
-def is_like(task: Task, plan: GroupPlan) -> bool:
-    """Tell whether a task makes plans of an earlier one's family, or the plainest ones, which that one has to beat."""
-    if task in _PLAIN:
-        return True
+def family_of(plan: GroupPlan) -> Task:
+    """Name the family of a plan, whatever limits it is for."""
+    if not (plan.unit.any() or plan.point_unit.any()):
+        return ("lossless",)
     if plan.transform is not None:
-        whole = plan.geometry.tile[0] == plan.geometry.shape[0]
-        kinds = tuple(a.kind for a in plan.transform.axes)
-        return task[0] == "transform" and kinds == tuple("klt" if k == "pod" and whole else k for k in task[1:])
+        return ("transform", *(a.kind for a in plan.transform.axes))
     if plan.domain == "log":
-        return task[0] == "log"
+        return ("log",)
     way = "wavelet" if plan.wavelet is not None else "interpolation" if plan.levels is not None else "lorenzo"
-    basis = task[0] != "each point" and task[-1] == "klt"
-    return task[0] != "transform" and kind_of(task) == way and basis == (plan.mix is not None)
+    return ("points", way, "none" if plan.mix is None else "klt")
+
+
+def can_be_like(plan: GroupPlan, tasks: list[Task]) -> bool:
+    """Tell whether an earlier plan's family is among those that tasks make, or is none at all."""
+    return family_of(plan) == ("lossless",) or any(is_like(t, plan) for t in tasks)
+
+
+def is_like(task: Task, plan: GroupPlan) -> bool:
+    """Tell whether a task makes plans of an earlier one's family."""
+    head, *rest = task
+    if head == "transform":
+        return family_of(plan) == (head, *("klt" if k == "pod" else k for k in rest))
+    if head == "log":
+        return plan.domain == "log"
+    basis = "klt" if head != "each point" and rest[-1:] == ["klt"] else "none"
+    return family_of(plan) == ("points", kind_of(task), basis)
 
 
 def alike(family: Family, plan: GroupPlan) -> Family:
@@ -76,7 +89,3 @@ def alike(family: Family, plan: GroupPlan) -> Family:
     told = (plan.wavelet, plan.levels, plan.diff_axes, plan.related)
     same = [c for c in family.members if (c.plan.wavelet, c.plan.levels, c.plan.diff_axes, c.plan.related) == told]
     return Family(same or family.members[:1])
-
-
-def _serves(plan: GroupPlan) -> bool:
-    return plan.model is None and bool(plan.unit.any() or plan.point_unit.any())

@@ -8,10 +8,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import xarray as xr
 
+import hbae
 from hbae.batch.items import Identity, find_items
 from hbae.batch.recipe import load_recipe
-from hbae.errors import ConfigError
+from hbae.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -27,6 +29,7 @@ REFUSED = [
     ({"method": "magic"}, "method: unknown 'magic'"),
     ({"device": "tpu"}, "device: unknown 'tpu'"),
     ({"budget": "5s"}, "method=linear uses no model"),
+    ({"like": "a.hbae", "method": "lossless"}, "like: plans of another archive"),
     ({"inputs": []}, "inputs: "),
     ({"output": None}, "output: Field required"),
 ]
@@ -62,6 +65,29 @@ def test_digest_follows_what_decides_the_bytes(bench: Bench) -> None:
 
     assert digest() == digest(threads=2) == digest(device="cpu") == digest(output="elsewhere")
     assert len({digest(), digest(seed=1), digest(bound="nrmse=1e-3"), digest(chunk=16)}) == 4
+
+
+def test_digest_follows_the_plans_to_be_like(bench: Bench) -> None:
+    """The plans decide what an archive's bytes are; where the archive lies does not."""
+    field = xr.open_dataset(bench.folder / "in" / "f0.nc")
+    a, b, c = (bench.folder / n for n in ("a.hbae", "b.hbae", "c.hbae"))
+    hbae.compress(field, a, "nrmse=1e-2", threads=1)
+    hbae.compress(field, b, "abs=1e-2", threads=1)
+    c.write_bytes(a.read_bytes())
+    found = [load_recipe(bench.folder / bench.recipe(like=like)) for like in (None, "a.hbae", "b.hbae", str(c))]
+    assert len({f.digest for f in found}) == 3
+    assert found[1].digest == found[3].digest
+    assert [f.options("cpu", 1)["like"] for f in found] == [None, a, b, c]
+    with pytest.raises(InputError):
+        load_recipe(bench.folder / bench.recipe(like="none.hbae"))
+
+
+def test_archives_are_like_another(bench: Bench) -> None:
+    assert bench.run(bench.recipe("one.yaml", inputs="in/f4.nc", output="one")).code == 0
+    assert bench.run(bench.recipe(like="one/f4.hbae")).code == 0
+    said = {line["archive"]: line["notes"] for line in bench.journal() if line["kind"] == "done"}
+    assert len(said) == 5
+    assert all(f"like {bench.folder / 'one' / 'f4.hbae'}: plan of T: " in notes[0] for notes in said.values())
 
 
 def test_items_biggest_first_and_once(bench: Bench) -> None:

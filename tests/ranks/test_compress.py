@@ -76,6 +76,23 @@ def test_the_command_parts_variables_as_one_process_does(
 
 
 @pytest.mark.mpi
+def test_plans_like_those_of_another_archive(place: Place, unlike: xr.Dataset) -> None:
+    unlike.to_netcdf(place.folder / "old.nc")
+    (2 * unlike).to_netcdf(place.folder / "in.nc")
+    words = ("--bound", "nrmse=1e-4", "-o")
+    assert place.hbae("compress", "old.nc", *words, "old.hbae").code == 0
+    words = ("compress", "in.nc", "--like", "old.hbae", *words)
+    alone, shared = place.hbae(*words, "s.hbae"), place.hbae(*words, "a.hbae", "--ranks", "--json", ranks=2)
+    assert (alone.code, shared.code) == (0, 0), shared
+    assert (place.folder / "a.hbae").read_bytes() == (place.folder / "s.hbae").read_bytes()
+    assert json.loads(shared.line)["notes"] == ["like old.hbae: plan of mosaic, waves: as there"]
+    lost = place.hbae("compress", "in.nc", "--like", "none.hbae", *words[4:], "b.hbae", "--ranks", ranks=2)
+    assert lost.code == 1
+    assert "no such file" in lost.err
+    assert not (place.folder / "b.hbae").exists()
+
+
+@pytest.mark.mpi
 @pytest.mark.parametrize("size", [700_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_a_size_that_ranks_search_together(size: int, place: Place) -> None:
     """Each rank keeps the chunks without loss that it coded; of the files of a search one is left, the same one."""

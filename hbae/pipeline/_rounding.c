@@ -15,33 +15,64 @@
 #define TOP 60
 #define FIRST 0.4
 
+/* A variable's grid, bands of it in turn, and room for the largest: first roundings, sums of those around. */
 typedef struct {
     const double *values;
     uint16_t *classes, *first, *total;
     const uint16_t *class_of;
     int64_t *counts;
-    Py_ssize_t rank, sizes[MOST_AXES], steps[MOST_AXES], done;
+    Py_ssize_t rank, lengths[MOST_AXES], sizes[MOST_AXES], steps[MOST_AXES], at, points, done;
+    int counted[MOST_AXES];
 } Band;
 
-/* Take the first rounding of a band out of the grid; or, with `put`, write its classes into it. */
-static void walk(Band *b, Py_ssize_t axis, Py_ssize_t at, int put) {
-    Py_ssize_t n = b->sizes[axis], step = b->steps[axis];
-    if (axis < b->rank - 1) {
-        for (Py_ssize_t i = 0; i < n; i++) walk(b, axis + 1, at + i * step, put);
+FOR_ANY_UNIT static void first_of_all(uint16_t *first, const double *values, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) {
+        double size = fabs(values[i]) + FIRST;
+        first[i] = (uint16_t)(int)(size < TOP ? size : TOP);
+    }
+}
+
+/* First roundings of a row of a band. */
+static void take_row(Band *b, Py_ssize_t at) {
+    Py_ssize_t n = b->sizes[b->rank - 1], step = b->steps[b->rank - 1];
+    uint16_t *first = b->first + b->done;
+    const double *values = b->values + at;
+    if (step == 1) {
+        first_of_all(first, values, n);
         return;
     }
-    uint16_t *first = b->first + b->done, *total = b->total + b->done;
     for (Py_ssize_t i = 0; i < n; i++) {
-        if (put) {
-            uint16_t place = (uint16_t)(b->class_of[total[i]] * SYMBOLS);
-            b->classes[at + i * step] = place;
-            b->counts[place + (first[i] < SYMBOLS - 1 ? first[i] : SYMBOLS - 1)]++;
-        } else {
-            double size = fabs(b->values[at + i * step]) + FIRST;
-            first[i] = size < TOP ? (uint16_t)size : TOP;
-        }
+        double size = fabs(values[i * step]) + FIRST;
+        first[i] = (uint16_t)(int)(size < TOP ? size : TOP);
     }
-    b->done += n;
+}
+
+/* Classes of a row of a band, and counts of its first roundings by class. */
+static void put_row(Band *b, Py_ssize_t at) {
+    Py_ssize_t n = b->sizes[b->rank - 1], step = b->steps[b->rank - 1], nothing = 0;
+    const uint16_t *first = b->first + b->done, *total = b->total + b->done;
+    uint16_t *classes = b->classes + at, quiet = (uint16_t)(b->class_of[0] * SYMBOLS);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        /* Most of all: counted one by one, each would wait for the one before. */
+        if (!(total[i] | first[i])) {
+            classes[i * step] = quiet;
+            nothing++;
+            continue;
+        }
+        uint16_t place = (uint16_t)(b->class_of[total[i]] * SYMBOLS);
+        classes[i * step] = place;
+        b->counts[place + (first[i] < SYMBOLS - 1 ? first[i] : SYMBOLS - 1)]++;
+    }
+    b->counts[quiet] += nothing;
+}
+
+static void walk(Band *b, Py_ssize_t axis, Py_ssize_t at, void (*row)(Band *, Py_ssize_t)) {
+    if (axis == b->rank - 1) {
+        row(b, at);
+        b->done += b->sizes[axis];
+        return;
+    }
+    for (Py_ssize_t i = 0; i < b->sizes[axis]; i++) walk(b, axis + 1, at + i * b->steps[axis], row);
 }
 
 FOR_ANY_UNIT static void add(uint16_t *total, const uint16_t *first, Py_ssize_t n) {
@@ -49,59 +80,85 @@ FOR_ANY_UNIT static void add(uint16_t *total, const uint16_t *first, Py_ssize_t 
 }
 
 /* Add the neighbours one step before and after along an axis. */
-static void add_neighbours(Band *b, Py_ssize_t axis, Py_ssize_t points) {
+static void add_neighbours(Band *b, Py_ssize_t axis) {
     Py_ssize_t inner = 1, n = b->sizes[axis];
     for (Py_ssize_t a = axis + 1; a < b->rank; a++) inner *= b->sizes[a];
-    for (Py_ssize_t at = 0; at < points; at += n * inner) {
+    for (Py_ssize_t at = 0; at < b->points; at += n * inner) {
         add(b->total + at + inner, b->first + at, (n - 1) * inner);
         add(b->total + at, b->first + at + inner, (n - 1) * inner);
     }
 }
 
+static void classify_band(Band *b) {
+    b->done = 0;
+    walk(b, 0, b->at, take_row);
+    memset(b->total, 0, (size_t)b->points * sizeof(uint16_t));
+    for (Py_ssize_t a = 0; a < b->rank; a++)
+        if (b->counted[a] && b->sizes[a] > 1) add_neighbours(b, a);
+    b->done = 0;
+    walk(b, 0, b->at, put_row);
+}
+
+/* Lengths of the grid, whether neighbours count along each axis; gives its points, 0 where they do not fit. */
+static Py_ssize_t read_grid(PyObject *shape, PyObject *axes, Band *b) {
+    Py_ssize_t all = 1, counted[MOST_AXES];
+    b->rank = PyTuple_Check(shape) ? PyTuple_Size(shape) : 0;
+    if (b->rank < 1 || b->rank > MOST_AXES || !read_tuple(shape, b->rank, b->lengths) || !read_tuple(axes, b->rank, counted)) return 0;
+    for (Py_ssize_t a = 0; a < b->rank; a++) {
+        if (b->lengths[a] < 1 || all > PY_SSIZE_T_MAX / 8 / b->lengths[a]) return 0;
+        all *= b->lengths[a];
+        b->counted[a] = counted[a] != 0;
+    }
+    return all;
+}
+
+/* Where a band lies: its first index and step by axis. */
+static int read_place(PyObject *place, Band *b) {
+    PyObject *starts, *steps;
+    Py_ssize_t from[MOST_AXES], step[MOST_AXES], all = 1;
+    if (!PyTuple_Check(place) || !PyArg_ParseTuple(place, "OO", &starts, &steps) || !read_tuple(starts, b->rank, from) ||
+        !read_tuple(steps, b->rank, step))
+        return 0;
+    b->at = 0, b->points = 1;
+    for (Py_ssize_t a = b->rank - 1; a >= 0; a--) {
+        if (from[a] < 0 || from[a] >= b->lengths[a] || step[a] < 1) return 0;
+        b->sizes[a] = (b->lengths[a] - 1 - from[a]) / step[a] + 1;
+        b->steps[a] = b->sizes[a] > 1 ? all * step[a] : 0;
+        b->at += from[a] * all;
+        b->points *= b->sizes[a];
+        all *= b->lengths[a];
+    }
+    return 1;
+}
+
 PyDoc_STRVAR(classify_doc,
-             "classify(values, shape, starts, steps, axes, class_of, classes, counts)\n--\n\n"
-             "Write 40 times the class of each coefficient of a band into `classes`, and count first roundings by class.\n\n"
-             "`values`: float64 grid of one variable. `axes`: whether neighbours count along each. `class_of`: uint16, by\n"
-             "their sum. `classes`: uint16, as the grid. `counts`: int64, added to.");
+             "classify(values, shape, places, axes, class_of, classes, counts)\n--\n\n"
+             "Write 40 times the class of each coefficient of some bands into `classes`, and count first roundings by class.\n\n"
+             "`values`: float64 grid of one variable. `places`: of each band its first indices and steps. `axes`: whether\n"
+             "neighbours count along each. `class_of`: uint16, by their sum. `classes`: uint16, as the grid. `counts`: int64,\n"
+             "added to.");
 
 static PyObject *classify(PyObject *self, PyObject *args) {
     Py_buffer values, class_of, classes, counts;
-    PyObject *lists[4];
-    if (!PyArg_ParseTuple(args, "y*O!O!O!O!y*w*w*", &values, &PyTuple_Type, lists, &PyTuple_Type, lists + 1, &PyTuple_Type,
-                          lists + 2, &PyTuple_Type, lists + 3, &class_of, &classes, &counts))
-        return NULL;
-    Band b = {values.buf, classes.buf, NULL, NULL, class_of.buf, counts.buf, PyTuple_Size(lists[0]), {0}, {0}, 0};
-    Py_ssize_t all = 1, points = 1, at = 0, neighbours = 0;
-    int counted[MOST_AXES], good = b.rank >= 1 && b.rank <= MOST_AXES;
-    for (int k = 1; k < 4; k++) good = good && PyTuple_Size(lists[k]) == b.rank;
-    for (Py_ssize_t a = b.rank - 1; good && a >= 0; a--) {
-        Py_ssize_t number[4];
-        for (int k = 0; k < 4; k++) number[k] = PyLong_AsSsize_t(PyTuple_GetItem(lists[k], a));
-        good = !PyErr_Occurred() && number[0] >= 1 && number[1] >= 0 && number[1] < number[0] && number[2] >= 1 &&
-               all <= PY_SSIZE_T_MAX / 8 / number[0];
-        if (!good) break;
-        b.sizes[a] = (number[0] - 1 - number[1]) / number[2] + 1;
-        b.steps[a] = b.sizes[a] > 1 ? all * number[2] : 0;
-        at += number[1] * all;
-        all *= number[0];
-        points *= b.sizes[a];
-        counted[a] = number[3] != 0;
-        neighbours += counted[a] ? 2 : 0;
-    }
-    good = good && values.len == all * 8 && classes.len == all * 2 && class_of.len == (TOP * neighbours + 1) * 2;
+    PyObject *shape, *places, *axes;
+    if (!PyArg_ParseTuple(args, "y*OO!Oy*w*w*", &values, &shape, &PyTuple_Type, &places, &axes, &class_of, &classes, &counts)) return NULL;
+    Band b = {.values = values.buf, .classes = classes.buf, .class_of = class_of.buf, .counts = counts.buf};
+    Py_ssize_t all = read_grid(shape, axes, &b), neighbours = 0;
+    for (Py_ssize_t a = 0; all && a < b.rank; a++) neighbours += 2 * b.counted[a];
+    int good = all && values.len == all * 8 && classes.len == all * 2 && class_of.len == (TOP * neighbours + 1) * 2;
     for (Py_ssize_t i = 0; good && i <= TOP * neighbours; i++) good = (b.class_of[i] + 1) * SYMBOLS <= counts.len / 8;
-    b.first = good ? malloc((size_t)points * 2) : NULL;
-    b.total = b.first ? calloc((size_t)points, 2) : NULL;
-    if (b.total) {
+    b.first = good ? malloc((size_t)all * sizeof(uint16_t)) : NULL;
+    b.total = b.first ? malloc((size_t)all * sizeof(uint16_t)) : NULL;
+    if (good && !b.total) PyErr_NoMemory();
+    good = good && b.total;
+    for (Py_ssize_t i = 0; good && i < PyTuple_Size(places); i++) {
+        good = read_place(PyTuple_GetItem(places, i), &b);
+        if (!good) break;
         Py_BEGIN_ALLOW_THREADS;
-        walk(&b, 0, at, 0);
-        for (Py_ssize_t a = 0; a < b.rank; a++)
-            if (counted[a] && b.sizes[a] > 1) add_neighbours(&b, a, points);
-        b.done = 0;
-        walk(&b, 0, at, 1);
+        classify_band(&b);
         Py_END_ALLOW_THREADS;
-    } else if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_ValueError, "classify: shapes and buffers do not fit");
+    }
+    if (!good && !PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "classify: shapes and buffers do not fit");
     free(b.first);
     free(b.total);
     PyBuffer_Release(&values);
@@ -112,12 +169,34 @@ static PyObject *classify(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-FOR_ANY_UNIT static void round_all(double *values, const uint16_t *classes, const double *lowest, Py_ssize_t n) {
+/* Values that are looked at together: all of them become 0 where none is above a half. */
+#define BLOCK 16
+
+FOR_ANY_UNIT static int all_small(const double *values) {
+    double top = 0;
+    for (int i = 0; i < BLOCK; i++) {
+        double size = fabs(values[i]);
+        top = size > top ? size : top;
+    }
+    return top <= 0.5;
+}
+
+FOR_ANY_UNIT static void round_some(double *values, const uint16_t *classes, const double *lowest, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++) {
         double size = fabs(values[i]), near = rint(size);
         double limit = lowest[classes[i] + (near < SYMBOLS - 1 ? (int)near : SYMBOLS - 1)];
         near -= size - near < limit ? 1.0 : 0.0;
         values[i] = copysign(near, values[i]) + 0.0;
+    }
+}
+
+static void round_all(double *values, const uint16_t *classes, const double *lowest, Py_ssize_t n) {
+    for (Py_ssize_t at = 0; at < n; at += BLOCK) {
+        Py_ssize_t count = n - at < BLOCK ? n - at : BLOCK;
+        if (count == BLOCK && all_small(values + at))
+            memset(values + at, 0, BLOCK * sizeof(double));
+        else
+            round_some(values + at, classes + at, lowest, count);
     }
 }
 

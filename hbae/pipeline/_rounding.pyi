@@ -3,8 +3,7 @@ from hbae.arrays import Array
 def classify(
     values: Array,
     shape: tuple[int, ...],
-    starts: tuple[int, ...],
-    steps: tuple[int, ...],
+    places: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...],
     axes: tuple[int, ...],
     class_of: Array,
     classes: Array,

@@ -30,6 +30,8 @@ TOP = 60
 # Limits of the mean magnitude of the nearest neighbours in the band.
 _LIMITS = np.array([0.01, 0.2, 0.35, 0.55, 0.8, 1.2, 2, 3, 5, 9, 16, 30])
 CLASSES = len(_LIMITS) + 1
+# First indices and steps of a band, by axis.
+Place = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def worth_of(related: Relation, *, nearest: bool) -> float:
@@ -50,27 +52,32 @@ def round_by_worth(c: Array, places: Sequence[tuple[slice, ...]], axes: Sequence
     classes: Array = np.empty(c.shape, np.uint16)
     counts = np.zeros(CLASSES * SYMBOLS, np.int64)
     # One variable at a time fits the cache.
+    fixed = tuple(_fixed(p, c.ndim - 1) for p in places)
     for v, values in enumerate(c):
-        for place in places:
-            _classify(values, place, axes, classes[v], counts)
+        _classify(values, fixed, axes, classes[v], counts)
     lowest = lowest_of(counts.reshape(CLASSES, SYMBOLS), worth).ravel()
     for v, values in enumerate(c):
         _settle(values, classes[v], lowest)
     return c
 
 
-def _classify(values: Array, place: tuple[slice, ...], axes: Sequence[int], classes: Array, counts: Array) -> None:
-    """Note 40 times the class of each coefficient of a band, and count first roundings by class."""
+def _fixed(place: tuple[slice, ...], rank: int) -> Place:
+    full = (*place, *(slice(None),) * (rank - len(place)))
+    return tuple(p.start or 0 for p in full), tuple(p.step or 1 for p in full)
+
+
+def _classify(values: Array, places: tuple[Place, ...], axes: Sequence[int], classes: Array, counts: Array) -> None:
+    """Note 40 times the class of each coefficient of some bands, and count first roundings by class."""
     if _rounding is not None:
-        shape, full = values.shape, (*place, *(slice(None),) * (values.ndim - len(place)))
-        starts, steps = tuple(p.start or 0 for p in full), tuple(p.step or 1 for p in full)
         counted = tuple(int(a in axes) for a in range(values.ndim))
-        _rounding.classify(values, shape, starts, steps, counted, class_of(2 * len(axes)), classes, counts)
+        _rounding.classify(values, values.shape, places, counted, class_of(2 * len(axes)), classes, counts)
         return
-    first = np.minimum(np.floor(np.abs(values[place]) + FIRST), TOP).astype(np.uint16)
-    found = _classes(first, axes) * np.uint16(SYMBOLS)
-    classes[place] = found
-    counts += np.bincount((found + np.minimum(first, SYMBOLS - 1)).ravel(), minlength=len(counts))
+    for starts, steps in places:
+        place = tuple(slice(a, None, k) for a, k in zip(starts, steps, strict=True))
+        first = np.minimum(np.floor(np.abs(values[place]) + FIRST), TOP).astype(np.uint16)
+        found = _classes(first, axes) * np.uint16(SYMBOLS)
+        classes[place] = found
+        counts += np.bincount((found + np.minimum(first, SYMBOLS - 1)).ravel(), minlength=len(counts))
 
 
 def _settle(values: Array, classes: Array, lowest: Array) -> None:

@@ -50,20 +50,20 @@ def test_compiled_rounding_chooses_as_numpy(
 def test_compiled_rounding_refuses_what_does_not_fit(kernel_of: KernelOf) -> None:
     kernel = kernel_of(module, "_rounding")
     table, counts = np.zeros(60 * 2 + 1, np.uint16), np.zeros(80, np.int64)
-    place = ((0, 1), (1, 2))
-    good = [np.zeros((3, 4)), (3, 4), (((1, 0), (2, 2)), place), (0, 1), table, np.zeros((3, 4), np.uint16), counts]
+    band = ((0, 1), (1, 2))
+    good = [np.zeros((3, 4)), (3, 4), (((1, 0), (2, 2)), band), (0, 1), table, np.zeros((3, 4), np.uint16), counts]
     kernel.classify(*good)
     for place, bad in (
         (0, np.zeros(11)),
         (1, (3,)),
         (1, (0, 4)),
         (1, (1 << 62, 4)),
-        (2, (place, ((3, 0), (1, 2)))),
-        (2, (place, ((-1, 0), (1, 2)))),
-        (2, (place, ((0, 1), (0, 1)))),
-        (2, (place, ((0, 1, 0), (1, 2)))),
-        (2, (place, ((0, 1),))),
-        (2, (place, None)),
+        (2, (band, ((3, 0), (1, 2)))),
+        (2, (band, ((-1, 0), (1, 2)))),
+        (2, (band, ((0, 1), (0, 1)))),
+        (2, (band, ((0, 1, 0), (1, 2)))),
+        (2, (band, ((0, 1),))),
+        (2, (band, None)),
         (2, None),
         (3, (1, 1)),
         (3, (0,)),

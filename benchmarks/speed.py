@@ -5,7 +5,8 @@
 (its own PSNR mode) encode and decode every variable at the RMSE that hbae achieved on it, ``--repeat`` times over.
 hbae's encoding includes reading the file, choosing the plan and judging what it decodes; its decoding includes opening
 the file, checks and variables without a bound; SPERR gets arrays in memory, missing points filled. MB/s are 10^6 raw
-bytes of the compared variables per second of the clock; decoding is done once before the clock starts, so that what a
+bytes of the compared variables per second of the clock (``all``: of all values that hbae gives back, meshes and what
+else it keeps exactly among them); decoding is done once before the clock starts, so that what a
 process loads once does not count, and then again and again for at least ``SPAN`` seconds. A ratio
 is of one turn, and its median counts. Freed memory is used again, by both, as in the commands; with ``--fresh`` it is
 given back, as in a caller's own process.
@@ -95,6 +96,7 @@ def turn(source: Path, path: Path, bound: str, fast: bool) -> dict[str, Any] | N
     if not raw:
         return None
     row = {"hbae_in_mb_s": raw / encode, "hbae_out_mb_s": raw / decode}
+    row["hbae_out_all_mb_s"] = hbae.open(path).nbytes / 1e6 / decode
     row["hbae_in_without_choosing_mb_s"] = raw / (encode - report.seconds["choose"])
     row |= {"sperr_in_mb_s": raw / spent_in, "sperr_out_mb_s": raw / spent_out}
     return {k: round(x, 1) for k, x in row.items()} | {"bytes": report.size}

@@ -198,7 +198,8 @@ class Transform:
             for axis in range(len(scaled) - 1, 0, -1):
                 m = scaled[axis]
                 if m is not None:
-                    y = np.rint(_along(y, m[: y.shape[axis]], axis))
+                    y = _along(y, m[: y.shape[axis]], axis)
+                    np.rint(y, out=y)
             if y is not place:
                 place[...] = y
         return v, np.array(live, np.int64)

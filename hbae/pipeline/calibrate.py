@@ -57,12 +57,16 @@ ALONE_POINTS = 1 << 20
 
 @dataclass(frozen=True)
 class Choice:
-    """A plan, its estimated bytes for the group, whether it is the lossless one, and its name for the report."""
+    """A plan, its estimated bytes for the group, whether it is the lossless one, and its name for the report.
+
+    ``latent_step``: of which its model's latents are multiples.
+    """
 
     plan: GroupPlan
     estimate: float
     lossless: bool
     name: str
+    latent_step: int = 1
 
 
 class Weight(NamedTuple):
@@ -126,7 +130,7 @@ def choose_plan(
     size, winner = _winner(finalists, trials, _last_part(trials.part, sample), workers, alone=alone)
     wide = sample.columns if winner.tall and sample.columns is not None else sample
     plan = set_right(winner, targets, wide, backend=backend, workers=workers, looks_follow=looks_follow)
-    return Choice(plan, size, winner.lossless, winner.name)
+    return Choice(plan, size, winner.lossless, winner.name, winner.latent_step)
 
 
 def set_right(

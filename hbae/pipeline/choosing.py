@@ -13,6 +13,7 @@ from hbae.errors import ModelMismatchError
 from hbae.exact import get_backend
 from hbae.pipeline.calibrate import Choice, choose_plan
 from hbae.pipeline.crew import Mapper
+from hbae.pipeline.encode import with_latent_step
 from hbae.pipeline.groups import LossyVariable, make_drafts
 from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.kinds import WORTH_PARTING, Part, part_by_kind
@@ -26,6 +27,8 @@ from hbae.pipeline.replan import finer_plan
 from hbae.pipeline.sampling import Sample, take_sample
 from hbae.pipeline.setting import ModelOption
 
+# Of which a model's latents may be multiples: the correction that follows is chosen for each.
+LATENT_STEPS = (1, 2, 4)
 # Parts may have more chunks than their group up to that number: an archive holds only so many.
 _MOST_CHUNKS = 1 << 14
 
@@ -111,7 +114,10 @@ class Chooser:
         if model is not None:
             draft = replace(draft, geometry=model.geometry)
             extra = len(model.section) if self._options.embed else 0
-            options = [ModelOption(model.encoder, model.decoder, model.sha, extra)]
+            options = [
+                ModelOption(with_latent_step(model.encoder, k), model.decoder, model.sha, extra, k)
+                for k in LATENT_STEPS
+            ]
         methods = self._methods()
         if "hbae" in methods and (model is None or draft.domain == "log"):
             methods = tuple(dict.fromkeys("linear" if k == "hbae" else k for k in methods))

@@ -54,6 +54,27 @@ class BlockEncoder(Protocol):
 
 
 @dataclass(frozen=True)
+class CoarseLatents:
+    """A model whose latents are multiples of a step: they take fewer bytes, and what they leave takes more."""
+
+    model: BlockEncoder
+    step: int
+
+    def encode(self, x: Array) -> tuple[Array, Array | None]:
+        """Give the model's latents, rounded."""
+        z, zb = self.model.encode(x)
+        return self._rounded(z), None if zb is None else self._rounded(zb)
+
+    def _rounded(self, z: Array) -> Array:
+        return np.rint(np.asarray(z, np.float64) / self.step) * self.step
+
+
+def with_latent_step(model: BlockEncoder, step: int) -> BlockEncoder:
+    """Give the model with latents that are multiples of a step."""
+    return model if step == 1 else CoarseLatents(model, step)
+
+
+@dataclass(frozen=True)
 class Coded:
     """A chunk's bytes and its measured errors; ``lossless`` when it is kept without loss."""
 

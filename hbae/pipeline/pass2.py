@@ -15,7 +15,7 @@ from hbae.bound import Target, Totals, VariableErrors
 from hbae.container import Writer
 from hbae.errors import BoundViolationError
 from hbae.pipeline.calibrate import ALONE_POINTS, Choice
-from hbae.pipeline.encode import BlockEncoder
+from hbae.pipeline.encode import BlockEncoder, with_latent_step
 from hbae.pipeline.groups import LossyVariable
 from hbae.pipeline.inputs import Inputs
 from hbae.pipeline.options import CompressOptions
@@ -121,7 +121,7 @@ class GroupWriter:
         mine = share_of(self._team, len(numbers))
         boxes = plan.geometry.chunks()
         chunks = self._chunks(g, [boxes[numbers[i]] for i in mine], targets)
-        look = Look(plan, targets, self._model if plan.model else None, self._backend)
+        look = Look(plan, targets, self._model_of(g, plan), self._backend)
         alone = len(mine) == 1 or math.prod(plan.geometry.shape) * plan.num_variables < ALONE_POINTS
         found = []
         for k, errors in enumerate(self._workers.map(Look.errors, look, chunks, alone=alone)):
@@ -129,14 +129,19 @@ class GroupWriter:
             found.append(errors)
         return found
 
+    def _model_of(self, g: Group, plan: GroupPlan) -> BlockEncoder | None:
+        """The model, where the plan has one, with the latents that were chosen for the group."""
+        if self._model is None or not plan.model:
+            return None
+        return with_latent_step(self._model, g.choice.latent_step if g.choice is not None else 1)
+
     def _write_chunks(self, w: Writer, g: Group, plan: GroupPlan, targets: list[Target], attempt: int) -> Array:
         """Write all chunks, some of them again with finer steps where that meets the global limits.
 
         Only where that is cheap, while finer steps of the variables that missed may follow; ``attempt``: of the plans.
         RMSE over its limit, by variable.
         """
-        model = self._model if plan.model else None
-        job = Job(plan, targets, model, self._backend, g.choice is not None and g.choice.lossless)
+        job = Job(plan, targets, self._model_of(g, plan), self._backend, g.choice is not None and g.choice.lossless)
         boxes = plan.geometry.chunks()
         mine = w.share(len(boxes))
         mark = w.mark()

@@ -16,7 +16,7 @@ from hbae.errors import ConfigError, UnknownNameError
 from hbae.exact import Backend
 from hbae.io import fill_patterns, packing
 from hbae.pipeline.calibrate import Choice
-from hbae.pipeline.encode import BlockEncoder, Coded, encode_chunk
+from hbae.pipeline.encode import BlockEncoder, Coded, encode_chunk, with_latent_step
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.sampling import Sample, few_boxes
 
@@ -115,7 +115,7 @@ class Regions:
         best, size = loose, math.inf
         kept = targets
         for choice, wanted in ((loose, targets), (choose(tight), tight)):
-            encoder = model if choice.plan.model else None
+            encoder = with_latent_step(model, choice.latent_step) if model is not None and choice.plan.model else None
             n = float(len(encode_plan(choice.plan)))
             for (raw, bad), box in _few(sample):
                 here = self.at(paths, wanted, box)

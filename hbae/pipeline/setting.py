@@ -31,17 +31,24 @@ _WORTH_BITS, _DETAILS = 6.0, 1 << 13
 
 @dataclass(frozen=True)
 class ModelOption:
-    """A model that may serve as base: its encoder, its decoder and SHA-256, and the bytes that it adds to the file."""
+    """A model that may serve as base: its encoder, its decoder and SHA-256, and the bytes that it adds to the file.
+
+    ``latent_step``: of which its encoder's latents are multiples.
+    """
 
     encoder: BlockEncoder
     decoder: BlockDecoder
     sha: str
     nbytes: int
+    latent_step: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A plan on trial; ``extra``: bytes of the model that it needs; ``tall``: its tiles hold the first axis."""
+    """A plan on trial; ``extra``: bytes of the model that it needs; ``tall``: its tiles hold the first axis.
+
+    ``latent_step``: of which the model's latents are multiples.
+    """
 
     name: str
     plan: GroupPlan
@@ -49,6 +56,7 @@ class Candidate:
     extra: int
     lossless: bool
     tall: bool = False
+    latent_step: int = 1
 
     @property
     def kind(self) -> str:
@@ -131,9 +139,9 @@ class Setting:
     def family(self, named: list[tuple[str, GroupPlan]]) -> Family:
         """Wrap plans."""
         encoder = self.model.encoder if self.model else None
-        prefix = "hbae+" if self.model else ""
-        extra = self.model.nbytes if self.model else 0
-        return Family([Candidate(prefix + n, p, encoder, extra, False, self.tall) for n, p in named])
+        extra, step = (self.model.nbytes, self.model.latent_step) if self.model else (0, 1)
+        prefix = "" if self.model is None else "hbae+" if step == 1 else f"hbae/{step}+"
+        return Family([Candidate(prefix + n, p, encoder, extra, False, self.tall, step) for n, p in named])
 
 
 def make_settings(draft: GroupPlan, targets: list[Target], sample: Sample, backend: Backend) -> list[Setting]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -16,6 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from hbae.errors import FieldError, FormatError
+
+# As NumPy writes it: byte order, kind, size.
+_PLAIN_TYPE = re.compile(r"[<>|=]?[A-Za-z?]\d{0,9}")
 
 Box = tuple[slice, ...]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -240,6 +244,9 @@ def plain_dtype(text: str) -> np.dtype[Any]:
     FormatError
         For anything else (structured, dates, void).
     """
+    # NumPy parses more, as Python, and fails as that does.
+    if not isinstance(text, str) or not _PLAIN_TYPE.fullmatch(text):
+        raise FormatError(f"unknown element type {text!r}")
     try:
         dtype = np.dtype(text)
     except (TypeError, ValueError) as e:

@@ -48,9 +48,8 @@ def quantise_levels(x: Array, levels: Levels, rounding: float = ROUNDING, symbol
         want = scaled[p.target]
         guess, slope = predict(t[p.known], want.shape[p.axis], p.axis, cubic=levels.cubic)
         step = levels.step(p.level)
-        e = (want - guess) / step
-        k = np.copysign(np.floor(np.abs(e) + rounding), e).astype(np.int64)
-        t[p.target] = guess + k * step
+        k = _steps_of(want - guess, step, rounding)
+        t[p.target] = k * step + guess
         if symbols is not None:
             contexts = _contexts(q[p.known], slope, p.axis, p.level)
             q[p.target] = sizes = sizes_of(k)
@@ -59,6 +58,15 @@ def quantise_levels(x: Array, levels: Levels, rounding: float = ROUNDING, symbol
                 symbols.add(k[part].ravel(), _guided(contexts[part], guide))
                 guide = next_guide(guide, sizes[part])
     return t
+
+
+def _steps_of(e: Array, step: int, rounding: float) -> Array:
+    """Round errors, which are written over, to steps; int64."""
+    e /= step
+    size = np.abs(e)
+    size += rounding
+    np.floor(size, out=size)
+    return np.copysign(size, e, out=size).astype(np.int64)
 
 
 def decode_levels(reader: ByteReader, shape: tuple[int, ...], levels: Levels) -> Array:

@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 
 import hbae
+from hbae.arrays import plain_dtype
 from hbae.codecs import (
     ByteReader,
     ByteWriter,
@@ -337,3 +338,17 @@ def test_headers_that_say_things_twice(change: Callable[[Any], Any], tmp_path: P
     parts.build(tmp_path / "bad.hbae")
     with pytest.raises(FormatError):
         hbae.decompress(tmp_path / "bad.hbae")
+
+
+@pytest.mark.parametrize(
+    "text", [",", "(1,)f4", "f4,", "i4,i4", "f 4", "<V3", "<M8[s]", "", "<f3", "<U999999999", 4, None, []]
+)
+def test_types_that_are_not_plain_are_refused(text: Any) -> None:
+    """NumPy reads some as Python, and fails as that does."""
+    with pytest.raises(FormatError, match="element type"):
+        plain_dtype(text)
+
+
+@pytest.mark.parametrize("text", ["<f4", ">f8", "|b1", "<i2", "|u1", "<c16", "|S5", "<U7", "|O"])
+def test_plain_types_are_read(text: str) -> None:
+    assert plain_dtype(text).str == text

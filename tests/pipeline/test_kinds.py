@@ -15,7 +15,7 @@ import xarray as xr
 import hbae
 from hbae.bound import resolve_target
 from hbae.config import ErrorBound
-from hbae.pipeline import choosing, sampling
+from hbae.pipeline import calibrate, choosing, sampling
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.calibrate import Choice
 from hbae.pipeline.kinds import Part
@@ -182,3 +182,19 @@ def test_at_another_scale_steps_of_components_move_together(tmp_path: Path) -> N
     moved = found[0].choice.plan
     for before, after in ((plan.unit, moved.unit), (plan.point_unit, moved.point_unit)):
         assert after == pytest.approx(before * 1.2)
+
+
+def test_a_basis_behind_a_predictor_that_is_far_behind_is_not_fitted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Smooth fields, on which differences take twice the bytes of wavelets and more."""
+    made, make = [], calibrate.make_family
+    monkeypatch.setattr(calibrate, "make_family", lambda s, task: (made.append(task), make(s, task))[1])
+    k = np.sqrt(sum(np.meshgrid(*(np.fft.fftfreq(n) ** 2 for n in (20, 24, 30)), indexing="ij"))) + 0.02
+    noise = np.random.default_rng(1).normal(size=(3, 20, 24, 30))
+    x = np.fft.ifftn(np.fft.fftn(noise, axes=(1, 2, 3)) * k**-5, axes=(1, 2, 3)).real.astype(np.float32)
+    data = xr.Dataset({n: (("t", "y", "x"), v) for n, v in zip("uvw", x, strict=True)})
+    hbae.compress(data, tmp_path / "a.hbae", "nrmse=1e-2", threads=1)
+    assert {("points", way, "none") for way in ("lorenzo", "wavelet")} <= set(made)
+    assert ("points", "wavelet", "klt") in made
+    assert ("points", "lorenzo", "klt") not in made

@@ -68,3 +68,17 @@ def test_where_balancing_leaves_exact_arithmetic_steps_stay(monkeypatch: pytest.
     ds = xr.Dataset({f"v{i}": (("t", "y", "x"), a) for i, a in enumerate(fronts(3))})
     report = hbae.compress(ds, tmp_path / "a.hbae", "nrmse=1e-3", method="linear", threads=1)
     assert max(v.nrmse for v in report.variables) <= 1e-3
+
+
+def test_no_step_grows_beyond_so_many_tolerances() -> None:
+    """A variable of which nothing is seen on the sample may do something elsewhere."""
+    rng, k = np.random.default_rng(0), np.hypot(*np.meshgrid(np.fft.fftfreq(64), np.fft.fftfreq(64))) + 0.02
+    x = np.stack([np.fft.ifft2(np.fft.fft2(rng.normal(size=(64, 64))) * k**-2).real for _ in range(3)])
+    x = np.concatenate([x, np.zeros((1, 64, 64))])
+    tol, points = np.array([*(0.01 * np.ptp(x[:3], axis=(1, 2))), 1.0]), x.reshape(4, -1)
+    mix, units = solve_units(points, tol, ("klt",), rounding=0.5)[-1]
+    quantise = partial(quantise_waves, wavelet=Wavelet(((0, 1),)), worth=0.1)
+    sample = Sample([(x, np.zeros(x.shape, bool))], 1.0)
+    units, _ = balance_points([x], sample, tol, (units, mix), quantise, points, points[:, ::4])
+    assert (units[:3] < 5 * tol[:3]).all()
+    assert 16 * tol[3] < units[3] < 40 * tol[3]

@@ -182,6 +182,9 @@ def load_recipe(path: Path) -> Campaign:
     except ValidationError as e:
         raise ConfigError(f"{path}: " + "; ".join(_told(error) for error in e.errors())) from e
     model, like = (None if p is None else path.parent / Path(p).expanduser() for p in (recipe.model, recipe.like))
+    if like is not None and (path.parent / Path(recipe.output).expanduser()).resolve() in like.resolve().parents:
+        # It would change while other files are made like it.
+        raise ConfigError(f"{path}: like: lies in the output folder")
     plans = None if like is None else Earlier.of(like).digest
     return Campaign(recipe, path, model, _digest(recipe, _checked(model), plans), like)
 

@@ -185,7 +185,7 @@ typedef struct {
     Phases bare, hinted;
     Views *views;
     const Py_buffer *guide_classes;
-    Py_ssize_t rows, wide, width, largest;
+    Py_ssize_t wide, width, largest;
     int64_t *firsts, *there;
     uint16_t *known, *hints, *guide;
     uint32_t *sums;

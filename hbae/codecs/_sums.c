@@ -44,7 +44,7 @@ static PyObject *add_along(PyObject *self, PyObject *args) {
     Rows r;
     if (!PyArg_ParseTuple(args, "w*nnnnn", &values, &size, &r.boxes, &r.n, &r.row, &r.start)) return NULL;
     Py_ssize_t all = size == 1 || size == 2 || size == 4 || size == 8 ? values.len / size : -1;
-    int fits = all >= 0 && values.len % size == 0 && r.boxes >= 1 && r.n >= 1 && r.row >= 1 && r.start >= 0 && r.boxes <= all &&
+    int fits = all >= 0 && values.len % size == 0 && r.boxes >= 1 && r.n >= 1 && r.row >= 1 && r.start >= 0 && r.start <= r.n && r.boxes <= all &&
                r.n <= all / r.boxes && r.row <= all / r.boxes / r.n && r.boxes * r.n * r.row == all;
     if (fits) {
         Py_BEGIN_ALLOW_THREADS;

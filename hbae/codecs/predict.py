@@ -38,10 +38,17 @@ def add_along(a: Array, axis: int, start: int = 0) -> None:
     """Replace integers by their running sums along an axis from ``start`` on, in place, modulo their size.
 
     ``a``: C-contiguous, in this machine's byte order.
+
+    Raises
+    ------
+    ValueError
+        For other arrays.
     """
+    if a.dtype.kind not in "iu" or not a.dtype.isnative or not a.flags.c_contiguous or not 0 <= axis < a.ndim:
+        raise ValueError("running sums are of contiguous integers along one of their axes")
     if _sums is not None and a.size:
-        boxes, row = math.prod(a.shape[:axis]), math.prod(a.shape[axis + 1 :])
-        _sums.add_along(a, a.itemsize, boxes, a.shape[axis], row, start)
+        boxes, n, row = math.prod(a.shape[:axis]), a.shape[axis], math.prod(a.shape[axis + 1 :])
+        _sums.add_along(a, a.itemsize, boxes, n, row, min(start, n))
         return
     ends = a[(slice(None),) * axis + (slice(start, None),)]
     np.add.accumulate(ends, axis=axis, out=ends)

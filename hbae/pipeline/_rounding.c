@@ -169,16 +169,14 @@ static PyObject *classify(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* Values that are looked at together: all of them become 0 where none is above a half. */
+/* Values that are looked at together: all of them become 0 where none is above a half (nothing is lower than 0). */
 #define BLOCK 16
 
 FOR_ANY_UNIT static int all_small(const double *values) {
-    double top = 0;
-    for (int i = 0; i < BLOCK; i++) {
-        double size = fabs(values[i]);
-        top = size > top ? size : top;
-    }
-    return top <= 0.5;
+    int small = 1;
+    /* Not so for what is no number. */
+    for (int i = 0; i < BLOCK; i++) small &= fabs(values[i]) <= 0.5;
+    return small;
 }
 
 FOR_ANY_UNIT static void round_some(double *values, const uint16_t *classes, const double *lowest, Py_ssize_t n) {

@@ -111,9 +111,9 @@ def choose_plan(
     ``draft`` holds all that is fixed (names, geometry, ranges). A first round weighs one plan of each family on a
     small part of the sample (predictors behind a basis only where those without one were not far behind), a second one
     the variants of the best families, a third one the finalists on a whole chunk. ``fast``: variables do not tell of
-    each other, which takes time to decode. ``kinds``: of plans to weigh, if not all. ``like``: a plan
-    of another file, whose family alone is tried beside the plainest ones. ``looks_follow``: chunks are looked at before
-    they are coded, and steps set right then.
+    each other, which takes time to decode. ``kinds``: of plans to weigh, if not all. ``like``: a
+    plan of another file, whose family alone is tried beside the plainest ones. ``looks_follow``: chunks are looked at
+    before they are coded, and steps set right then.
     """
     own = get_backend(backend)
     settings = make_settings(draft, targets, sample, own) if "linear" in methods else []
@@ -185,7 +185,7 @@ def _finalists_of(
         known[c] = w
         weighed[k].append((w.size, c))
     # A small part says little about which of a family's plans is the best, too.
-    best = _finalists([found for family in weighed for found in sorted(family, key=_size)[:_VARIANTS]])
+    best = _may_win([found for family in weighed for found in sorted(family, key=_size)[:_VARIANTS]])
     return {c: known[c] for c in best}
 
 
@@ -195,7 +195,7 @@ def _winner(
     """Let the finalists meet on the ``last`` part, steps set right there; give the best one and its bytes."""
     whole = replace(trials, settings=[], part=last)
     # Plans with a sample of their own were weighed there.
-    known = {c: w for c, w in finalists.items() if not c.tall} if _alike(last, trials.part) else {}
+    known = {c: w for c, w in finalists.items() if not c.tall} if _same_boxes(last, trials.part) else {}
     new = [c for c in finalists if c not in known]
     known |= zip(new, workers.map(_try_plan, whole, [(c,) for c in new], alone=alone), strict=True)
     least = min(w.size for w in known.values())
@@ -215,7 +215,7 @@ def _last_part(few: Sample, sample: Sample) -> Sample:
     return max(few, chunk, key=points_of)
 
 
-def _alike(a: Sample, b: Sample) -> bool:
+def _same_boxes(a: Sample, b: Sample) -> bool:
     """Tell whether samples are of the same boxes and stand for the same."""
     boxes = zip(a.boxes, b.boxes, strict=False)
     return a.ratio == b.ratio and len(a.boxes) == len(b.boxes) and all(x is y for (x, _), (y, _) in boxes)
@@ -230,8 +230,8 @@ def _kept(able: list[tuple[float, Family]]) -> list[tuple[float, Family]]:
     """Give the families that go on: the best three, the best of each kind that is near, those with their own sample."""
     near = _nearest(able)
     # Plans of their own sample take nobody's place.
-    alike, tall = ([f for f in near if f[1].members[0].tall is own] for own in (False, True))
-    kept, late = alike[:_FINALISTS], alike[_FINALISTS:]
+    short, tall = ([f for f in near if f[1].members[0].tall is own] for own in (False, True))
+    kept, late = short[:_FINALISTS], short[_FINALISTS:]
     kinds = {f.members[0].kind for _, f in kept}
     for size, f in late:
         if f.members[0].kind not in kinds and size < _NEAR * near[0][0]:
@@ -240,7 +240,7 @@ def _kept(able: list[tuple[float, Family]]) -> list[tuple[float, Family]]:
     return kept + tall
 
 
-def _finalists(best: list[tuple[float, Candidate]]) -> list[Candidate]:
+def _may_win(best: list[tuple[float, Candidate]]) -> list[Candidate]:
     """Give the plans that may win on a whole chunk."""
     leads: dict[str, float] = {}
     near = _nearest(best)
@@ -275,15 +275,17 @@ def _rounds(
     yield late + [(i, tasks[-1]) for i, tasks in with_model]
     of_plain = len(early) + len(late)
     best = min((w.size for _, w in found[:of_plain]), default=math.inf)
-    probes = zip(with_model, found[of_plain:], strict=True)
-    yield [(i, task) for (i, tasks), (_, w) in probes if w.size < _FAR * best for task in tasks[:-1]]
+    probes = [(w.size, i, tasks) for (i, tasks), (_, w) in zip(with_model, found[of_plain:], strict=True)]
+    # Of a model's latents the step that is best there.
+    _, i, tasks = min(probes, default=(math.inf, 0, []))
+    yield [(i, task) for task in tasks[:-1] if min(probes)[0] < _FAR * best]
 
 
 def _try_family(trials: _Trials, setting: int, task: Task) -> tuple[Family, Weight]:
     """Make a family and weigh its first plan."""
     with quiet():
         family = make_family(trials.settings[setting], task)
-        if trials.like is not None:
+        if trials.like is not None and is_like(task, trials.like):
             family = alike(family, trials.like)
         if not family.members:
             return family, Weight(math.inf, None, True)

@@ -91,12 +91,21 @@ class Chooser:
     def _as_earlier(
         self, earlier: Earlier, draft: GroupPlan, members: list[LossyVariable], workers: Mapper
     ) -> list[Chosen]:
-        """Choose among plans like the earlier ones of these variables, parted as they were; nothing where none are."""
+        """Choose among plans like the earlier ones of these variables, parted as they were.
+
+        Nothing where it has none, or where a plainer one takes fewer bytes.
+        """
         plans, found = earlier.parts_of(draft.paths), {m.variable.path: m for m in members}
         drafts = [(p, d) for p in plans for d in make_drafts([found[n] for n in p.paths], self._options, None)]
-        chosen = [self._choose(d, mine, workers, like=plan) for plan, (d, mine) in drafts]
-        same = all(family_of(c.choice.plan) == family_of(p) for c, (p, _) in zip(chosen, drafts, strict=True))
-        how = "as there" if chosen and same else "unlike there" if chosen else "chosen anew, as it has none for them"
+        fits = sum(d.geometry.num_chunks for _, (d, _) in drafts) <= max(draft.geometry.num_chunks, _MOST_CHUNKS)
+        chosen = [self._choose(d, mine, workers, like=plan) for plan, (d, mine) in drafts if fits]
+        pairs = zip(chosen, drafts, strict=False)
+        how = "as there" if chosen else "chosen anew, as it has none for them"
+        if not all(family_of(c.choice.plan) == family_of(p) for c, (p, _) in pairs):
+            how = "chosen anew, as another kind takes fewer bytes"
+            for c in chosen:
+                del self.samples[c.draft.paths]
+            chosen = []
         more = f" and {len(draft.paths) - 3} more" if len(draft.paths) > 3 else ""
         self.notes.append(f"like {earlier.name}: plan of {', '.join(draft.paths[:3])}{more}: {how}")
         return chosen

@@ -203,7 +203,7 @@ class _Run:
                 for c in led(self.team, workers, partial(chooser.choose, draft, members)):
                     self._add_group(c, members, chooser.samples.get(c.draft.paths))
             options.tell("choosing", (i + 1) / len(drafts))
-        self.chosen_notes = tuple(chooser.notes)
+        self.chosen_notes: tuple[str, ...] = tuple(chooser.notes) or (before.chosen_notes if before else ())
         self.seconds["choose"] = time.monotonic() - start - self.seconds.get("train", 0.0)
 
     def _judged(self, wanted: dict[str, Any]) -> list[LossyVariable]:

@@ -11,14 +11,14 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 
-from hbae.errors import ModelMismatchError
+from hbae.errors import FormatError, ModelMismatchError
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.families import Task, kind_of
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.setting import Family
 
 # What is tried beside an earlier kind of plan, so that one that suits badly is noticed.
-PLAIN = (("points", "wavelet", "none"), ("points", "lorenzo", "none"), ("each point", "lorenzo"))
+PLAIN = (("points", "wavelet", "none"), ("points", "lorenzo", "none"), ("each point", "lorenzo"), ("log",))
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,14 @@ class Earlier:
             When it is not there, or damaged.
         """
         plans = []
-        with Archive(path, backend="numpy") as archive:
-            for group in (p.group for p in archive.parts if p.group is not None):
-                # A plan whose model is elsewhere serves nobody here.
-                with suppress(ModelMismatchError):
-                    plans.append(archive.plan(group))
+        try:
+            with Archive(path, backend="numpy") as archive:
+                for group in (p.group for p in archive.parts if p.group is not None):
+                    # A plan whose model is elsewhere serves nobody here.
+                    with suppress(ModelMismatchError):
+                        plans.append(archive.plan(group))
+        except FormatError as e:
+            raise FormatError(f"like {path}: {e}") from e
         return Earlier(os.fspath(path), tuple(p for p in plans if p.model is None))
 
     @property

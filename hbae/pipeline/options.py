@@ -61,9 +61,7 @@ class CompressOptions:
         if self.method in ("linear", "lossless") and (self.model is not None or self.budget is not None):
             raise ConfigError(f"method={self.method} uses no model: leave model and budget out")
         if self.like is not None and (self.method in ("hbae", "lossless") or self.model or self.budget is not None):
-            raise ConfigError(
-                "like: plans of another archive have no model and some loss: leave out what asks for others"
-            )
+            raise ConfigError("like: not together with model, budget, method=hbae or method=lossless")
         if not (math.isfinite(self.chunk) and 0.0625 <= self.chunk <= 128):
             raise ConfigError("chunk: must be between 0.0625 and 128 MiB")
         if self.threads is not None and self.threads < 1:

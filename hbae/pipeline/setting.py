@@ -61,7 +61,7 @@ class Candidate:
     @property
     def kind(self) -> str:
         """What the name says before its details."""
-        return self.name.partition("(")[0]
+        return self.name.partition(",")[0].partition("(")[0]
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ class Setting:
         """Wrap plans."""
         encoder = self.model.encoder if self.model else None
         extra, step = (self.model.nbytes, self.model.latent_step) if self.model else (0, 1)
-        prefix = "" if self.model is None else "hbae+" if step == 1 else f"hbae/{step}+"
-        return Family([Candidate(prefix + n, p, encoder, extra, False, self.tall, step) for n, p in named])
+        prefix, suffix = "" if self.model is None else "hbae+", "" if step == 1 else f", latents x{step}"
+        return Family([Candidate(prefix + n + suffix, p, encoder, extra, False, self.tall, step) for n, p in named])
 
 
 def make_settings(draft: GroupPlan, targets: list[Target], sample: Sample, backend: Backend) -> list[Setting]:

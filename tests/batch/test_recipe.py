@@ -29,7 +29,8 @@ REFUSED = [
     ({"method": "magic"}, "method: unknown 'magic'"),
     ({"device": "tpu"}, "device: unknown 'tpu'"),
     ({"budget": "5s"}, "method=linear uses no model"),
-    ({"like": "a.hbae", "method": "lossless"}, "like: plans of another archive"),
+    ({"like": "a.hbae", "method": "lossless"}, "like: not together with"),
+    ({"like": "out/a.hbae"}, "like: lies in the output folder"),
     ({"inputs": []}, "inputs: "),
     ({"output": None}, "output: Field required"),
 ]

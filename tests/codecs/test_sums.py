@@ -33,7 +33,7 @@ def test_sums_are_those_of_python(
     shape: tuple[int, ...], dtype: str, compiled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for axis in range(len(shape)):
-        for start in (0, 1, 3):
+        for start in (0, 1, 3, 1 << 62):
             a = integers(shape, dtype)
             want = a.copy()
             # One axis more, so that a line is an array.
@@ -65,7 +65,7 @@ def test_the_kernel_is_used(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_does_not_fit_is_refused(compiled: Any) -> None:
     a = np.ones((2, 3, 4), np.int32)
     compiled.add_along(a, 4, 2, 3, 4, 0)
-    compiled.add_along(a, 4, 2, 3, 4, 99)
+    compiled.add_along(a, 4, 2, 3, 4, 3)
     for args in (
         (4, 2, 3, 5, 0),
         (4, 2, 3, 3, 0),
@@ -76,6 +76,8 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
         (4, -2, -3, 4, 0),
         (4, 0, 3, 4, 0),
         (4, 2, 3, 4, -1),
+        (4, 2, 3, 4, 4),
+        (4, 2, 3, 4, (1 << 63) - 1),
         (4, 1 << 32, 1 << 32, 24, 0),
         (4, 1 << 62, 3, 8, 0),
     ):
@@ -83,6 +85,12 @@ def test_what_does_not_fit_is_refused(compiled: Any) -> None:
             compiled.add_along(a, *args)
     with pytest.raises((ValueError, TypeError, BufferError)):
         compiled.add_along(a[:, ::2], 4, 2, 2, 4, 0)
+    for bad in (np.ones(4), np.ones(4, ">i4"), np.ones((4, 4), np.int32)[:, ::2], np.ones(4, bool)):
+        with pytest.raises(ValueError, match="contiguous integers"):
+            add_along(bad, 0)
+    for axis in (-1, 3):
+        with pytest.raises(ValueError, match="one of their axes"):
+            add_along(a, axis)
     frozen = np.ones(4, np.int32)
     frozen.setflags(write=False)
     with pytest.raises((ValueError, TypeError, BufferError)):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,19 @@ import xarray as xr
 
 import hbae
 from hbae.errors import ConfigError, FormatError, InputError
-from hbae.pipeline import calibrate
+from hbae.exact import Wavelet
+from hbae.pipeline import calibrate, choosing
 from hbae.pipeline.archive import Archive
 from hbae.pipeline.families import Task
-from hbae.pipeline.likeness import family_of
+from hbae.pipeline.likeness import Earlier, family_of
+from hbae.pipeline.plan import GroupPlan
 
 
-def waves(seed: int, shape: tuple[int, ...] = (20, 24, 30)) -> np.ndarray[Any, Any]:
+def waves(seed: int, shape: tuple[int, ...] = (20, 24, 30), power: int = 3) -> np.ndarray[Any, Any]:
     """Waves of all lengths."""
     rng = np.random.default_rng(seed)
     k = np.sqrt(sum(np.meshgrid(*(np.fft.fftfreq(n) ** 2 for n in shape), indexing="ij"))) + 0.02
-    return np.fft.ifftn(np.fft.fftn(rng.normal(size=shape)) * k**-3).real.astype(np.float32)
+    return np.fft.ifftn(np.fft.fftn(rng.normal(size=shape)) * k**-power).real.astype(np.float32)
 
 
 def field(seed: int, shape: tuple[int, ...] = (20, 24, 30), names: str = "uvw") -> xr.Dataset:
@@ -85,9 +88,86 @@ def test_a_kind_that_suits_badly_loses(tmp_path: Path, unlike: xr.Dataset) -> No
         assert family_of(archive.plan(0)) == ("points", "interpolation", "none")
     data = unlike[["waves"]].rename(waves="u")
     report = hbae.compress(data, new, "nrmse=1e-3", like=old, threads=1)
-    assert report.notes == (f"like {old}: plan of u: unlike there",)
-    assert report.size < 1.05 * hbae.compress(data, free, "nrmse=1e-3", threads=1).size
+    assert report.notes == (f"like {old}: plan of u: chosen anew, as another kind takes fewer bytes",)
+    hbae.compress(data, free, "nrmse=1e-3", threads=1)
+    assert new.read_bytes() == free.read_bytes()
     held(new, data)
+
+
+@pytest.mark.parametrize("bound", ["abs=1e-2", "abs=1e-1", "nrmse=1e-4", "pw_rel=1e-2"])
+@pytest.mark.parametrize("first", ["smooth", "kept exactly"])
+def test_plain_plans_are_as_good_as_ever(first: str, bound: str, tmp_path: Path) -> None:
+    """Steps with a little noise, which differences suit, after fields that a transform suits or nothing does."""
+    old, new, free = tmp_path / "old.hbae", tmp_path / "new.hbae", tmp_path / "free.hbae"
+    rng = np.random.default_rng(5)
+    noise = xr.zeros_like(field(1)) + rng.choice(np.float32([1, 1000.123]), size=(20, 24, 30))
+    hbae.compress(field(1) if first == "smooth" else noise, old, "nrmse=1e-3", threads=1)
+    with Archive(old) as archive:
+        assert family_of(archive.plan(0))[0] == {"smooth": "transform", "kept exactly": "lossless"}[first]
+    steps = [
+        (rng.random((20, 24, 30)) < 0.01).cumsum(2).cumsum(1) + rng.normal(scale=1e-3, size=(20, 24, 30)) for _ in "uvw"
+    ]
+    data = xr.Dataset({n: (("t", "y", "x"), (1 + s).astype(np.float32)) for n, s in zip("uvw", steps, strict=True)})
+    report = hbae.compress(data, new, bound, like=old, threads=1)
+    assert report.size < 1.05 * hbae.compress(data, free, bound, threads=1).size
+    held(new, data)
+
+
+@pytest.mark.parametrize(
+    "change", [{"wavelet": Wavelet(((0,), (1,), (2,)))}, {"wavelet": Wavelet(((0, 1, 2),))}], ids=["apart", "together"]
+)
+def test_of_a_family_only_the_same_plan_is_tried(
+    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Axes of wavelets stay in the groups that they were in."""
+    old, new = tmp_path / "old.hbae", tmp_path / "new.hbae"
+    first, second = (xr.Dataset({"u": (("t", "y", "x"), waves(i, power=5))}) for i in (1, 2))
+    real = choosing.choose_plan
+
+    def forced(draft: GroupPlan, *args: Any, **kw: Any) -> calibrate.Choice:
+        choice = real(draft, *args, **kw | {"kinds": frozenset({"wavelet"})})
+        return replace(choice, plan=replace(choice.plan, **change))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(choosing, "choose_plan", forced)
+        hbae.compress(first, old, "nrmse=1e-2", method="linear", threads=1)
+    hbae.compress(second, new, "nrmse=1e-2", like=old, threads=1)
+    with Archive(new) as archive:
+        assert archive.plan(0).wavelet == change["wavelet"]
+    held(new, second)
+
+
+@pytest.mark.parametrize("embed", [True, False])
+def test_plans_with_a_model_serve_nobody(
+    embed: bool, bad_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    old, new, free = tmp_path / "old.hbae", tmp_path / "new.hbae", tmp_path / "free.hbae"
+    with monkeypatch.context():
+        bad_model("untrained")
+        hbae.compress(field(1), old, "nrmse=1e-2", method="hbae", embed=embed, threads=1)
+    assert Earlier.of(old).plans == ()
+    hbae.compress(field(2), new, "nrmse=1e-2", method="linear", like=old, threads=1)
+    hbae.compress(field(2), free, "nrmse=1e-2", method="linear", threads=1)
+    assert new.read_bytes() == free.read_bytes()
+
+
+def test_tall_tiles_are_found_again(tmp_path: Path, tried: list[Task]) -> None:
+    """A basis over all times is of the kind PCA."""
+    rng = np.random.default_rng(3)
+    modes = rng.normal(size=(4, 40, 40)).cumsum(1).cumsum(2)
+    old, new = tmp_path / "old.hbae", tmp_path / "new.hbae"
+    data = [np.tensordot(np.random.default_rng(i).normal(size=(200, 4)), modes, 1).astype(np.float32) for i in (1, 2)]
+    first, second = (xr.Dataset({"u": (("t", "y", "x"), d)}) for d in data)
+    hbae.compress(first, old, "nrmse=1e-4", threads=1)
+    with Archive(old) as archive:
+        assert family_of(archive.plan(0))[:2] == ("transform", "none")
+        assert archive.plan(0).geometry.tile[0] == 200
+    tried.clear()
+    report = hbae.compress(second, new, "nrmse=1e-4", like=old, threads=1)
+    assert any("pod" in task for task in tried)
+    assert report.notes == (f"like {old}: plan of u: as there",)
+    held(new, second)
 
 
 def test_variables_part_as_they_did(tmp_path: Path, unlike: xr.Dataset) -> None:
@@ -130,7 +210,7 @@ def test_a_file_that_is_no_archive_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(InputError, match="no such file"):
         hbae.compress(field(1), out, "nrmse=1e-3", like=old)
     old.write_bytes(b"not an archive" * 99)
-    with pytest.raises(FormatError):
+    with pytest.raises(FormatError, match=r"like .*old\.hbae: not an hbae archive"):
         hbae.compress(field(1), out, "nrmse=1e-3", like=old)
     hbae.compress(field(1), old, "nrmse=1e-3", overwrite=True, threads=1)
     data = bytearray(old.read_bytes())
@@ -155,6 +235,7 @@ def test_a_size_can_be_asked_for(tmp_path: Path) -> None:
     report = hbae.compress(field(2), new, size=9000, like=old, threads=1)
     assert 8000 < new.stat().st_size <= 9000
     assert report.size == new.stat().st_size
+    assert f"like {old}: plan of u, v, w: as there" in report.notes
 
 
 def test_what_is_quick_to_decode_stays_so(tmp_path: Path) -> None:

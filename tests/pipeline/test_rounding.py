@@ -14,7 +14,7 @@ import hbae.pipeline.rounding as module
 from hbae.arrays import Array
 from hbae.bound import ROUNDING, dead_zone
 from hbae.exact import Wavelet
-from hbae.pipeline.rounding import WORTH, round_by_worth
+from hbae.pipeline.rounding import SYMBOLS, WORTH, round_by_worth
 from hbae.pipeline.waves import encode_waves, quantise_waves
 
 KernelOf = Callable[[ModuleType, str], Any]
@@ -45,6 +45,23 @@ def test_compiled_rounding_chooses_as_numpy(
     monkeypatch.setattr(module, "_rounding", None)
     assert round_by_worth(c.copy(), places, range(len(shape))).tobytes() == compiled.tobytes()
     assert round_by_worth(c.copy(), WHOLE, range(1, len(shape))).tobytes() == tiles.tobytes()
+
+
+@pytest.mark.parametrize("value", [0.5, np.nextafter(0.5, 1), 0.505, -0.51, 1.0])
+@pytest.mark.parametrize("at", [0, 7, 15, 16, 33])
+def test_one_value_among_small_ones_is_seen(
+    value: float, at: int, kernel_of: KernelOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = kernel_of(module, "_rounding")
+    found = []
+    for unit in (kernel, None):
+        monkeypatch.setattr(module, "_rounding", unit)
+        values, lowest = np.full(40, 0.1), np.full(SYMBOLS, -0.5)
+        values[at], lowest[0] = value, -1
+        module._settle(values, np.zeros(40, np.uint16), lowest)
+        found.append(values.tobytes())
+    assert found[0] == found[1]
+    assert (np.frombuffer(found[0]) != 0).sum() == (value != 0.5)
 
 
 def test_compiled_rounding_refuses_what_does_not_fit(kernel_of: KernelOf) -> None:

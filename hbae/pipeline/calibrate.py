@@ -19,7 +19,7 @@ from hbae.pipeline.chunk import encode_raw
 from hbae.pipeline.crew import Mapper
 from hbae.pipeline.encode import NEAR_LOSSLESS, encode_chunk, quiet, trial_chunk
 from hbae.pipeline.families import Task, family_tasks, kind_of, make_family, without_basis
-from hbae.pipeline.likeness import PLAIN, alike, can_be_like, is_like
+from hbae.pipeline.likeness import PLAIN, alike, is_like
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.replan import finer_plan
 from hbae.pipeline.sampling import Sample, few_boxes
@@ -121,9 +121,6 @@ def choose_plan(
         based = [make_setting(draft, targets, sample, m, own) for m in models]
         settings += [s for s in based if s is not None]
     settings = [replace(s, fast=fast) for s in settings]
-    if like is not None and not can_be_like(like, [task for s in settings for task in family_tasks(s)]):
-        # Limits of another kind, or tiles of another shape.
-        like = None
     trials = _Trials(settings, targets, trial_part(sample, FIRST_POINTS), backend, like)
     alone = points_of(sample) < ALONE_POINTS
     finalists = _finalists_of(draft, trials, methods, kinds, workers, alone=alone)

@@ -71,11 +71,6 @@ def family_of(plan: GroupPlan) -> Task:
     return ("points", way, "none" if plan.mix is None else "klt")
 
 
-def can_be_like(plan: GroupPlan, tasks: list[Task]) -> bool:
-    """Tell whether an earlier plan's family is among those that tasks make, or is none at all."""
-    return family_of(plan) == ("lossless",) or any(is_like(t, plan) for t in tasks)
-
-
 def is_like(task: Task, plan: GroupPlan) -> bool:
     """Tell whether a task makes plans of an earlier one's family."""
     head, *rest = task

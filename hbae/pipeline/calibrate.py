@@ -19,7 +19,7 @@ from hbae.pipeline.chunk import encode_raw
 from hbae.pipeline.crew import Mapper
 from hbae.pipeline.encode import NEAR_LOSSLESS, encode_chunk, quiet, trial_chunk
 from hbae.pipeline.families import Task, family_tasks, kind_of, make_family, without_basis
-from hbae.pipeline.likeness import PLAIN, alike, is_like
+from hbae.pipeline.likeness import alike, is_like, is_plain
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.replan import finer_plan
 from hbae.pipeline.sampling import Sample, few_boxes
@@ -260,7 +260,8 @@ def _rounds(
     """
     plain = [(i, task) for i, s in enumerate(settings) if s.model is None for task in family_tasks(s)]
     plain = [(i, task) for i, task in plain if kinds is None or kind_of(task) in kinds]
-    plain = [(i, task) for i, task in plain if like is None or task in PLAIN or is_like(task, like)]
+    tasks_of = {task for _, task in plain}
+    plain = [job for job in plain if like is None or is_plain(job[1], tasks_of) or is_like(job[1], like)]
     tasks_of = {task for _, task in plain}
     late = [job for job in plain if without_basis(job[1]) in tasks_of]
     early = [job for job in plain if job not in late]

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
 
 from hbae.errors import FormatError, ModelMismatchError
 from hbae.pipeline.archive import Archive
-from hbae.pipeline.families import Task, kind_of
+from hbae.pipeline.families import Task, kind_of, without_basis
 from hbae.pipeline.plan import GroupPlan, encode_plan
 from hbae.pipeline.setting import Family
 
-# What is tried beside an earlier kind of plan, so that one that suits badly is noticed.
-PLAIN = (("points", "wavelet", "none"), ("points", "lorenzo", "none"), ("each point", "lorenzo"), ("log",))
+# Ways that are tried beside an earlier kind of plan, so that one that suits badly is noticed.
+_PLAIN = ("wavelet", "lorenzo")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,14 @@ def family_of(plan: GroupPlan) -> Task:
         return ("log",)
     way = "wavelet" if plan.wavelet is not None else "interpolation" if plan.levels is not None else "lorenzo"
     return ("points", way, "none" if plan.mix is None else "klt")
+
+
+def is_plain(task: Task, tasks: Container[Task]) -> bool:
+    """Tell whether a task makes the plainest plans of all ``tasks``: with a basis only where there are none without."""
+    head, *rest = task
+    if head == "points":
+        return rest[0] in _PLAIN and (rest[1] == "none" or without_basis(task) not in tasks)
+    return task in (("each point", "lorenzo"), ("log",))
 
 
 def is_like(task: Task, plan: GroupPlan) -> bool:

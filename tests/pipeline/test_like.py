@@ -250,3 +250,17 @@ def test_what_is_quick_to_decode_stays_so(tmp_path: Path) -> None:
     with Archive(new) as archive:
         assert not archive.plan(0).related
     held(new, data)
+
+
+def test_plain_plans_of_many_variables_have_a_basis(tmp_path: Path, tried: list[Task]) -> None:
+    """Where plans without a basis over the variables are not tried, those with one are the plainest."""
+    old, new, free = tmp_path / "old.hbae", tmp_path / "new.hbae", tmp_path / "free.hbae"
+    rng, modes = np.random.default_rng(1), np.stack([waves(i, (64, 48, 48), 4) for i in range(3)])
+    mixed = np.tensordot(rng.normal(size=(20, 3)), modes, axes=1).astype(np.float32)
+    data = xr.Dataset({f"c{i:02}": (("t", "y", "x"), m) for i, m in enumerate(mixed)})
+    hbae.compress(data, old, "abs=1e-6", threads=1)
+    tried.clear()
+    report = hbae.compress(data, new, "nrmse=1e-3", like=old, threads=1)
+    assert ("points", "wavelet", "klt") in tried
+    assert report.size < 1.05 * hbae.compress(data, free, "nrmse=1e-3", threads=1).size
+    held(new, data)

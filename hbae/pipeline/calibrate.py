@@ -126,11 +126,11 @@ def choose_plan(
     finalists = _finalists_of(draft, trials, methods, kinds, workers, alone=alone)
     size, winner = _winner(finalists, trials, _last_part(trials.part, sample), workers, alone=alone)
     wide = sample.columns if winner.tall and sample.columns is not None else sample
-    plan = set_right(winner, targets, wide, backend=backend, workers=workers, looks_follow=looks_follow)
+    plan = _set_right(winner, targets, wide, backend=backend, workers=workers, looks_follow=looks_follow)
     return Choice(plan, size, winner.lossless, winner.name, winner.latent_step)
 
 
-def set_right(
+def _set_right(
     winner: Candidate,
     targets: list[Target],
     sample: Sample,
@@ -275,8 +275,8 @@ def _rounds(
     best = min((w.size for _, w in found[:of_plain]), default=math.inf)
     probes = [(w.size, i, tasks) for (i, tasks), (_, w) in zip(with_model, found[of_plain:], strict=True)]
     # Of a model's latents the step that is best there.
-    _, i, tasks = min(probes, default=(math.inf, 0, []))
-    yield [(i, task) for task in tasks[:-1] if min(probes)[0] < _FAR * best]
+    size, i, tasks = min(probes, default=(math.inf, 0, []))
+    yield [(i, task) for task in tasks[:-1] if size < _FAR * best]
 
 
 def _try_family(trials: _Trials, setting: int, task: Task) -> tuple[Family, Weight]:
